@@ -1,0 +1,34 @@
+// A file that only grows, by whole pieces: a piece that could not be written whole is taken back.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace tracelet {
+
+class AppendFile {
+ public:
+  // Opens `path` for appending and creates it if need be. Throws std::system_error.
+  explicit AppendFile(const std::string& path);
+  AppendFile(AppendFile&& other) noexcept;
+  AppendFile& operator=(AppendFile&&) = delete;
+  AppendFile(const AppendFile&) = delete;
+  ~AppendFile();
+
+  // Appends `piece` in one write where the system takes it in one. When it can't be written whole,
+  // cuts the file back to where it was and throws std::system_error: the caller may try again.
+  void append(std::string_view piece);
+  // For a file that another writer of this process appends lines to as well: waits a moment while
+  // its last byte is not a line end, so that this piece does not land inside that writer's line.
+  void wait_for_whole_line() const;
+
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  int fd_;
+};
+
+}  // namespace tracelet

@@ -1,0 +1,214 @@
+#include "tracelet/event_file.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "tracelet/crc32c.h"
+
+namespace tracelet {
+namespace {
+
+constexpr std::size_t kBufferBytes = std::size_t{1} << 18;
+
+// Protobuf's wire format: a field is (number << 3 | type), then the value.
+// https://protobuf.dev/programming-guides/encoding/
+enum WireType : unsigned { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
+constexpr char field(unsigned number, WireType type) {
+  return static_cast<char>(number << 3 | type);
+}
+constexpr char kEventWallTime = field(1, kFixed64);
+constexpr char kEventStep = field(2, kVarint);
+constexpr char kEventFileVersion = field(3, kBytes);
+constexpr char kEventSummary = field(5, kBytes);
+constexpr char kEventSourceMetadata = field(10, kBytes);
+constexpr char kSourceMetadataWriter = field(1, kBytes);
+constexpr char kSummaryValue = field(1, kBytes);
+constexpr char kValueTag = field(1, kBytes);
+constexpr char kValueSimpleValue = field(2, kFixed32);
+constexpr char kValueTensor = field(8, kBytes);
+constexpr char kValueMetadata = field(9, kBytes);
+constexpr char kTensorDtype = field(1, kVarint);
+constexpr char kTensorFloatVal = field(5, kBytes);
+constexpr char kTensorDoubleVal = field(6, kBytes);
+constexpr char kDtFloat = 1;
+constexpr char kDtDouble = 2;
+// SummaryMetadata{plugin_data{plugin_name: "scalars"}}
+constexpr std::string_view kScalarsPlugin("\x0a\x09\x0a\x07scalars", 11);
+
+std::size_t varint_bytes(std::uint64_t value) {
+  std::size_t count = 1;
+  for (; value >= 0x80; value >>= 7) ++count;
+  return count;
+}
+
+void append_varint(std::string& out, std::uint64_t value) {
+  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
+  out.push_back(static_cast<char>(value));
+}
+
+template <typename T>
+void append_raw(std::string& out, T value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  char bytes[sizeof(T)];
+  std::memcpy(bytes, &value, sizeof(T));  // little-endian, as the formats ask for
+  out.append(bytes, sizeof(T));
+}
+
+void append_bytes_field(std::string& out, char key, std::string_view bytes) {
+  out.push_back(key);
+  append_varint(out, bytes.size());
+  out.append(bytes);
+}
+
+// The whole TFRecord around the data that `append_data` appends.
+template <typename AppendData>
+void append_tfrecord(std::string& out, AppendData append_data) {
+  constexpr std::size_t kHeaderBytes = 12;
+  const std::size_t start = out.size();
+  out.append(kHeaderBytes, '\0');
+  append_data();
+  const std::size_t data_start = start + kHeaderBytes;
+  const std::uint64_t data_bytes = out.size() - data_start;
+  std::memcpy(out.data() + start, &data_bytes, sizeof(data_bytes));
+  const std::uint32_t length_crc = masked_crc32c(&data_bytes, sizeof(data_bytes));
+  std::memcpy(out.data() + start + sizeof(data_bytes), &length_crc, sizeof(length_crc));
+  append_raw(out, masked_crc32c(out.data() + data_start, data_bytes));
+}
+
+void append_wall_time_and_step(const Record& record, std::string& out) {
+  out.push_back(kEventWallTime);
+  append_raw(out, record.wall_time_s);
+  if (record.step != 0) {
+    out.push_back(kEventStep);
+    append_varint(out, static_cast<std::uint64_t>(record.step));
+  }
+}
+
+// What SummaryWriter.add_scalar(new_style=True) writes: a tensor for the scalars plugin.
+std::string tensor_summary(const Record& record, std::string_view tag) {
+  std::string tensor{kTensorDtype};
+  if ((record.flags & kDoublePrecision) != 0) {
+    tensor.append({kDtDouble, kTensorDoubleVal, char{sizeof(double)}});
+    append_raw(tensor, record.value);
+  } else {
+    tensor.append({kDtFloat, kTensorFloatVal, char{sizeof(float)}});
+    append_raw(tensor, static_cast<float>(record.value));
+  }
+  std::string value;
+  if (!tag.empty()) append_bytes_field(value, kValueTag, tag);
+  append_bytes_field(value, kValueTensor, tensor);
+  append_bytes_field(value, kValueMetadata, kScalarsPlugin);
+  std::string summary;
+  append_bytes_field(summary, kSummaryValue, value);
+  std::string event;
+  append_bytes_field(event, kEventSummary, summary);
+  return event;
+}
+
+}  // namespace
+
+std::string scalar_summary_prefix(std::string_view tag) {
+  constexpr std::size_t kSimpleValueBytes = 1 + sizeof(float);
+  const std::size_t tag_field_bytes =
+      tag.empty() ? 0 : 1 + varint_bytes(tag.size()) + tag.size();
+  const std::size_t value_bytes = tag_field_bytes + kSimpleValueBytes;
+  std::string prefix;
+  prefix.push_back(kEventSummary);
+  append_varint(prefix, 1 + varint_bytes(value_bytes) + value_bytes);
+  prefix.push_back(kSummaryValue);
+  append_varint(prefix, value_bytes);
+  if (!tag.empty()) append_bytes_field(prefix, kValueTag, tag);
+  prefix.push_back(kValueSimpleValue);
+  return prefix;
+}
+
+void append_scalar_event(const Record& record, std::string_view tag,
+                         std::string_view summary_prefix, std::string& out) {
+  append_tfrecord(out, [&] {
+    append_wall_time_and_step(record, out);
+    if ((record.flags & kNewStyle) != 0) {
+      out.append(tensor_summary(record, tag));
+    } else {
+      out.append(summary_prefix);
+      append_raw(out, static_cast<float>(record.value));
+    }
+  });
+}
+
+std::string version_event(double wall_time_s) {
+  std::string out;
+  append_tfrecord(out, [&] {
+    out.push_back(kEventWallTime);
+    append_raw(out, wall_time_s);
+    append_bytes_field(out, kEventFileVersion, "brain.Event:2");
+    std::string source;
+    append_bytes_field(source, kSourceMetadataWriter, "tracelet.event_file");
+    append_bytes_field(out, kEventSourceMetadata, source);
+  });
+  return out;
+}
+
+void EventFileSet::open(std::uint32_t writer_id, const std::string& path, double wall_time_s) {
+  AppendFile file(path);
+  file.append(version_event(wall_time_s));
+  files_.try_emplace(writer_id, File{std::move(file), {}});
+}
+
+std::vector<std::uint32_t> EventFileSet::unopened_writers(RecordSpan records) const {
+  std::vector<std::uint32_t> unopened;
+  std::uint32_t last = kNoWriter;
+  for (const Record& record : records) {
+    if (record.writer_id == last) continue;
+    last = record.writer_id;
+    if (last == kNoWriter || files_.contains(last)) continue;
+    if (std::find(unopened.begin(), unopened.end(), last) == unopened.end()) {
+      unopened.push_back(last);
+    }
+  }
+  return unopened;
+}
+
+std::size_t EventFileSet::write(RecordSpan records) {
+  for (auto& [id, file] : files_) {
+    file.buffer.clear();
+    file.buffered_sequence = file.written_sequence;
+  }
+  std::size_t count = 0;
+  std::uint32_t writer_id = kNoWriter;
+  File* file = nullptr;
+  for (const Record& record : records) {
+    if (record.writer_id != writer_id || file == nullptr) {
+      writer_id = record.writer_id;
+      const auto found = files_.find(writer_id);
+      file = found == files_.end() ? nullptr : &found->second;
+    }
+    if (file == nullptr) continue;
+    ++count;
+    if (record.sequence <= file->written_sequence) continue;
+    const CachedTag& cached = tag(record.tag_id);
+    append_scalar_event(record, cached.text, cached.summary_prefix, file->buffer);
+    file->buffered_sequence = record.sequence;
+    if (file->buffer.size() >= kBufferBytes) flush(*file);
+  }
+  for (auto& [id, each] : files_) flush(each);
+  return count;
+}
+
+void EventFileSet::flush(File& file) {
+  if (file.buffer.empty()) return;
+  file.file.append(file.buffer);
+  file.written_sequence = file.buffered_sequence;
+  file.buffer.clear();
+}
+
+const EventFileSet::CachedTag& EventFileSet::tag(std::uint32_t id) {
+  if (id >= cached_tags_.size()) cached_tags_.resize(id + 1);
+  CachedTag& cached = cached_tags_[id];
+  if (cached.summary_prefix.empty()) {
+    cached.text = tags_->text(id);
+    cached.summary_prefix = scalar_summary_prefix(cached.text);
+  }
+  return cached;
+}
+
+}  // namespace tracelet

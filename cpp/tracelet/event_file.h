@@ -1,0 +1,67 @@
+// TensorBoard event files: scalars encoded and appended.
+//
+// A file is a sequence of TFRecords, each: length (u64), masked CRC-32C of the length, data, masked
+// CRC-32C of the data. The data are an Event protobuf (tensorboard/compat/proto/event.proto,
+// summary.proto). https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tracelet/append_file.h"
+#include "tracelet/record.h"
+#include "tracelet/tag_table.h"
+
+namespace tracelet {
+
+// Appends the TFRecord of one scalar record to `out`. `summary_prefix` comes from
+// scalar_summary_prefix(tag) and is used for plain scalars only.
+void append_scalar_event(const Record& record, std::string_view tag,
+                         std::string_view summary_prefix, std::string& out);
+// The bytes of a plain scalar's summary that its tag fixes: all but the value, which ends it.
+std::string scalar_summary_prefix(std::string_view tag);
+// The record every event file begins with: the format's version and who wrote it.
+std::string version_event(double wall_time_s);
+
+// The event files of a run, one a log folder. Not thread-safe: one thread at a time.
+class EventFileSet {
+ public:
+  explicit EventFileSet(TagTable* tags) : tags_(tags) {}
+  EventFileSet(const EventFileSet&) = delete;
+  EventFileSet& operator=(const EventFileSet&) = delete;
+
+  // Creates the event file of a writer. Throws std::system_error.
+  void open(std::uint32_t writer_id, const std::string& path, double wall_time_s);
+  // The writers in `records` that have no file yet, each once. kNoWriter is left out.
+  std::vector<std::uint32_t> unopened_writers(RecordSpan records) const;
+  // Appends every record whose writer has a file to that file, in order. Returns how many. Throws
+  // std::system_error when a file can't be written. Calling it again with the same records is then
+  // right: each file knows what it already holds, by the records' sequence.
+  std::size_t write(RecordSpan records);
+  void close() { files_.clear(); }
+
+ private:
+  struct File {
+    AppendFile file;
+    std::string buffer;
+    std::uint64_t written_sequence = 0;  // the file holds all its records up to this one
+    std::uint64_t buffered_sequence = 0;
+  };
+  struct CachedTag {
+    std::string_view text;
+    std::string summary_prefix;
+  };
+
+  void flush(File& file);
+  const CachedTag& tag(std::uint32_t id);
+
+  TagTable* tags_;
+  std::map<std::uint32_t, File> files_;
+  std::vector<CachedTag> cached_tags_;
+};
+
+}  // namespace tracelet

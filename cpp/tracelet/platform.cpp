@@ -1,0 +1,153 @@
+#include "tracelet/platform.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#endif
+
+namespace tracelet {
+namespace {
+
+[[noreturn]] void throw_errno(int error, const std::string& what) {
+  throw std::system_error(error, std::generic_category(), what);
+}
+
+int allocate(int fd, std::size_t size_bytes) noexcept {
+#if defined(__APPLE__)
+  return ftruncate(fd, static_cast<off_t>(size_bytes)) == 0 ? 0 : errno;
+#else
+  int error;
+  do {
+    error = posix_fallocate(fd, 0, static_cast<off_t>(size_bytes));
+  } while (error == EINTR);
+  return error;
+#endif
+}
+
+std::byte* map_shared(int fd, std::size_t reserved_bytes, const std::string& path) {
+  void* address = mmap(nullptr, reserved_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (address == MAP_FAILED) throw_errno(errno, "cannot map " + path);
+  return static_cast<std::byte*>(address);
+}
+
+// Written when the library is loaded and by the fork handler, in a child that has one thread; read
+// by every producer. No other bytes depend on it, so relaxed is enough.
+std::atomic<std::uint32_t> cached_pid = [] {
+  pthread_atfork(nullptr, nullptr, [] {
+    cached_pid.store(static_cast<std::uint32_t>(getpid()), std::memory_order_relaxed);
+  });
+  return static_cast<std::uint32_t>(getpid());
+}();
+
+}  // namespace
+
+MappedFile::MappedFile(std::string path, int fd, std::byte* data, std::size_t reserved_bytes)
+    : path_(std::move(path)), fd_(fd), data_(data), reserved_bytes_(reserved_bytes) {}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      data_(std::exchange(other.data_, nullptr)),
+      reserved_bytes_(other.reserved_bytes_) {}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(data_, reserved_bytes_);
+  if (fd_ >= 0) close(fd_);
+}
+
+MappedFile MappedFile::create(const std::string& path, std::size_t size_bytes,
+                              std::size_t reserved_bytes) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0) throw_errno(errno, "cannot create " + path);
+  try {
+    if (const int error = allocate(fd, size_bytes)) {
+      throw_errno(error, "cannot reserve " + std::to_string(size_bytes) + " bytes for " + path);
+    }
+    return MappedFile(path, fd, map_shared(fd, reserved_bytes, path), reserved_bytes);
+  } catch (...) {
+    close(fd);
+    unlink(path.c_str());
+    throw;
+  }
+}
+
+MappedFile MappedFile::open(const std::string& path, std::size_t reserved_bytes) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) throw_errno(errno, "cannot open " + path);
+  try {
+    return MappedFile(path, fd, map_shared(fd, reserved_bytes, path), reserved_bytes);
+  } catch (...) {
+    close(fd);
+    throw;
+  }
+}
+
+std::size_t MappedFile::size_bytes() const {
+  struct stat status;
+  return fstat(fd_, &status) == 0 ? static_cast<std::size_t>(status.st_size) : 0;
+}
+
+bool MappedFile::grow(std::size_t size_bytes) noexcept {
+  if (size_bytes > reserved_bytes_) return false;
+  return size_bytes <= this->size_bytes() || allocate(fd_, size_bytes) == 0;
+}
+
+void wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
+             std::chrono::nanoseconds timeout) {
+#if defined(__linux__)
+  using std::chrono::duration_cast;
+  const auto whole_s = duration_cast<std::chrono::seconds>(timeout);
+  timespec limit{};
+  limit.tv_sec = static_cast<time_t>(whole_s.count());
+  limit.tv_nsec = static_cast<long>((timeout - whole_s).count());
+  syscall(SYS_futex, &word, FUTEX_WAIT, expected, &limit, nullptr, 0);
+#else
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (word.load(std::memory_order_acquire) == expected) {
+    const auto left = deadline - std::chrono::steady_clock::now();
+    if (left <= std::chrono::nanoseconds::zero()) return;
+    std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(left, std::chrono::milliseconds(1)));
+  }
+#endif
+}
+
+void wake_all([[maybe_unused]] std::atomic<std::uint32_t>& word) {
+#if defined(__linux__)
+  syscall(SYS_futex, &word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0);
+#endif
+}
+
+std::uint32_t current_pid() { return cached_pid.load(std::memory_order_relaxed); }
+
+bool process_is_alive(std::uint32_t pid) {
+  return kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM;
+}
+
+int write_all(int fd, const char* data, std::size_t size_bytes) noexcept {
+  while (size_bytes > 0) {
+    const ssize_t written = ::write(fd, data, size_bytes);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    data += written;
+    size_bytes -= static_cast<std::size_t>(written);
+  }
+  return 0;
+}
+
+}  // namespace tracelet

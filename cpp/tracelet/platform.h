@@ -1,0 +1,62 @@
+// The one place that talks to the operating system: mapped files, waiting on a word, process ids.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace tracelet {
+
+// A file mapped for reading and writing, shared with forked children. The mapping covers
+// `reserved_bytes` of address space from the start, of which the file backs `size_bytes()`;
+// grow() backs more of it in place, so pointers into the mapping stay good.
+class MappedFile {
+ public:
+  // Creates `path` (it must not exist, mode 0600) with `size_bytes` of space really allocated: a
+  // sparse mapping on a full file system would be a SIGBUS in the middle of training.
+  // Throws std::system_error.
+  static MappedFile create(const std::string& path, std::size_t size_bytes,
+                           std::size_t reserved_bytes);
+  // Maps an existing file, for a reader of another process' ring. Throws std::system_error.
+  static MappedFile open(const std::string& path, std::size_t reserved_bytes);
+
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&&) = delete;
+  MappedFile(const MappedFile&) = delete;
+  ~MappedFile();
+
+  std::byte* data() const { return data_; }
+  const std::string& path() const { return path_; }
+  std::size_t reserved_bytes() const { return reserved_bytes_; }
+  // The size of the file now: another process may have grown it.
+  std::size_t size_bytes() const;
+  // Allocates space up to `size_bytes`. False when the file system is full or the reserve is used
+  // up; the file is then as it was.
+  bool grow(std::size_t size_bytes) noexcept;
+
+ private:
+  MappedFile(std::string path, int fd, std::byte* data, std::size_t reserved_bytes);
+
+  std::string path_;
+  int fd_;
+  std::byte* data_;
+  std::size_t reserved_bytes_;
+};
+
+// Sleeps until `word` differs from `expected`, a wake_all on it, or the timeout. May return early.
+// Works between processes that share the word's memory, and needs no lock that a fork could copy
+// in its locked state.
+void wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
+             std::chrono::nanoseconds timeout);
+void wake_all(std::atomic<std::uint32_t>& word);
+
+// Cached, and renewed in forked children: getpid is a system call, and each record carries the pid.
+std::uint32_t current_pid();
+bool process_is_alive(std::uint32_t pid);
+
+// Writes all of `data` at the end of `fd`. Returns 0, or the errno of the write that failed.
+int write_all(int fd, const char* data, std::size_t size_bytes) noexcept;
+
+}  // namespace tracelet

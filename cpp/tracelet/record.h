@@ -1,0 +1,61 @@
+// One logged point, as it lies in the ring, in the journal and in every view a sink receives.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace tracelet {
+
+enum class RecordKind : std::uint16_t {
+  kScalar = 1,
+};
+
+enum RecordFlags : std::uint16_t {
+  kNoStep = 1,           // the caller gave no step: TensorBoard shows such a point at step 0
+  kNewStyle = 2,         // add_scalar(new_style=True): a tensor in the event, not a simple_value
+  kDoublePrecision = 4,  // add_scalar(double_precision=True): that tensor is a DT_DOUBLE
+};
+
+// The id of a writer that has no folder: Experiment.log_metric.
+inline constexpr std::uint32_t kNoWriter = 0;
+
+// The layout is a file format: the ring's file outlives the process, the journal holds the same
+// bytes, and python/tracelet/records.py describes them to numpy. A change raises kRecordVersion.
+inline constexpr std::uint32_t kRecordVersion = 1;
+
+struct Record {
+  std::uint64_t sequence;      // position in the stream plus one, once committed; see ring.h
+  double value;                //
+  std::int64_t step;           //
+  double wall_time_s;          // seconds since the epoch
+  std::uint32_t tag_id;        // TagTable
+  std::uint32_t writer_id;     // TagTable: the log folder; kNoWriter without one
+  RecordKind kind;             //
+  std::uint16_t flags;         // RecordFlags
+  std::uint32_t producer_pid;  // who claimed the slot
+  std::uint64_t payload_offset;  // reserved for kinds whose data lie in the payload arena
+  std::uint64_t payload_size;    //
+};
+
+static_assert(sizeof(Record) == 64, "one record is one cache line: no two producers share a line");
+static_assert(std::is_trivially_copyable_v<Record>);
+static_assert(offsetof(Record, sequence) == 0 && offsetof(Record, value) == 8);
+static_assert(offsetof(Record, step) == 16 && offsetof(Record, wall_time_s) == 24);
+static_assert(offsetof(Record, tag_id) == 32 && offsetof(Record, writer_id) == 36);
+static_assert(offsetof(Record, kind) == 40 && offsetof(Record, flags) == 42);
+static_assert(offsetof(Record, producer_pid) == 44);
+static_assert(offsetof(Record, payload_offset) == 48 && offsetof(Record, payload_size) == 56);
+static_assert(std::atomic_ref<std::uint64_t>::is_always_lock_free);
+
+// A run of records that lie one after the other in memory; borrowed, never owned.
+struct RecordSpan {
+  const Record* data = nullptr;
+  std::size_t size = 0;
+
+  const Record* begin() const { return data; }
+  const Record* end() const { return data + size; }
+};
+
+}  // namespace tracelet

@@ -1,0 +1,113 @@
+// A bounded queue of records in shared memory: many producers, one consumer.
+//
+// After D. Vyukov's bounded queue: a producer claims a position by moving `head`, writes the slot,
+// and publishes it by the slot's own sequence. With one consumer the way back is simpler than
+// there: a position is free again once `tail` has passed it, so the consumer writes one word a
+// batch and never dirties the slots. Positions only grow; position p lies in slot p mod capacity,
+// and its slot holds sequence p + 1 once committed. A sequence left from an earlier lap is smaller
+// and never mistaken for it.
+//
+// The state and the slots lie in a file mapped by every process that logs, so what was pushed
+// outlives the process (RingFile).
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+#include "tracelet/platform.h"
+#include "tracelet/record.h"
+
+namespace tracelet {
+
+struct RingState {
+  // Next position to claim. Written by producers (compare-exchange, relaxed: claiming publishes
+  // nothing), read by all.
+  alignas(64) std::atomic<std::uint64_t> head;
+  // The tail as some producer last saw it. Written (release) and read (acquire) by producers. A
+  // producer that acquires it inherits that producer's acquire of `tail`. A stale value is safe:
+  // the tail only grows, so the ring looks fuller than it is.
+  std::atomic<std::uint64_t> tail_seen;
+  // First position not yet given back. Written by the consumer (release, after its last read of
+  // the slots before it), read by producers (acquire, before they overwrite those slots).
+  alignas(64) std::atomic<std::uint64_t> tail;
+  // Wakes the consumer. `wake_pending` keeps the producers from more than one system call a drain;
+  // it is set by producers (exchange) and cleared by the consumer. `wake_word` is what the consumer
+  // sleeps on. They publish no other bytes: the consumer looks at the slots themselves.
+  alignas(64) std::atomic<std::uint32_t> wake_word;
+  std::atomic<std::uint32_t> wake_pending;
+  // Wakes producers that found the ring full. `room_word` is bumped by the consumer when it gave
+  // back room and `room_waiters` is not zero.
+  std::atomic<std::uint32_t> room_word;
+  std::atomic<std::uint32_t> room_waiters;
+};
+
+class Ring {
+ public:
+  // `capacity` is a power of two. The memory is the caller's and outlives the ring.
+  Ring(RingState* state, Record* slots, std::uint64_t capacity)
+      : state_(state), slots_(slots), mask_(capacity - 1), wake_fill_(capacity / 2) {}
+
+  std::uint64_t capacity() const { return mask_ + 1; }
+
+  // Producers, any thread of any process that shares the memory. Never blocks or allocates. False
+  // when the ring is full; the consumer has then been woken.
+  bool try_push(double value, std::int64_t step, double wall_time_s, std::uint32_t tag_id,
+                std::uint32_t writer_id, RecordKind kind, std::uint16_t flags) {
+    std::uint64_t position = state_->head.load(std::memory_order_relaxed);
+    do {
+      // Signed: `position` may be stale and lie behind the tail; the compare-exchange then fails.
+      const auto fill = static_cast<std::int64_t>(
+          position - state_->tail_seen.load(std::memory_order_acquire));
+      if (fill >= static_cast<std::int64_t>(wake_fill_)) [[unlikely]] {
+        if (!has_room_after_look(position)) return false;
+      }
+    } while (!state_->head.compare_exchange_weak(position, position + 1, std::memory_order_relaxed));
+
+    Record& slot = slots_[position & mask_];
+    // The line of a slot to come is fetched while this one is written: after a drain it lies in the
+    // consumer's cache.
+    __builtin_prefetch(&slots_[(position + kPrefetchDistance) & mask_], 1);
+    slot.value = value;
+    slot.step = step;
+    slot.wall_time_s = wall_time_s;
+    slot.tag_id = tag_id;
+    slot.writer_id = writer_id;
+    slot.kind = kind;
+    slot.flags = flags;
+    slot.producer_pid = current_pid();
+    // Pairs with the acquire in committed(): publishes the slot's other 56 bytes.
+    std::atomic_ref<std::uint64_t>(slot.sequence).store(position + 1, std::memory_order_release);
+    return true;
+  }
+
+  // Producers: sleeps until there may be room or the timeout is over. True when there was room.
+  bool wait_for_room(std::chrono::nanoseconds timeout);
+
+  // The consumer, one thread. The committed records from the tail on, at most `limit`, as far as
+  // they lie in one piece. They stay as they are until give_back.
+  RecordSpan committed(std::size_t limit) const;
+  // The consumer: frees the oldest `count` records for the producers.
+  void give_back(std::size_t count);
+  // The consumer: sleeps until the ring is half full, wake() or the timeout.
+  void wait_for_records(std::chrono::nanoseconds timeout);
+  // Anyone: ends wait_for_records.
+  void wake();
+
+  // Positions claimed so far, and positions given back. Any thread; a moment old.
+  std::uint64_t head() const { return state_->head.load(std::memory_order_acquire); }
+  std::uint64_t tail() const { return state_->tail.load(std::memory_order_acquire); }
+
+ private:
+  static constexpr std::uint64_t kPrefetchDistance = 8;
+
+  bool has_room_after_look(std::uint64_t position);
+
+  RingState* state_;
+  Record* slots_;
+  std::uint64_t mask_;
+  std::uint64_t wake_fill_;
+};
+
+}  // namespace tracelet

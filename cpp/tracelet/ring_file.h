@@ -1,0 +1,54 @@
+// The file of a run: a header, the ring's slots and the tag table, mapped by every process that
+// logs into the run. Its bytes outlive them all.
+//
+//   0            RingFileHeader
+//   4096         Record[capacity]
+//   ...          the tag table's strings; the file grows at this end
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "tracelet/platform.h"
+#include "tracelet/record.h"
+#include "tracelet/ring.h"
+#include "tracelet/tag_table.h"
+
+namespace tracelet {
+
+struct RingFileHeader {
+  char magic[8];
+  std::uint32_t record_version;
+  std::uint32_t owner_pid;
+  std::uint64_t capacity;
+  RingState ring;
+  TagTableState tags;
+};
+
+inline constexpr std::size_t kRingFileHeaderBytes = 4096;
+static_assert(sizeof(RingFileHeader) <= kRingFileHeaderBytes);
+
+class RingFile {
+ public:
+  // Creates the file, for the owner alone, with all its space allocated. `capacity` is a power of
+  // two. Throws std::system_error, or std::invalid_argument.
+  static std::unique_ptr<RingFile> create(const std::string& path, std::uint64_t capacity);
+  // Opens the file of another process, dead or alive. Throws std::system_error, or
+  // std::runtime_error when it is none of ours.
+  static std::unique_ptr<RingFile> open(const std::string& path);
+
+  Ring& ring() { return ring_; }
+  TagTable& tags() { return tags_; }
+  const std::string& path() const { return file_.path(); }
+
+ private:
+  RingFile(MappedFile file, std::uint64_t capacity);
+
+  MappedFile file_;
+  RingFileHeader* header_;
+  Ring ring_;
+  TagTable tags_;
+};
+
+}  // namespace tracelet

@@ -1,0 +1,104 @@
+#include "tracelet/tag_table.h"
+
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+namespace tracelet {
+namespace {
+
+constexpr std::size_t kGrowBytes = std::size_t{1} << 20;
+constexpr std::size_t kLengthBytes = sizeof(std::uint32_t);
+
+std::size_t stored_bytes(std::size_t text_bytes) {
+  return kLengthBytes + (text_bytes + 3) / 4 * 4;
+}
+
+}  // namespace
+
+// Held for the few hundred nanoseconds of an append or a look-up; a waiter spins, then sleeps.
+class TagTable::Lock {
+ public:
+  explicit Lock(TagTableState* state) : state_(state) {
+    const std::uint32_t pid = current_pid();
+    std::uint32_t holder = 0;
+    // Acquire pairs with the release below: the previous holder's bytes and index.
+    for (int tries = 1; !state_->lock_pid.compare_exchange_weak(
+             holder, pid, std::memory_order_acquire, std::memory_order_relaxed);
+         ++tries) {
+      if (holder != 0 && tries % 1024 == 0) {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+        // What a dead holder left is whole: `used_bytes` is published last.
+        if (!process_is_alive(holder)) {
+          state_->lock_pid.compare_exchange_strong(holder, 0, std::memory_order_relaxed);
+        }
+      }
+      holder = 0;
+    }
+  }
+  ~Lock() { state_->lock_pid.store(0, std::memory_order_release); }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+ private:
+  TagTableState* state_;
+};
+
+TagTable::TagTable(TagTableState* state, MappedFile* file, std::size_t offset_bytes)
+    : state_(state), file_(file), offset_bytes_(offset_bytes), index_(new Index) {}
+
+TagTable::~TagTable() { delete index_; }
+
+std::uint32_t TagTable::intern(std::string_view text) {
+  Lock lock(state_);
+  read_new_strings();
+  if (const auto found = index_->ids.find(text); found != index_->ids.end()) return found->second;
+
+  const std::size_t used_bytes = state_->used_bytes.load(std::memory_order_relaxed);
+  const std::size_t end_bytes = offset_bytes_ + used_bytes + stored_bytes(text.size());
+  if (end_bytes > file_->size_bytes()) {
+    const std::size_t rounded = (end_bytes + kGrowBytes - 1) / kGrowBytes * kGrowBytes;
+    if (!file_->grow(rounded)) return 0;
+  }
+  std::byte* place = file_->data() + offset_bytes_ + used_bytes;
+  const auto length = static_cast<std::uint32_t>(text.size());
+  std::memcpy(place, &length, kLengthBytes);
+  std::memcpy(place + kLengthBytes, text.data(), text.size());
+  // Pairs with the acquire in read_new_strings, and with a later reader of the file.
+  state_->used_bytes.store(used_bytes + stored_bytes(text.size()), std::memory_order_release);
+  read_new_strings();
+  return static_cast<std::uint32_t>(index_->texts.size());
+}
+
+std::string_view TagTable::text(std::uint32_t id) {
+  Lock lock(state_);
+  if (id > index_->texts.size()) read_new_strings();
+  if (id == 0 || id > index_->texts.size()) return {};
+  return index_->texts[id - 1];
+}
+
+std::uint32_t TagTable::size() {
+  Lock lock(state_);
+  read_new_strings();
+  return static_cast<std::uint32_t>(index_->texts.size());
+}
+
+void TagTable::after_fork_in_child() {
+  // Leaked: it may be half changed, so its destructor is not safe to run.
+  index_ = new Index;
+}
+
+void TagTable::read_new_strings() {
+  const std::uint64_t used_bytes = state_->used_bytes.load(std::memory_order_acquire);
+  while (index_->read_bytes < used_bytes) {
+    const std::byte* place = file_->data() + offset_bytes_ + index_->read_bytes;
+    std::uint32_t length;
+    std::memcpy(&length, place, kLengthBytes);
+    const std::string_view text(reinterpret_cast<const char*>(place + kLengthBytes), length);
+    index_->texts.push_back(text);
+    index_->ids.emplace(text, static_cast<std::uint32_t>(index_->texts.size()));
+    index_->read_bytes += stored_bytes(length);
+  }
+}
+
+}  // namespace tracelet
