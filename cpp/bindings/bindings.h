@@ -1,0 +1,65 @@
+// What the binding files share: the run that Python holds, records as buffers, GIL notes.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <atomic>
+#include <memory>
+
+#include "tracelet/record.h"
+#include "tracelet/ring_file.h"
+
+namespace nb = nanobind;
+
+namespace tracelet::bindings {
+
+// The ring of a run with what its producers share within this process.
+struct RunRing {
+  std::unique_ptr<RingFile> file;
+  // How long a push may wait for room, in ns, before the point is dropped and counted.
+  std::int64_t full_ring_timeout_ns = 0;
+  // Counts of points that were refused, by reason. Written by producers, read by Python; relaxed:
+  // they publish no other bytes.
+  std::atomic<std::uint64_t> dropped_ring_full{0};
+  std::atomic<std::uint64_t> dropped_tag_table_full{0};
+  // Set once a push waited in vain, so that the next ones don't wait again; cleared by the first
+  // that finds room. Relaxed: a stale value costs one wait.
+  std::atomic<bool> consumer_is_stuck{false};
+};
+
+// Borrowed records out of any object with the buffer protocol: a lease's view, a journal block, a
+// folded batch. Holds the buffer for as long as it lives.
+class RecordBuffer {
+ public:
+  explicit RecordBuffer(nb::handle object);
+  ~RecordBuffer() { PyBuffer_Release(&view_); }
+  RecordBuffer(const RecordBuffer&) = delete;
+  RecordBuffer& operator=(const RecordBuffer&) = delete;
+
+  RecordSpan span() const {
+    return {static_cast<const Record*>(view_.buf),
+            static_cast<std::size_t>(view_.len) / sizeof(Record)};
+  }
+
+ private:
+  Py_buffer view_;
+};
+
+// The CPU time this thread spent without the GIL inside tracelet's calls, for the GIL's share.
+class ReleasedGil {
+ public:
+  ReleasedGil();
+  ~ReleasedGil();
+
+ private:
+  nb::gil_scoped_release release_;
+  std::int64_t start_ns_;
+};
+std::int64_t thread_cpu_without_gil_ns();
+
+void register_ring(nb::module_& m);
+void register_capture(nb::module_& m);
+void register_encoders(nb::module_& m);
+void register_fold(nb::module_& m);
+
+}  // namespace tracelet::bindings

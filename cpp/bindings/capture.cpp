@@ -1,0 +1,386 @@
+// The native bodies of SummaryWriter.add_scalar and add_scalars, and Experiment.log_metric.
+//
+// They are installed as method descriptors made for the very class (PyDescr_NewMethod), which bind
+// `self` and check it, and which CPython calls without building a tuple or a dict.
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <array>
+#include <cmath>
+#include <cstdarg>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bindings.h"
+#include "producer.h"
+#include "scalar_value.h"
+
+namespace tracelet::bindings {
+namespace {
+
+// The parameters of a method, in order, `self` apart. Names are interned when the module loads.
+template <std::size_t N>
+struct Signature {
+  const char* method;
+  std::size_t required;
+  std::array<const char*, N> names;
+  std::array<PyObject*, N> interned{};
+
+  void intern() {
+    for (std::size_t i = 0; i < N; ++i) interned[i] = PyUnicode_InternFromString(names[i]);
+  }
+
+  // Puts the arguments into `values`, null where one was not given. False with TypeError set.
+  bool bind(PyObject* const* args, Py_ssize_t count, PyObject* keywords,
+            std::array<PyObject*, N>& values) const {
+    if (static_cast<std::size_t>(count) > N) [[unlikely]] {
+      PyErr_Format(PyExc_TypeError, "%s() takes from %zu to %zu positional arguments but %zd were given",
+                   method, required + 1, N + 1, count + 1);
+      return false;
+    }
+    for (Py_ssize_t i = 0; i < count; ++i) values[static_cast<std::size_t>(i)] = args[i];
+    const Py_ssize_t keyword_count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+    for (Py_ssize_t i = 0; i < keyword_count; ++i) {
+      PyObject* name = PyTuple_GET_ITEM(keywords, i);
+      const std::size_t index = find(name);
+      if (index == N) {
+        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", method, name);
+        return false;
+      }
+      if (values[index] != nullptr) {
+        PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", method, name);
+        return false;
+      }
+      values[index] = args[count + i];
+    }
+    for (std::size_t i = 0; i < required; ++i) {
+      if (values[i] == nullptr) [[unlikely]] {
+        PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", method, names[i]);
+        return false;
+      }
+    }
+    return true;
+  }
+
+ private:
+  std::size_t find(PyObject* name) const {
+    for (std::size_t i = 0; i < N; ++i) {
+      if (interned[i] == name) return i;
+    }
+    for (std::size_t i = 0; i < N; ++i) {
+      if (PyUnicode_Compare(interned[i], name) == 0) return i;
+    }
+    return N;
+  }
+};
+
+Signature<6> add_scalar_signature{
+    "SummaryWriter.add_scalar",
+    2,
+    {"tag", "scalar_value", "global_step", "walltime", "new_style", "double_precision"}};
+Signature<4> add_scalars_signature{
+    "SummaryWriter.add_scalars", 2, {"main_tag", "tag_scalar_dict", "global_step", "walltime"}};
+
+// Replaces the current exception by one that names the call and the tag, keeping it as the cause.
+// MemoryError, KeyboardInterrupt and the like pass as they are.
+bool explain(const char* method, PyObject* tag, const char* problem, PyObject* object) {
+  PyObject* kind;
+  if (PyErr_ExceptionMatches(PyExc_OverflowError) || PyErr_ExceptionMatches(PyExc_ValueError)) {
+    kind = PyUnicode_Check(object) ? PyExc_TypeError : PyExc_ValueError;
+  } else if (PyErr_ExceptionMatches(PyExc_TypeError) ||
+             PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+    kind = PyExc_TypeError;
+  } else {
+    return false;
+  }
+  nb::python_error cause;
+  nb::raise_from(cause, kind, "%s(%s): %s, not %s of type %s", method,
+                 nb::repr(nb::handle(tag)).c_str(), problem,
+                 std::string(nb::repr(nb::handle(object)).c_str()).substr(0, 100).c_str(),
+                 Py_TYPE(object)->tp_name);
+}
+
+struct Point {
+  double value = 0;
+  std::int64_t step = 0;
+  double wall_time_s = 0;
+  std::uint32_t tag_id = 0;
+  std::uint32_t writer_id = kNoWriter;
+  std::uint16_t flags = 0;
+};
+
+bool is_given(PyObject* argument) { return argument != nullptr && argument != Py_None; }
+
+bool read_value(const char* method, PyObject* tag, PyObject* object, Point& point) {
+  if (read_scalar(object, &point.value)) [[likely]] return true;
+  return explain(method, tag, "the value must be a number or hold exactly one", object);
+}
+
+bool read_step_and_time(const char* method, PyObject* tag, PyObject* step, PyObject* wall_time,
+                        Producer& producer, Point& point) {
+  if (is_given(step)) [[likely]] {
+    if (!read_step(step, &point.step)) {
+      return explain(method, tag, "global_step must be an integer within 64 bits", step);
+    }
+  } else {
+    point.flags = kNoStep;
+  }
+  if (!is_given(wall_time)) [[likely]] {
+    point.wall_time_s = producer.now_s();
+    return true;
+  }
+  if (!read_scalar(wall_time, &point.wall_time_s)) {
+    return explain(method, tag, "walltime must be seconds since the epoch", wall_time);
+  }
+  if (!std::isfinite(point.wall_time_s)) {
+    PyErr_Format(PyExc_ValueError, "%s(%R): walltime must be finite, not %R", method, tag,
+                 wall_time);
+    return false;
+  }
+  return true;
+}
+
+bool push(Producer& producer, Ring& ring, const Point& point) {
+  if (point.tag_id == 0) [[unlikely]] {
+    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  if (ring.try_push(point.value, point.step, point.wall_time_s, point.tag_id, point.writer_id,
+                    RecordKind::kScalar, point.flags)) [[likely]] {
+    return true;
+  }
+  return producer.push_to_full_ring(point.value, point.step, point.wall_time_s, point.tag_id,
+                                    point.writer_id, point.flags);
+}
+
+// The functions that were in a class before ours, for calls that reach ours without a run: a bound
+// method kept from before stop_logging.
+struct Originals {
+  PyTypeObject* type;
+  PyObject* add_scalar;
+  PyObject* add_scalars;
+};
+std::vector<Originals> originals;
+
+PyObject* call_original(PyObject* Originals::* method, PyObject* self, PyObject* const* args,
+                        Py_ssize_t count, PyObject* keywords) {
+  for (const Originals& each : originals) {
+    if (!PyObject_TypeCheck(self, each.type)) continue;
+    const Py_ssize_t keyword_count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+    std::vector<PyObject*> all{self};
+    all.insert(all.end(), args, args + count + keyword_count);
+    return PyObject_Vectorcall(each.*method, all.data(), all.size() - static_cast<std::size_t>(keyword_count), keywords);
+  }
+  PyErr_SetString(PyExc_RuntimeError, "no tracelet run is active");
+  return nullptr;
+}
+
+// nanobind's raise_from throws; CPython wants null and the error indicator.
+template <typename Body>
+PyObject* guarded(Body body) noexcept {
+  try {
+    if (!body()) return nullptr;
+    Py_RETURN_NONE;
+  } catch (nb::python_error& error) {
+    error.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+// Writes the point into the ring; the arguments are bound, `flags` are those of the call's style.
+// The ids come last, and the ring once more: what is called to read a value may stop the run.
+bool add_point(Producer& producer, PyObject* self, PyObject* tag, PyObject* value, PyObject* step,
+               PyObject* wall_time, std::uint16_t flags) {
+  const char* method = add_scalar_signature.method;
+  Point point;
+  if (!read_value(method, tag, value, point)) return false;
+  if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
+  point.flags = static_cast<std::uint16_t>(point.flags | flags);
+  Ring* ring = producer.ring();
+  if (ring == nullptr) [[unlikely]] return true;
+  if (!producer.writer_id(self, &point.writer_id)) return false;
+  if (!producer.tag_id(tag, &point.tag_id)) return false;
+  return push(producer, *ring, point);
+}
+
+bool add_point_with_options(Producer& producer, PyObject* self, PyObject* const* args,
+                            Py_ssize_t count, PyObject* keywords) {
+  std::array<PyObject*, 6> values{};
+  if (!add_scalar_signature.bind(args, count, keywords, values)) return false;
+  const auto [tag, value, step, wall_time, new_style, double_precision] = values;
+  unsigned flags = 0;
+  if (new_style != nullptr && PyObject_IsTrue(new_style) == 1) flags |= kNewStyle;
+  if (double_precision != nullptr && PyObject_IsTrue(double_precision) == 1) {
+    flags |= kDoublePrecision;
+  }
+  return add_point(producer, self, tag, value, step, wall_time, static_cast<std::uint16_t>(flags));
+}
+
+PyObject* add_scalar(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  Producer& producer = Producer::current();
+  if (producer.ring() == nullptr) [[unlikely]] {
+    return call_original(&Originals::add_scalar, self, args, count, keywords);
+  }
+  // The two ways everyone writes it: add_scalar(tag, value, step) and (tag, value, global_step=step).
+  const bool is_plain =
+      keywords == nullptr
+          ? count == 3
+          : count == 2 && PyTuple_GET_SIZE(keywords) == 1 &&
+                PyTuple_GET_ITEM(keywords, 0) == add_scalar_signature.interned[2];
+  return guarded([&] {
+    return is_plain
+               ? add_point(producer, self, args[0], args[1], args[2], nullptr, 0)
+               : add_point_with_options(producer, self, args, count, keywords);
+  });
+}
+
+std::string_view utf8(PyObject* text) {
+  Py_ssize_t size_bytes;
+  const char* bytes = PyUnicode_AsUTF8AndSize(text, &size_bytes);
+  if (bytes == nullptr) throw nb::python_error();
+  return {bytes, static_cast<std::size_t>(size_bytes)};
+}
+
+// torch gives each entry of the dict a writer of its own: LOGDIR/MAIN_TAG_ENTRY, "/" replaced in
+// the main tag, which is the tag of its events.
+std::string entry_folder(std::string_view log_dir, std::string_view main_tag,
+                         std::string_view entry) {
+  std::string folder(log_dir);
+  folder.push_back('/');
+  const std::size_t start = folder.size();
+  folder.append(main_tag);
+  for (std::size_t i = start; i < folder.size(); ++i) {
+    if (folder[i] == '/') folder[i] = '_';
+  }
+  folder.push_back('_');
+  return folder.append(entry);
+}
+
+PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count,
+                      PyObject* keywords) {
+  Producer& producer = Producer::current();
+  if (producer.ring() == nullptr) {
+    return call_original(&Originals::add_scalars, self, args, count, keywords);
+  }
+  return guarded([&] {
+    const char* method = add_scalars_signature.method;
+    std::array<PyObject*, 4> values{};
+    if (!add_scalars_signature.bind(args, count, keywords, values)) return false;
+    const auto [main_tag, entries, step, wall_time] = values;
+    Point common;
+    if (!read_step_and_time(method, main_tag, step, wall_time, producer, common)) return false;
+    if (producer.ring() == nullptr) return true;
+    std::uint32_t log_dir_id;
+    if (!producer.tag_id(main_tag, &common.tag_id)) return false;
+    if (!producer.writer_id(self, &log_dir_id)) return false;
+    TagTable& table = producer.run().file->tags();
+    const std::string_view log_dir = table.text(log_dir_id);
+
+    const nb::object items = nb::handle(entries).attr("items")();
+    for (nb::handle item : items) {
+      const auto [entry, value] = nb::cast<std::pair<nb::object, nb::object>>(item);
+      Point point = common;
+      if (!read_value(method, main_tag, value.ptr(), point)) return false;
+      Ring* ring = producer.ring();
+      if (ring == nullptr) return true;
+      point.writer_id = table.intern(entry_folder(log_dir, utf8(main_tag), utf8(entry.ptr())));
+      if (!push(producer, *ring, point)) return false;
+    }
+    return true;
+  });
+}
+
+void log_metric(PyObject* name, PyObject* value, PyObject* step, std::uint32_t writer_id) {
+  Producer& producer = Producer::current();
+  const char* method = "log_metric";
+  Point point;
+  point.writer_id = writer_id;
+  const bool ok = read_value(method, name, value, point) &&
+                  read_step_and_time(method, name, step, nullptr, producer, point);
+  if (!ok) throw nb::python_error();
+  Ring* ring = producer.ring();
+  if (ring == nullptr) throw std::runtime_error("no tracelet run is active");
+  if (!producer.tag_id(name, &point.tag_id) || !push(producer, *ring, point)) {
+    throw nb::python_error();
+  }
+}
+
+template <typename Function>
+PyCFunction as_method(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef add_scalar_def = {
+    "add_scalar", as_method(add_scalar), METH_FASTCALL | METH_KEYWORDS,
+    "add_scalar($self, tag, scalar_value, global_step=None, walltime=None, new_style=False, "
+    "double_precision=False)\n--\n\n"
+    "Add scalar data to summary (native, installed by tracelet).\n\n"
+    "tag is a str; scalar_value a number or an array or tensor with one element; global_step an\n"
+    "integer within 64 bits; walltime seconds since the epoch. Raises TypeError or ValueError that\n"
+    "names the tag. Thread-safe."};
+PyMethodDef add_scalars_def = {
+    "add_scalars", as_method(add_scalars), METH_FASTCALL | METH_KEYWORDS,
+    "add_scalars($self, main_tag, tag_scalar_dict, global_step=None, walltime=None)\n--\n\n"
+    "Add many scalar data to summary (native, installed by tracelet): one series for each key of\n"
+    "tag_scalar_dict, with main_tag as its tag, in the folder LOG_DIR/MAIN_TAG_KEY.\n"
+    "Raises TypeError or ValueError that names the tag. Thread-safe."};
+
+nb::dict make_methods(nb::handle cls, nb::object original_add_scalar,
+                      nb::object original_add_scalars) {
+  auto* type = reinterpret_cast<PyTypeObject*>(cls.ptr());
+  std::erase_if(originals, [&](const Originals& each) { return each.type == type; });
+  // Kept for good, as the class itself is: a bound method may outlive the run.
+  originals.push_back({reinterpret_cast<PyTypeObject*>(cls.inc_ref().ptr()),
+                       original_add_scalar.release().ptr(), original_add_scalars.release().ptr()});
+  nb::dict methods;
+  methods["add_scalar"] = nb::steal(PyDescr_NewMethod(type, &add_scalar_def));
+  methods["add_scalars"] = nb::steal(PyDescr_NewMethod(type, &add_scalars_def));
+  return methods;
+}
+
+}  // namespace
+
+void register_capture(nb::module_& m) {
+  add_scalar_signature.intern();
+  add_scalars_signature.intern();
+  learn_numpy_types();
+
+  m.def("set_active_run", &set_active_run, nb::arg("ring").none(),
+        "Makes a ring the one that is logged into; None for none.");
+  m.def(
+      "set_writer_resolver", [](nb::handle resolver) { set_writer_resolver(resolver.ptr()); },
+      nb::arg("resolver"),
+      "Sets the function that gives a SummaryWriter's log folder as a str. It sees to it that "
+      "forget_writers is called when that writer dies.");
+  m.def(
+      "forget_writers", [] { writer_generation.fetch_add(1); },
+      "A SummaryWriter died: its address may be another one's next.");
+  m.def(
+      "learn_torch",
+      [](nb::handle tensor_type, nb::handle parameter_type, nb::handle exchange_api) {
+        if (!learn_torch(tensor_type.ptr(), parameter_type.ptr(), exchange_api.ptr())) {
+          throw nb::python_error();
+        }
+      },
+      nb::arg("tensor_type"), nb::arg("parameter_type"), nb::arg("exchange_api"),
+      "Lets CPU tensors be read through torch's DLPack exchange API.");
+  m.def("make_methods", &make_methods, nb::arg("cls"), nb::arg("original_add_scalar"),
+        nb::arg("original_add_scalars"),
+        "The native methods for a SummaryWriter class, by name. Without an active run they call "
+        "the originals.");
+  m.def(
+      "log_metric",
+      [](nb::handle name, nb::handle value, nb::handle step, std::uint32_t writer_id) {
+        log_metric(name.ptr(), value.ptr(), step.ptr(), writer_id);
+      },
+      nb::arg("name"), nb::arg("value"), nb::arg("step").none(), nb::arg("writer_id"),
+      "Pushes a point that no SummaryWriter logs.");
+}
+
+}  // namespace tracelet::bindings

@@ -1,0 +1,141 @@
+// EventFileSet and JsonLinesEncoder: records to TensorBoard event files and ClearML events.
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+#include <tuple>
+
+#include "bindings.h"
+#include "tracelet/append_file.h"
+#include "tracelet/event_file.h"
+#include "tracelet/json_lines.h"
+
+namespace tracelet::bindings {
+namespace {
+
+// Keeps the ring's file mapped, whose tag table the event files read.
+struct RunEventFiles {
+  explicit RunEventFiles(std::shared_ptr<RunRing> ring)
+      : run(std::move(ring)), files(&run->file->tags()) {}
+  std::shared_ptr<RunRing> run;
+  EventFileSet files;
+};
+
+using SeriesIds = std::tuple<std::uint32_t, std::uint32_t>;
+using Notice = std::tuple<std::uint32_t, std::uint32_t, std::int64_t, double, bool>;
+
+std::vector<SeriesIds> undefined_series(JsonLinesEncoder& self, nb::handle records) {
+  const RecordBuffer buffer(records);
+  std::vector<Record> found;
+  {
+    ReleasedGil released;
+    found = self.undefined_series(buffer.span());
+  }
+  std::vector<SeriesIds> ids;
+  for (const Record& record : found) ids.emplace_back(record.writer_id, record.tag_id);
+  return ids;
+}
+
+std::tuple<nb::bytes, EncodeCounts> encode_lines(JsonLinesEncoder& self, nb::handle records,
+                                                 std::size_t limit_bytes) {
+  const RecordBuffer buffer(records);
+  std::string out;
+  EncodeCounts counts;
+  {
+    ReleasedGil released;
+    counts = self.encode_lines(buffer.span(), limit_bytes, out);
+  }
+  return {nb::bytes(out.data(), out.size()), counts};
+}
+
+void append_array_lines(JsonLinesEncoder& self, nb::handle records, std::size_t line_bytes,
+                        AppendFile& file, EncodeCounts& counts) {
+  const RecordBuffer buffer(records);
+  ReleasedGil released;
+  self.append_array_lines(buffer.span(), line_bytes, file, counts);
+}
+
+}  // namespace
+
+void register_encoders(nb::module_& m) {
+  nb::class_<RunEventFiles>(m, "EventFileSet",
+                            "The TensorBoard event files of a run, one a log folder. One thread at "
+                            "a time. Format: TFRecord framing around Event protobufs.")
+      .def(nb::init<std::shared_ptr<RunRing>>(), nb::arg("ring"))
+      .def(
+          "open",
+          [](RunEventFiles& self, std::uint32_t writer_id, const std::string& path,
+             double wall_time_s) { self.files.open(writer_id, path, wall_time_s); },
+          nb::arg("writer_id"), nb::arg("path"), nb::arg("wall_time_s"),
+          "Creates the event file of a writer. Raises OSError.")
+      .def(
+          "unopened_writers",
+          [](const RunEventFiles& self, nb::handle records) {
+            const RecordBuffer buffer(records);
+            ReleasedGil released;
+            return self.files.unopened_writers(buffer.span());
+          },
+          nb::arg("records"), "Ids of the writers in `records` that have no file yet.")
+      .def(
+          "write",
+          [](RunEventFiles& self, nb::handle records) {
+            const RecordBuffer buffer(records);
+            ReleasedGil released;
+            return self.files.write(buffer.span());
+          },
+          nb::arg("records"),
+          "Appends each record to its writer's file; returns how many had one. Raises OSError; the "
+          "same call may then be repeated, nothing is written twice.")
+      .def("close", [](RunEventFiles& self) { self.files.close(); });
+
+  nb::class_<AppendFile>(m, "AppendFile", "A file that only grows, by whole pieces.")
+      .def(nb::init<const std::string&>(), nb::arg("path"));
+
+  nb::class_<EncodeCounts>(m, "EncodeCounts", "What became of the records of one encoder call.")
+      .def(nb::init<>())
+      .def_ro("consumed", &EncodeCounts::consumed)
+      .def_ro("encoded", &EncodeCounts::encoded)
+      .def_ro("not_finite", &EncodeCounts::not_finite)
+      .def_ro("beyond_float32", &EncodeCounts::beyond_float32);
+
+  nb::class_<JsonLinesEncoder>(m, "JsonLinesEncoder",
+                               "Scalars as ClearML events (events.add_batch). One thread at a time.")
+      .def(
+          "__init__",
+          [](JsonLinesEncoder* self, const std::string& task_json) {
+            new (self) JsonLinesEncoder(task_json);
+          },
+          nb::arg("task_json"))
+      .def(
+          "define",
+          [](JsonLinesEncoder& self, std::uint32_t writer_id, std::uint32_t tag_id,
+             const std::string& metric_json, const std::string& variant_json) {
+            self.define(writer_id, tag_id, metric_json, variant_json);
+          },
+          nb::arg("writer_id"), nb::arg("tag_id"), nb::arg("metric_json"), nb::arg("variant_json"),
+          "Names a series; both names are JSON strings, quotes included.")
+      .def("undefined_series", &undefined_series, nb::arg("records"),
+           "(writer_id, tag_id) of each series in `records` without a name.")
+      .def("encode_lines", &encode_lines, nb::arg("records"), nb::arg("limit_bytes"),
+           "Events on lines of their own, until there are `limit_bytes` or more: (bytes, counts).")
+      .def("append_array_lines", &append_array_lines, nb::arg("records"), nb::arg("line_bytes"),
+           nb::arg("file"), nb::arg("counts"),
+           "Appends the events to an offline session's metrics file, as lines that are arrays. "
+           "Raises OSError; `counts` then says how far it came.")
+      .def(
+          "take_notices",
+          [](JsonLinesEncoder& self) {
+            std::vector<Notice> notices;
+            for (const SetAsideNotice& notice : self.take_notices()) {
+              notices.emplace_back(notice.writer_id, notice.tag_id, notice.step, notice.value,
+                                   notice.reason == SetAside::kNotFinite);
+            }
+            return notices;
+          },
+          "What was set aside for the first time since the last call: (writer_id, tag_id, step, "
+          "value, whether it is not finite rather than beyond float32).");
+}
+
+}  // namespace tracelet::bindings

@@ -1,0 +1,223 @@
+#include "scalar_value.h"
+
+#include <nanobind/nanobind.h>
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstring>
+
+namespace nb = nanobind;
+
+namespace tracelet::bindings {
+namespace {
+
+// DLPack 1.x, the part that is read here.
+// https://github.com/dmlc/dlpack/blob/main/include/dlpack/dlpack.h
+struct DLDevice {
+  std::int32_t device_type;
+  std::int32_t device_id;
+};
+struct DLDataType {
+  std::uint8_t code;
+  std::uint8_t bits;
+  std::uint16_t lanes;
+};
+struct DLTensor {
+  void* data;
+  DLDevice device;
+  std::int32_t ndim;
+  DLDataType dtype;
+  std::int64_t* shape;
+  std::int64_t* strides;
+  std::uint64_t byte_offset;
+};
+struct DLPackExchangeAPI {
+  std::uint32_t major;
+  std::uint32_t minor;
+  DLPackExchangeAPI* previous;
+  void* managed_tensor_allocator;
+  void* managed_tensor_from_py_object_no_sync;
+  void* managed_tensor_to_py_object_no_sync;
+  int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);
+  void* current_work_stream;
+};
+enum DLTypeCode : std::uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kBool = 6 };
+constexpr std::int32_t kDLCPU = 1;
+constexpr std::uint32_t kDLPackMajor = 1;
+
+double half_to_double(std::uint16_t half) {
+  const std::uint32_t exponent = (half >> 10) & 0x1fU;
+  const std::uint32_t fraction = half & 0x3ffU;
+  double magnitude;
+  if (exponent == 0x1fU) {
+    magnitude = fraction != 0 ? __builtin_nan("") : __builtin_inf();
+  } else if (exponent == 0) {
+    magnitude = static_cast<double>(fraction) * 0x1p-24;
+  } else {
+    const std::uint64_t bits =
+        std::uint64_t{exponent + 1023 - 15} << 52 | std::uint64_t{fraction} << 42;
+    magnitude = std::bit_cast<double>(bits);
+  }
+  return (half & 0x8000U) != 0 ? -magnitude : magnitude;
+}
+
+template <typename T>
+double read_as(const void* data) {
+  T element;
+  std::memcpy(&element, data, sizeof(T));
+  return static_cast<double>(element);
+}
+
+// An element of a DLPack dtype. False for dtypes that are left to the slower way.
+bool read_element(DLDataType dtype, const void* data, double* value) {
+  switch (dtype.code << 8 | dtype.bits) {
+    case kFloat << 8 | 32: *value = read_as<float>(data); return true;
+    case kFloat << 8 | 64: *value = read_as<double>(data); return true;
+    case kInt << 8 | 64: *value = read_as<std::int64_t>(data); return true;
+    case kInt << 8 | 32: *value = read_as<std::int32_t>(data); return true;
+    case kInt << 8 | 16: *value = read_as<std::int16_t>(data); return true;
+    case kInt << 8 | 8: *value = read_as<std::int8_t>(data); return true;
+    case kUInt << 8 | 64: *value = read_as<std::uint64_t>(data); return true;
+    case kUInt << 8 | 32: *value = read_as<std::uint32_t>(data); return true;
+    case kUInt << 8 | 16: *value = read_as<std::uint16_t>(data); return true;
+    case kBool << 8 | 8:
+    case kUInt << 8 | 8: *value = read_as<std::uint8_t>(data); return true;
+    case kFloat << 8 | 16: {
+      std::uint16_t half;
+      std::memcpy(&half, data, sizeof(half));
+      *value = half_to_double(half);
+      return true;
+    }
+    case kBfloat << 8 | 16: {
+      std::uint16_t brain;
+      std::memcpy(&brain, data, sizeof(brain));
+      *value = static_cast<double>(std::bit_cast<float>(std::uint32_t{brain} << 16));
+      return true;
+    }
+    default: return false;
+  }
+}
+
+// A numpy scalar type whose value lies right behind the object header, as numpy's public
+// arrayscalars.h declares it (Py*ScalarObject: PyObject_HEAD, obval).
+struct NumpyType {
+  PyTypeObject* type;
+  DLDataType dtype;
+};
+std::array<NumpyType, 12> numpy_types;
+std::size_t numpy_type_count = 0;
+
+const void* numpy_value(PyObject* object) {
+  return reinterpret_cast<const char*>(object) + sizeof(PyObject);
+}
+
+bool read_numpy_scalar(PyObject* object, double* value) {
+  for (std::size_t i = 0; i < numpy_type_count; ++i) {
+    if (Py_TYPE(object) == numpy_types[i].type) {
+      return read_element(numpy_types[i].dtype, numpy_value(object), value);
+    }
+  }
+  return false;
+}
+
+PyTypeObject* torch_tensor = nullptr;
+PyTypeObject* torch_parameter = nullptr;
+const DLPackExchangeAPI* torch_api = nullptr;
+
+bool read_cpu_tensor(PyObject* object, double* value) {
+  if (torch_api == nullptr) return false;
+  if (Py_TYPE(object) != torch_tensor && Py_TYPE(object) != torch_parameter) return false;
+  DLTensor tensor;
+  if (torch_api->dltensor_from_py_object_no_sync(object, &tensor) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  if (tensor.device.device_type != kDLCPU || tensor.dtype.lanes != 1) return false;
+  for (std::int32_t i = 0; i < tensor.ndim; ++i) {
+    if (tensor.shape[i] != 1) return false;
+  }
+  const char* data = static_cast<const char*>(tensor.data) + tensor.byte_offset;
+  // torch marks x.conj().imag as lazily negated and DLPack does not tell. Its elements lie in the
+  // second half of a complex number, so never at a multiple of 16 bytes: others go the slower way.
+  if (tensor.data == nullptr || reinterpret_cast<std::uintptr_t>(data) % 16 != 0) return false;
+  return read_element(tensor.dtype, data, value);
+}
+
+// float(object), or float(object.item()): arrays and tensors with one element, on any device.
+bool read_by_call(PyObject* object, double* value) {
+  PyObject* item = nullptr;
+  if (PyObject_HasAttrString(object, "item") != 0) {
+    item = PyObject_CallMethod(object, "item", nullptr);
+    if (item == nullptr) return false;
+    object = item;
+  }
+  PyObject* number = PyNumber_Float(object);
+  Py_XDECREF(item);
+  if (number == nullptr) return false;
+  *value = PyFloat_AS_DOUBLE(number);
+  Py_DECREF(number);
+  return true;
+}
+
+}  // namespace
+
+bool read_scalar_slow(PyObject* object, double* value) {
+  if (PyFloat_Check(object)) {
+    *value = PyFloat_AS_DOUBLE(object);
+    return true;
+  }
+  if (read_numpy_scalar(object, value) || read_cpu_tensor(object, value)) return true;
+  if (PyLong_Check(object)) {
+    *value = PyLong_AsDouble(object);
+    return *value != -1.0 || PyErr_Occurred() == nullptr;
+  }
+  return read_by_call(object, value);
+}
+
+bool read_step_slow(PyObject* object, std::int64_t* step) {
+  PyObject* number = PyNumber_Long(object);
+  if (number == nullptr) return false;
+  *step = PyLong_AsLongLong(number);
+  Py_DECREF(number);
+  return *step != -1 || PyErr_Occurred() == nullptr;
+}
+
+void learn_numpy_types() {
+  constexpr std::array<std::pair<const char*, DLDataType>, 12> kTypes = {{
+      {"float32", {kFloat, 32, 1}},
+      {"int64", {kInt, 64, 1}},
+      {"float16", {kFloat, 16, 1}},
+      {"int32", {kInt, 32, 1}},
+      {"uint8", {kUInt, 8, 1}},
+      {"uint64", {kUInt, 64, 1}},
+      {"uint32", {kUInt, 32, 1}},
+      {"int16", {kInt, 16, 1}},
+      {"uint16", {kUInt, 16, 1}},
+      {"int8", {kInt, 8, 1}},
+      {"bool_", {kBool, 8, 1}},
+      {"float64", {kFloat, 64, 1}},
+  }};
+  const nb::module_ numpy = nb::module_::import_("numpy");
+  for (const auto& [name, dtype] : kTypes) {
+    const nb::object type = numpy.attr(name);
+    const nb::object one = type(1);
+    double value = 0;
+    if (read_element(dtype, numpy_value(one.ptr()), &value) && value == 1.0) {
+      numpy_types[numpy_type_count++] = {reinterpret_cast<PyTypeObject*>(type.ptr()), dtype};
+    }
+  }
+}
+
+bool learn_torch(PyObject* tensor_type, PyObject* parameter_type, PyObject* exchange_api) {
+  auto* api = static_cast<DLPackExchangeAPI*>(
+      PyCapsule_GetPointer(exchange_api, "dlpack_exchange_api"));
+  if (api == nullptr) return false;
+  while (api != nullptr && api->major != kDLPackMajor) api = api->previous;
+  torch_tensor = reinterpret_cast<PyTypeObject*>(tensor_type);
+  torch_parameter = reinterpret_cast<PyTypeObject*>(parameter_type);
+  torch_api = api;
+  return true;
+}
+
+}  // namespace tracelet::bindings

@@ -1,0 +1,59 @@
+// Python objects read as numbers, the common ones without a conversion call.
+#pragma once
+
+#include <Python.h>
+
+#include <cstdint>
+
+namespace tracelet::bindings {
+
+// Reads float, int, bool, numpy scalars, one-element arrays, one-element CPU tensors of any dtype
+// and whatever float() takes. False with a Python exception set; it does not know the tag yet.
+bool read_scalar_slow(PyObject* object, double* value);
+
+// Reads an int, a numpy integer, and whatever int() takes. False with a Python exception set.
+bool read_step_slow(PyObject* object, std::int64_t* step);
+
+// Looks up numpy's scalar types and checks that their memory is laid out as read_scalar_slow reads
+// it; types for which it is not keep the slower way. Called once, when the module is loaded.
+void learn_numpy_types();
+
+// Gives the DLPack exchange API of torch (DLPackExchangeAPI, capsule "dlpack_exchange_api"), by
+// which a tensor's element is found without a conversion, and the exact types it is used for.
+// Borrowed: torch keeps them alive. False with a Python exception set.
+bool learn_torch(PyObject* tensor_type, PyObject* parameter_type, PyObject* exchange_api);
+
+// An int that fits one machine word without a call. False for larger ones.
+inline bool read_small_int(PyObject* object, std::int64_t* value) {
+  auto* number = reinterpret_cast<PyLongObject*>(object);
+#if PY_VERSION_HEX >= 0x030C0000
+  if (!PyUnstable_Long_IsCompact(number)) return false;
+  *value = PyUnstable_Long_CompactValue(number);
+  return true;
+#else
+  const Py_ssize_t size = Py_SIZE(number);
+  if (size < -1 || size > 1) return false;
+  *value = static_cast<std::int64_t>(size) * static_cast<std::int64_t>(number->ob_digit[0]);
+  return true;
+#endif
+}
+
+inline bool read_scalar(PyObject* object, double* value) {
+  if (PyFloat_CheckExact(object)) [[likely]] {
+    *value = PyFloat_AS_DOUBLE(object);
+    return true;
+  }
+  std::int64_t small;
+  if (PyLong_CheckExact(object) && read_small_int(object, &small)) {
+    *value = static_cast<double>(small);
+    return true;
+  }
+  return read_scalar_slow(object, value);
+}
+
+inline bool read_step(PyObject* object, std::int64_t* step) {
+  if (PyLong_CheckExact(object) && read_small_int(object, step)) [[likely]] return true;
+  return read_step_slow(object, step);
+}
+
+}  // namespace tracelet::bindings
