@@ -1,0 +1,47 @@
+"""Logging from inside a training loop at a cost nobody can measure.
+
+    import tracelet
+    from torch.utils.tensorboard import SummaryWriter
+
+    tracelet.start_logging(exp_name="run", project="demo", backend="clearml")
+    writer = SummaryWriter()
+    writer.add_scalar("train/loss", 0.5, 1)
+    tracelet.stop_logging()
+"""
+
+from __future__ import annotations
+
+from tracelet._version import __version__
+from tracelet.api import get_active_experiment, logging, start_logging, stop_logging
+from tracelet.errors import (
+    BackendError,
+    ConfigurationError,
+    CredentialsError,
+    LeaseError,
+    TraceletError,
+)
+from tracelet.experiment import Experiment
+from tracelet.records import RECORD_DTYPE
+from tracelet.sinks import Batch, Delivery, RunInfo, Sink, register_sink
+from tracelet.stats import Stats
+
+__all__ = [
+    "RECORD_DTYPE",
+    "BackendError",
+    "Batch",
+    "ConfigurationError",
+    "CredentialsError",
+    "Delivery",
+    "Experiment",
+    "LeaseError",
+    "RunInfo",
+    "Sink",
+    "Stats",
+    "TraceletError",
+    "__version__",
+    "get_active_experiment",
+    "logging",
+    "register_sink",
+    "start_logging",
+    "stop_logging",
+]

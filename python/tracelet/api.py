@@ -1,0 +1,68 @@
+"""The functions of the package: start, stop, the active experiment."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional, Union
+
+from tracelet.experiment import Experiment
+from tracelet.options import resolve_options
+from tracelet.pipeline import lifecycle
+
+_experiment: Optional[Experiment] = None
+
+
+def start_logging(
+    exp_name: Optional[str] = None,
+    project: Optional[str] = None,
+    backend: Union[str, Sequence[str], None] = None,
+    config: Optional[Mapping[str, Any]] = None,
+) -> Experiment:
+    """Starts a run: from now on torch's SummaryWriter logs into it.
+
+    `exp_name` and `project` name it; `backend` is "clearml" (the default), "tensorboard" (event
+    files alone), the name of a sink of your own, or a list of those; event files are written with
+    any of them. `config` holds further options, see `tracelet.options.Options`. Each option may
+    also be set by an environment variable, `TRACELET_` and its name; arguments win.
+
+    A run that is active is stopped first, with a warning. Without `stop_logging` the run is
+    flushed when the process ends. Raises ConfigurationError (a ValueError) for an option,
+    CredentialsError, BackendError; once it has returned, a backend that fails raises nothing.
+    """
+    global _experiment
+    options = resolve_options(exp_name, project, backend, config)
+    _experiment = Experiment(lifecycle.start(options))
+    return _experiment
+
+
+def stop_logging(timeout_s: Optional[float] = None) -> None:
+    """Delivers what is left, restores SummaryWriter and ends the run; does nothing without one.
+
+    Returns within `timeout_s` seconds (default: the option `stop_timeout_s`, 30). What could not
+    be delivered by then stays on disk, with a warning that says where.
+    """
+    lifecycle.stop(timeout_s)
+
+
+def get_active_experiment() -> Optional[Experiment]:
+    """The running experiment, or None."""
+    return _experiment if lifecycle.active_run() is not None else None
+
+
+@contextlib.contextmanager
+def logging(
+    backend: Union[str, Sequence[str], None] = None,
+    exp_name: Optional[str] = None,
+    project: Optional[str] = None,
+    config: Optional[Mapping[str, Any]] = None,
+) -> Iterator[Experiment]:
+    """A run for a block: `with tracelet.logging("clearml", exp_name="step") as experiment:`.
+
+    As `start_logging` at the start and `stop_logging` at the end, also when the block raises.
+    """
+    experiment = start_logging(exp_name=exp_name, project=project, backend=backend, config=config)
+    try:
+        yield experiment
+    finally:
+        stop_logging()

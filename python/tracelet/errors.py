@@ -1,0 +1,34 @@
+"""The exceptions that tracelet raises of its own.
+
+Arguments of a wrong type or value raise ``TypeError`` and ``ValueError`` as usual.
+"""
+
+from __future__ import annotations
+
+
+class TraceletError(Exception):
+    """Base of tracelet's own exceptions."""
+
+
+class ConfigurationError(TraceletError, ValueError):
+    """An option, a ``config`` key or an environment variable that can't be used."""
+
+
+class CredentialsError(TraceletError):
+    """A backend needs credentials and found none."""
+
+
+class BackendError(TraceletError):
+    """A backend could not be started."""
+
+
+class LeaseError(TraceletError, BufferError):
+    """A batch's records were used after its sink's ``write`` had returned."""
+
+
+class SinkUnavailable(TraceletError):
+    """A sink could not take a batch now; the same batch may be given again later."""
+
+
+class JournalError(TraceletError):
+    """A journal on disk can't be read: damaged, or written by another version."""

@@ -1,0 +1,93 @@
+"""The handle of a run that users hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from tracelet import _core
+from tracelet.errors import TraceletError
+from tracelet.pipeline import lifecycle
+from tracelet.pipeline.run import Run, sink_method
+from tracelet.stats import Stats
+
+
+class Experiment:
+    """A run as its user sees it, returned by `start_logging` and `get_active_experiment`.
+
+    All methods may be called by any thread. After `stop_logging` the properties stay readable and
+    the logging methods raise TraceletError.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._metric_writer_id = run.metric_writer_id
+        tasks = [sink.task for sink in run.sinks if hasattr(sink, "task")]
+        self._id = str(tasks[0].id) if tasks else run.folder.run_id
+        self._url = str(tasks[0].url) if tasks else ""
+
+    @property
+    def id(self) -> str:
+        """The backend's task id; the run's own id where the backend has none."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self._run.options.task_name or self._run.options.exp_name
+
+    @property
+    def url(self) -> str:
+        """Where the run is to be seen: its page, the folder of an offline session, or ""."""
+        return self._url
+
+    @property
+    def stats(self) -> Stats:
+        """What became of the points so far."""
+        return self._run.stats()
+
+    def log_metric(self, name: str, value: Any, step: Optional[int] = None) -> None:
+        """Logs a point without a SummaryWriter; `value` and `step` as for `add_scalar`.
+
+        It goes to the backends, and to an event file when the option `log_dir` is set. Raises
+        TypeError or ValueError naming the metric.
+        """
+        self._check_active("log_metric")
+        _core.log_metric(name, value, step, self._metric_writer_id)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Logs parameters, a mapping of names to values; nested ones are flattened with "/"."""
+        if not isinstance(params, Mapping):
+            raise TypeError(f"log_params: params must be a mapping, not {type(params).__name__}")
+        self._check_active("log_params")
+        for method in sink_method(self._run, "log_params"):
+            method(params)
+
+    def log_artifact(self, artifact: Any, artifact_path: Optional[str] = None) -> None:
+        """Uploads a file, a folder or an object in the background.
+
+        `artifact_path` is the artifact's name; ending in "/" it is a folder that is put before the
+        file's own name. Raises FileNotFoundError for a path that isn't there, ValueError for an
+        object without a name.
+        """
+        from tracelet.sinks.clearml.task import artifact_name
+
+        self._check_active("log_artifact")
+        name = artifact_name(artifact, artifact_path)
+        for method in sink_method(self._run, "log_artifact"):
+            method(name, artifact)
+
+    def flush(self, timeout_s: float = 30.0) -> bool:
+        """Waits until every point logged so far is delivered to every sink.
+
+        False when that took longer than `timeout_s` seconds; the points are then still on their
+        way.
+        """
+        return self._run.flush(timeout_s)
+
+    def _check_active(self, method: str) -> None:
+        if lifecycle.active_run() is not self._run:
+            raise TraceletError(f"{method}: this run has ended (or belongs to the parent process)")
+
+    def __repr__(self) -> str:
+        return f"<tracelet.Experiment {self.name!r} id={self.id!r}>"

@@ -1,0 +1,184 @@
+"""Every option of a run, its default, and where it may be set.
+
+What is given to `start_logging` wins over the environment, the environment over the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Optional, Union
+
+from tracelet import environment
+from tracelet.errors import ConfigurationError
+
+TASK_TYPES = (
+    "training", "testing", "inference", "data_processing", "application", "monitor",
+    "controller", "optimizer", "service", "qc", "custom",
+)  # fmt: skip
+REDUCTIONS = ("mean", "last", "min_max")
+
+
+def _option(kind: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"kind": kind})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one run. Units are in the names; bytes and seconds throughout."""
+
+    # Who and where.
+    exp_name: str = _option("str")
+    """The experiment's name; default: the script's name."""
+    project: str = _option("str", "Default Project")
+    """The project's name; "A/B" nests on ClearML."""
+    backend: tuple[str, ...] = _option("list", ("clearml",))
+    """The sinks besides the event files: "clearml", "tensorboard" (event files alone), names given
+    to `register_sink`."""
+    log_dir: Optional[str] = _option("str")
+    """Folder of the event file for `Experiment.log_metric`. None: no event file for those points,
+    unless "tensorboard" is the backend, which takes runs/EXP_NAME."""
+    runs_dir: str = _option("str", "~/.tracelet/runs")
+    """Where each run has its folder (also `TRACELET_DIR`)."""
+
+    # The pipeline.
+    ring_slots: int = _option("int", 1 << 17)
+    """Points the ring holds, of 64 bytes each; a power of two. At 1,000,000 points a second the
+    default is 131 ms of them."""
+    ring_dir: Optional[str] = _option("str")
+    """Folder of the ring's file; default: shared memory when it has room, else the run's folder."""
+    full_ring_timeout_s: float = _option("float", 10.0)
+    """How long a call may wait for room in a full ring before its point is dropped and counted."""
+    drain_interval_s: float = _option("float", 0.25)
+    """The drainer wakes this often, and whenever the ring is half full."""
+    batch_max_points: int = _option("int", 20_000)
+    """A request to a server holds at most so many points ..."""
+    batch_max_bytes: int = _option("int", 8 << 20)
+    """... and about so many bytes ..."""
+    batch_max_age_s: float = _option("float", 2.0)
+    """... and waits at most so long for more of them."""
+    stop_timeout_s: float = _option("float", 30.0)
+    """How long `stop_logging` may take."""
+    exit_timeout_s: float = _option("float", 30.0)
+    """How long the flush may take when the process ends without `stop_logging`."""
+    aggregate: Mapping[str, Mapping[str, Any]] = _option("mapping")
+    """Tag pattern (as in fnmatch) to {"every_steps": n or "every_s": seconds, "reduce": "mean",
+    "last" or "min_max"}: those points are folded before they are shipped; the event file keeps
+    every point. The first pattern that matches counts. Default: nothing is folded."""
+
+    # ClearML's Task.init.
+    task_name: Optional[str] = _option("str")
+    """The task's name; default: exp_name."""
+    task_type: str = _option("str", "training")
+    tags: Optional[Sequence[str]] = _option("list")
+    output_uri: Union[str, bool, None] = _option("bool or str")
+    auto_connect_frameworks: Union[bool, Mapping[str, Any]] = _option("bool or mapping", True)
+    """As in Task.init; its TensorBoard part is always off, that is what tracelet does."""
+    auto_connect_arg_parser: Union[bool, Mapping[str, bool]] = _option("bool or mapping", True)
+    auto_resource_monitoring: Union[bool, Mapping[str, Any]] = _option("bool or mapping", True)
+    auto_connect_streams: Union[bool, Mapping[str, bool]] = _option("bool or mapping", True)
+    continue_last_task: Union[bool, str, int] = _option("bool or str", False)
+    reuse_last_task_id: Union[bool, str] = _option("bool or str", False)
+
+
+_CALL_ARGUMENTS = ("exp_name", "project", "backend")
+
+
+def resolve_options(
+    exp_name: Optional[str],
+    project: Optional[str],
+    backend: Union[str, Sequence[str], None],
+    config: Optional[Mapping[str, Any]],
+) -> Options:
+    """The options of a run from `start_logging`'s arguments, the environment and the defaults.
+
+    Raises ConfigurationError (a ValueError) naming the option and the fix, TypeError for a
+    `config` that is no mapping.
+    """
+    given = _given(exp_name, project, backend, config)
+    values: dict[str, Any] = {}
+    for each in fields(Options):
+        value = given.get(each.name)
+        if value is None:
+            value = environment.read_option(each.name, each.metadata["kind"])
+        if value is not None:
+            values[each.name] = value
+    values.setdefault("exp_name", _default_exp_name())
+    values["backend"] = _backends(values.get("backend", Options.backend))
+    values["runs_dir"] = os.path.expanduser(str(values.get("runs_dir", Options.runs_dir)))
+    values["aggregate"] = values.get("aggregate") or {}
+    options = Options(**values)
+    _check(options)
+    return options
+
+
+def _given(
+    exp_name: Optional[str],
+    project: Optional[str],
+    backend: Union[str, Sequence[str], None],
+    config: Optional[Mapping[str, Any]],
+) -> dict[str, Any]:
+    if config is not None and not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping of options, not {type(config).__name__}")
+    given = dict(config or {})
+    known = [each.name for each in fields(Options) if each.name not in _CALL_ARGUMENTS]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ConfigurationError(f"config has no option {key!r}; {hint}")
+    given.update(exp_name=exp_name, project=project, backend=backend)
+    return given
+
+
+def _default_exp_name() -> str:
+    script = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ""))[0]
+    return script if len(script) >= 3 else "experiment"
+
+
+def _backends(backend: Any) -> tuple[str, ...]:
+    names = backend.split(",") if isinstance(backend, str) else backend
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"backend must be a name or a list of names, not {backend!r}")
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+
+
+def _check(options: Options) -> None:
+    for name in ("exp_name", "project"):
+        if not isinstance(getattr(options, name), str):
+            raise TypeError(f"{name} must be a str, not {getattr(options, name)!r}")
+    if options.task_type not in TASK_TYPES:
+        raise ConfigurationError(
+            f"task_type {options.task_type!r} is not one of {', '.join(TASK_TYPES)}"
+        )
+    if options.ring_slots < 16 or options.ring_slots & (options.ring_slots - 1):
+        raise ConfigurationError(
+            f"ring_slots must be a power of two, 16 or more, not {options.ring_slots}"
+        )
+    for name in ("drain_interval_s", "batch_max_points", "batch_max_bytes", "stop_timeout_s"):
+        if not getattr(options, name) > 0:
+            raise ConfigurationError(f"{name} must be positive, not {getattr(options, name)!r}")
+    for pattern, rule in options.aggregate.items():
+        _check_rule(pattern, rule)
+
+
+def _check_rule(pattern: str, rule: Any) -> None:
+    where = f"aggregate[{pattern!r}]"
+    if not isinstance(rule, Mapping):
+        raise ConfigurationError(f'{where} must be like {{"every_steps": 100, "reduce": "mean"}}')
+    unknown = set(rule) - {"every_steps", "every_s", "reduce"}
+    if unknown:
+        raise ConfigurationError(f"{where} has no {unknown.pop()!r}: every_steps, every_s, reduce")
+    if ("every_steps" in rule) == ("every_s" in rule):
+        raise ConfigurationError(f"{where} needs one of every_steps and every_s")
+    every = rule.get("every_steps", rule.get("every_s"))
+    is_number = isinstance(every, (int, float)) and not isinstance(every, bool)
+    if not is_number or every <= 0 or ("every_steps" in rule and every != int(every)):
+        raise ConfigurationError(f"{where}: the window must be positive, not {every!r}")
+    if rule.get("reduce", "mean") not in REDUCTIONS:
+        raise ConfigurationError(
+            f"{where}: reduce must be one of {', '.join(REDUCTIONS)}, not {rule['reduce']!r}"
+        )

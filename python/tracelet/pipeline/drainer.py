@@ -1,0 +1,131 @@
+"""The one thread that takes records out of the ring.
+
+It wakes on its interval, or when the ring is half full; leases what is committed; gives it to the
+sinks that write at once, straight from the ring's memory; writes to the journal what the others
+have yet to take; and gives the space back. A sink that fails is served from the journal from then
+on, by a thread of its own: the ring never waits for a backend.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tracelet import _core
+from tracelet.options import Options
+from tracelet.pipeline.journal import Journal
+from tracelet.pipeline.lane import Lane
+from tracelet.pipeline.shipper import Shipper
+from tracelet.records import RECORD_DTYPE
+
+_log = logging.getLogger("tracelet")
+
+_RETRY_S = 0.1
+
+
+class Drainer(threading.Thread):
+    """Started with a run, ended by `stop`. The lanes and shippers are its own until then."""
+
+    def __init__(
+        self, ring: _core.Ring, lanes: Sequence[Lane], journal: Journal, options: Options
+    ) -> None:
+        super().__init__(name="tracelet-drainer", daemon=True)
+        self._ring = ring
+        self._lanes = lanes
+        self._journal = journal
+        self._options = options
+        self._is_stopping = False
+        self._journal_failed = False
+        self._keepers: set[str] = set()
+        self.shippers: dict[str, Shipper] = {}
+        for lane in lanes:
+            if lane.sink.is_remote:
+                self._start_shipper(lane)
+        self.cpu_with_gil_ns = 0
+        """CPU time of this thread outside native calls that release the GIL."""
+
+    def stop(self) -> None:
+        """Ends the thread once the ring is empty; join it with a deadline."""
+        self._is_stopping = True
+        self._ring.wake()
+
+    def run(self) -> None:
+        while not self._is_stopping:
+            self._ring.wait_for_records(self._options.drain_interval_s)
+            self._drain()
+            self.cpu_with_gil_ns = time.thread_time_ns() - _core.thread_cpu_without_gil_ns()
+        while self._ring.tail < self._ring.head:
+            if not self._drain():
+                time.sleep(0.001)  # a claimed slot is not committed yet
+        for lane in self._lanes:
+            while lane.sink.name not in self.shippers and not lane.deliver_rest():
+                time.sleep(_RETRY_S)
+        self.cpu_with_gil_ns = time.thread_time_ns() - _core.thread_cpu_without_gil_ns()
+
+    def _drain(self) -> bool:
+        """Takes out what is committed now. False when there was nothing."""
+        end = self._ring.head
+        drained = False
+        while (first := self._ring.tail) < end:
+            lease = self._ring.lease(self._ring.capacity)
+            if len(lease) == 0:
+                break
+            try:
+                self._hand_over(lease, first)
+            finally:
+                lease.release()
+            drained = True
+        return drained
+
+    def _hand_over(self, lease: _core.Lease, first: int) -> None:
+        count = len(lease)
+        for lane in self._lanes:
+            if lane.sink.name in self.shippers:
+                continue
+            buffer = self._copy(lease) if lane.sink.name in self._keepers else lease
+            if not lane.deliver(buffer, first, count):
+                self._start_shipper(lane)
+            if lease.exports:
+                self._note_keeper(lane)
+        if self.shippers:
+            self._write_journal(lease)
+            for shipper in self.shippers.values():
+                shipper.notify()
+            self._journal.release(min(lane.position for lane in self._lanes))
+
+    def _copy(self, lease: _core.Lease) -> bytes:
+        return bytes(memoryview(lease))
+
+    def _note_keeper(self, lane: Lane) -> None:
+        """The ring's memory is used again in a moment: this sink may keep copies alone."""
+        self._keepers.add(lane.sink.name)
+        _log.error(
+            "tracelet: the sink %r kept a view of the ring after write() had returned; what it "
+            "shows changes from now on. Copy what you keep. This sink gets copies from now on.",
+            lane.sink.name,
+        )
+
+    def _start_shipper(self, lane: Lane) -> None:
+        shipper = Shipper(lane, self._journal, self._options)
+        self.shippers[lane.sink.name] = shipper
+        shipper.start()
+
+    def _write_journal(self, lease: _core.Lease) -> None:
+        """Retries while the disk is full: the ring fills, and then its own limit decides."""
+        while True:
+            records = np.frombuffer(lease, dtype=RECORD_DTYPE)
+            try:
+                self._journal.append(records)
+                self._journal_failed = False
+                return
+            except OSError as error:
+                if not self._journal_failed:
+                    _log.warning("tracelet: the journal can't be written now: %s", error)
+                self._journal_failed = True
+            finally:
+                del records
+            time.sleep(_RETRY_S)

@@ -1,0 +1,143 @@
+"""One sink and how far it has come."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import numpy as np
+
+from tracelet import _core
+from tracelet.records import RECORD_DTYPE
+from tracelet.sinks.base import Batch, Delivery, Names, Sink
+
+_log = logging.getLogger("tracelet")
+
+_REDUCE = {
+    "mean": _core.Reduce.MEAN,
+    "last": _core.Reduce.LAST,
+    "min_max": _core.Reduce.MIN_MAX,
+}
+
+
+class Lane:
+    """The way to one sink: folds what its option says, counts, and remembers its position.
+
+    `position` is the acknowledged one: the sink has every record before it. One thread delivers at
+    a time; the counters may be read by any.
+    """
+
+    def __init__(self, sink: Sink, names: Names, aggregate: Mapping[str, Mapping[str, Any]]) -> None:
+        self.sink = sink
+        self.position = 0
+        self.delivered = 0
+        self.not_finite = 0
+        self.set_aside: Counter[str] = Counter()
+        self.retried = 0
+        self.is_failing = False
+        self._names = names
+        self._fold = _LaneFold(aggregate) if aggregate and not sink.takes_every_point else None
+        # What the fold made of the batch at hand: a batch that is given again is not folded again.
+        self._folded_batch: Optional[tuple[int, Any]] = None
+
+    @property
+    def folded(self) -> int:
+        return self._fold.folded if self._fold else 0
+
+    @property
+    def held(self) -> int:
+        """Points that wait in the fold for their window to end."""
+        return self._fold.held if self._fold else 0
+
+    def deliver(self, buffer: Any, first: int, count: int) -> bool:
+        """Gives the sink the `count` records of `buffer`, which begin at position `first`.
+
+        False when the sink failed; the same records are then to be given again.
+        """
+        shipped = buffer
+        if self._fold:
+            if self._folded_batch is None or self._folded_batch[0] != first:
+                self._folded_batch = (first, self._fold.apply(buffer, self._names))
+            shipped = self._folded_batch[1]
+        if not self._write(shipped):
+            return False
+        self.position = first + count
+        self._folded_batch = None
+        return True
+
+    def deliver_rest(self) -> bool:
+        """Gives the sink what the fold still holds back, when nothing more will come."""
+        if not self._fold:
+            return True
+        if self._folded_batch is None or self._folded_batch[0] != -1:
+            self._folded_batch = (-1, self._fold.flush())
+        return self._write(self._folded_batch[1])
+
+    def _write(self, buffer: Any) -> bool:
+        if memoryview(buffer).nbytes == 0:
+            return True
+        batch = Batch(buffer, self._names)
+        try:
+            delivery = self.sink.write(batch)
+            if not isinstance(delivery, Delivery):
+                raise TypeError(f"{self.sink.name}.write() must return a Delivery, not {delivery!r}")
+        except Exception as error:
+            self._note_failure(error)
+            return False
+        finally:
+            batch.end()
+        self._note_success(delivery)
+        return True
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self.is_failing:
+            _log.warning(
+                "tracelet: the sink %r can't take points now (%.500s). They are kept and given to "
+                "it again; training goes on.", self.sink.name, error,
+            )  # fmt: skip
+        _log.debug("tracelet: the sink %r failed", self.sink.name, exc_info=error)
+        self.is_failing = True
+        self.retried += 1
+
+    def _note_success(self, delivery: Delivery) -> None:
+        self.is_failing = False
+        self.delivered += delivery.delivered
+        self.not_finite += delivery.not_finite
+        for reason, count in delivery.set_aside.items():
+            self.set_aside[reason] += count
+
+
+class _LaneFold:
+    """The option `aggregate` for one sink: patterns to the native fold's rules, tag by tag."""
+
+    def __init__(self, aggregate: Mapping[str, Mapping[str, Any]]) -> None:
+        self._aggregate = aggregate
+        self._native = _core.Fold()
+
+    @property
+    def folded(self) -> int:
+        return int(self._native.folded)
+
+    @property
+    def held(self) -> int:
+        return int(self._native.held)
+
+    def apply(self, buffer: Any, names: Names) -> Any:
+        for tag_id in self._native.undefined_tags(buffer):
+            self._define(tag_id, names.text(tag_id))
+        return np.frombuffer(self._native.apply(buffer), dtype=RECORD_DTYPE)
+
+    def flush(self) -> Any:
+        return np.frombuffer(self._native.flush(), dtype=RECORD_DTYPE)
+
+    def _define(self, tag_id: int, tag: str) -> None:
+        for pattern, rule in self._aggregate.items():
+            if fnmatch.fnmatchcase(tag, pattern):
+                reduce = _REDUCE[rule.get("reduce", "mean")]
+                every_steps, every_s = int(rule.get("every_steps", 0)), rule.get("every_s", 0)
+                self._native.define(tag_id, reduce, every_steps, float(every_s))
+                return
+        self._native.pass_through(tag_id)

@@ -1,0 +1,113 @@
+"""The active run of this process: its start, its stop, the end of the process, fork."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from typing import Optional
+
+from tracelet import _core
+from tracelet.capture.summary_writer import SummaryWriterPatch, find_summary_writer
+from tracelet.options import Options
+from tracelet.pipeline.run import Run
+
+_log = logging.getLogger("tracelet")
+
+_FLUSH_EVENT_FILES_TIMEOUT_S = 5.0
+
+
+class _Active:
+    """What belongs to the active run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.owner_pid = os.getpid()
+        cls = find_summary_writer()
+        self.patch = SummaryWriterPatch(cls, self._flush_event_files) if cls else None
+
+    def _flush_event_files(self) -> None:
+        if os.getpid() == self.owner_pid:
+            self.run.flush(_FLUSH_EVENT_FILES_TIMEOUT_S, event_files_only=True)
+
+
+_active: Optional[_Active] = None
+_lock = threading.RLock()  # of start and stop
+
+
+def active_run() -> Optional[Run]:
+    """The run of this process. In a forked child: None, though its points still go to the run."""
+    active = _active
+    return active.run if active and active.owner_pid == os.getpid() else None
+
+
+def start(options: Options) -> Run:
+    """Starts a run, and makes it the active one; a run that is active ends first."""
+    global _active
+    with _lock:
+        if active_run() is not None:
+            _log.warning("tracelet: start_logging while a run is active: that run is stopped first")
+            stop(None)
+        elif _active is not None:
+            leave_in_child()
+        find_summary_writer()  # imports torch before a backend starts threads that disturb imports
+        run = Run(options)
+        _active = _Active(run)
+        _core.set_active_run(run.ring)
+        # Registered anew, so that it runs before the hooks that the backends have just registered.
+        atexit.unregister(_at_exit)
+        atexit.register(_at_exit)
+        return run
+
+
+def stop(timeout_s: Optional[float], process_is_ending: bool = False) -> None:
+    """Ends the active run; does nothing without one."""
+    global _active
+    with _lock:
+        active = _active
+        if active is None:
+            return
+        if active.owner_pid != os.getpid():
+            leave_in_child()
+            return
+        _active = None
+        _stop_capture(active)
+        options = active.run.options
+        default_s = options.exit_timeout_s if process_is_ending else options.stop_timeout_s
+        active.run.stop(default_s if timeout_s is None else timeout_s, process_is_ending)
+
+
+def _stop_capture(active: _Active) -> None:
+    if active.patch:
+        active.patch.undo()
+    _core.set_active_run(None)
+
+
+def leave_in_child() -> None:
+    """Ends capture in a forked child. The run is the parent's: nothing of it is closed here."""
+    global _active
+    if _active is not None:
+        _stop_capture(_active)
+        _active = None
+
+
+def _at_exit() -> None:
+    active = _active
+    if active is None or active.owner_pid != os.getpid():
+        return
+    try:
+        stop(None, process_is_ending=True)
+    except Exception as error:
+        _log.warning("tracelet: the flush at exit failed: %s", error)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+    if _active is not None:
+        _active.run.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

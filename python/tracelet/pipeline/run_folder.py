@@ -1,0 +1,79 @@
+"""The folder of a run: a readable manifest, the ring's file or where it is, the journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from typing import Any, Optional
+
+from tracelet._version import __version__
+from tracelet.options import Options
+
+_SHARED_MEMORY = "/dev/shm"
+_SLOT_BYTES = 64
+# Besides its slots the ring's file holds the tags, and it must not take the last of a small
+# container's shared memory.
+_ROOM_FACTOR = 2
+_ROOM_BYTES = 8 << 20
+
+
+class RunFolder:
+    """Made when a run starts, readable by its owner alone; removed when all was delivered."""
+
+    def __init__(self, options: Options) -> None:
+        self.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+        self.path = os.path.join(options.runs_dir, self.run_id)
+        os.makedirs(options.runs_dir, mode=0o700, exist_ok=True)
+        os.mkdir(self.path, mode=0o700)
+        self.ring_path = os.path.join(self._ring_dir(options), f"tracelet-{self.run_id}.ring")
+        self._manifest: dict[str, Any] = {
+            "run": self.run_id,
+            "project": options.project,
+            "exp_name": options.exp_name,
+            "backend": list(options.backend),
+            "tracelet": __version__,
+            "pid": os.getpid(),
+            "ring": self.ring_path,
+            "state": "starting",
+        }
+        self.update()
+
+    def _ring_dir(self, options: Options) -> str:
+        if options.ring_dir:
+            os.makedirs(options.ring_dir, mode=0o700, exist_ok=True)
+            return options.ring_dir
+        needed_bytes = _ROOM_FACTOR * options.ring_slots * _SLOT_BYTES + _ROOM_BYTES
+        free_bytes = _free_bytes(_SHARED_MEMORY)
+        return _SHARED_MEMORY if free_bytes and free_bytes >= needed_bytes else self.path
+
+    def update(self, **changes: Any) -> None:
+        """Writes the manifest anew, whole or not at all."""
+        self._manifest.update(changes)
+        path = os.path.join(self.path, "manifest.json")
+        with open(path + ".new", "w", encoding="utf-8", opener=_private) as file:
+            json.dump(self._manifest, file, indent=2)
+        os.replace(path + ".new", path)
+
+    def remove(self) -> None:
+        self.remove_ring()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_ring(self) -> None:
+        try:
+            os.unlink(self.ring_path)
+        except FileNotFoundError:
+            return
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _free_bytes(folder: str) -> Optional[int]:
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK) and hasattr(os, "statvfs")):
+        return None
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,113 @@
+"""Brings a lane up to date from the journal: for sinks that wait for a network, or that failed."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+
+from tracelet.errors import JournalError
+from tracelet.options import Options
+from tracelet.pipeline.journal import Journal
+from tracelet.pipeline.lane import Lane
+
+_log = logging.getLogger("tracelet")
+
+_FIRST_BACKOFF_S = 0.2
+_LONGEST_BACKOFF_S = 30.0
+_LONGEST_BACKOFF_IN_HASTE_S = 1.0
+
+
+class Shipper(threading.Thread):
+    """One thread for one lane, so that a slow backend holds back no other.
+
+    It reads the journal from the lane's position, gives the sink batches that are full, old or
+    wanted now, and backs off (exponentially, with jitter) while the sink fails.
+    """
+
+    def __init__(self, lane: Lane, journal: Journal, options: Options) -> None:
+        super().__init__(name=f"tracelet-{lane.sink.name}", daemon=True)
+        self._lane = lane
+        self._journal = journal
+        self._options = options
+        self._changed = threading.Condition()
+        self._haste_until_position = 0
+        self._is_stopping = False
+        self._failures = 0
+        self._oldest_seen_s = 0.0
+
+    def notify(self) -> None:
+        """There are more records in the journal."""
+        with self._changed:
+            self._changed.notify()
+
+    def hurry(self, position: int) -> None:
+        """Ships the records before `position` without waiting for more to go with them."""
+        with self._changed:
+            self._haste_until_position = max(self._haste_until_position, position)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Ends the thread once the journal is shipped; join it with a deadline."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+
+    def run(self) -> None:
+        while True:
+            count = self._wait_for_batch()
+            if count == 0:
+                break
+            self._ship(count)
+        while not self._lane.deliver_rest():
+            self._back_off()
+
+    def _wait_for_batch(self) -> int:
+        """How many records to ship now; 0 when the thread is to end."""
+        options = self._options
+        with self._changed:
+            while True:
+                waiting = self._journal.end - self._lane.position
+                is_wanted = self._is_stopping or self._lane.position < self._haste_until_position
+                if waiting <= 0:
+                    if self._is_stopping:
+                        return 0
+                    self._oldest_seen_s = 0.0
+                    self._changed.wait()
+                    continue
+                now_s = time.monotonic()
+                self._oldest_seen_s = self._oldest_seen_s or now_s
+                age_s = now_s - self._oldest_seen_s
+                if (
+                    is_wanted
+                    or waiting >= options.batch_max_points
+                    or age_s >= options.batch_max_age_s
+                ):
+                    self._oldest_seen_s = 0.0
+                    return min(waiting, options.batch_max_points)
+                self._changed.wait(options.batch_max_age_s - age_s)
+
+    def _ship(self, count: int) -> None:
+        try:
+            records = self._journal.read(self._lane.position, count)
+        except (JournalError, OSError) as error:
+            _log.error("tracelet: the journal can't be read: %s", error)
+            self._back_off()
+            return
+        if self._lane.deliver(records, self._lane.position, len(records)):
+            self._failures = 0
+            return
+        self._back_off()
+
+    def _back_off(self) -> None:
+        self._failures = min(self._failures + 1, 30)
+        with self._changed:
+            longest_s = _LONGEST_BACKOFF_IN_HASTE_S if self._is_stopping else _LONGEST_BACKOFF_S
+            pause_s = min(longest_s, _FIRST_BACKOFF_S * 2 ** (self._failures - 1))
+            deadline_s = time.monotonic() + pause_s * random.uniform(0.5, 1.0)
+            while (left_s := deadline_s - time.monotonic()) > 0:
+                was_stopping = self._is_stopping
+                self._changed.wait(left_s)
+                if self._is_stopping and not was_stopping:
+                    return

@@ -1,0 +1,115 @@
+"""What a sink is: the mapping of a batch of points to one backend's own bulk call.
+
+A sink starts no threads, holds no locks and knows nothing of the pipeline. `write` is called by one
+thread at a time; it returns when the backend has the batch, or raises. To add one, see
+`tracelet.register_sink`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
+
+import numpy as np
+
+from tracelet.errors import LeaseError
+from tracelet.records import RECORD_DTYPE
+
+if TYPE_CHECKING:
+    from tracelet.options import Options
+
+
+class Names(Protocol):
+    """The strings behind the ids of a record."""
+
+    def text(self, id: int) -> str:
+        """The tag of a `tag_id`, the log folder of a `writer_id`; empty for 0."""
+
+
+class Batch:
+    """Points on their way to a sink, in the order in which they were logged.
+
+    `records` is a numpy structured array (dtype `tracelet.RECORD_DTYPE`, shape (n,), read-only)
+    that usually views the ring's own memory. It is on loan until `write` returns: copy what you
+    keep. `buffer` is the same memory for native code.
+    """
+
+    def __init__(self, buffer: Any, names: Names) -> None:
+        self._buffer = buffer
+        self._names = names
+        self._records: Optional[np.ndarray[Any, Any]] = None
+
+    @property
+    def buffer(self) -> Any:
+        if self._buffer is None:
+            raise LeaseError(
+                "this batch's records were on loan until write() returned; copy what you keep"
+            )
+        return self._buffer
+
+    @property
+    def records(self) -> np.ndarray[Any, Any]:
+        if self._records is None:
+            self._records = np.frombuffer(self.buffer, dtype=RECORD_DTYPE)
+        return self._records
+
+    def __len__(self) -> int:
+        return memoryview(self.buffer).nbytes // RECORD_DTYPE.itemsize
+
+    def tag(self, tag_id: int) -> str:
+        """The tag of a record's `tag_id`."""
+        return self._names.text(int(tag_id))
+
+    def log_dir(self, writer_id: int) -> str:
+        """The log folder of a record's `writer_id`; empty for points without a SummaryWriter."""
+        return self._names.text(int(writer_id))
+
+    def end(self) -> None:
+        """Ends the loan; the pipeline calls it when `write` has returned."""
+        self._buffer = None
+        self._records = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a sink did with a batch."""
+
+    delivered: int
+    not_finite: int = 0
+    """Points the backend can't hold because they are NaN or infinite."""
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+    """Points the backend would not take, by reason."""
+
+
+class Sink(Protocol):
+    """One backend. See the module's docstring for the rules."""
+
+    name: str
+    is_remote: bool
+    """Whether `write` may wait for a network: such a sink reads from the journal, on a thread that
+    the pipeline gives it, so that its waits hold back nobody."""
+    takes_every_point: bool
+    """Whether the option `aggregate` is not for this sink."""
+
+    def write(self, batch: Batch) -> Delivery:
+        """Delivers the batch.
+
+        Any exception means that it could not now: the pipeline gives the same points again later,
+        first of all, until they are taken. Delivering a point twice must do no harm.
+        """
+
+    def close(self, process_is_ending: bool) -> None:
+        """Ends the sink. `process_is_ending`: the run was not stopped by the user."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a sink is told of the run it belongs to."""
+
+    options: Options
+    run_id: str
+    run_dir: str
+
+
+SinkFactory = Callable[[RunInfo], Sink]

@@ -1,0 +1,220 @@
+"""Batches to a ClearML server: events.add_batch requests through a session of the SDK.
+
+The server takes or refuses a batch as a whole, and refuses it for one bad line (what the real one
+answers is in docs/architecture.md). What it would refuse is set aside by the encoder where that can
+be known; for the rest a refused batch is sent in halves until the culprit is alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+
+from tracelet.errors import SinkUnavailable
+from tracelet.sinks.base import Batch, Delivery, RunInfo
+from tracelet.sinks.clearml.series import SeriesEncoder, set_aside_reasons
+from tracelet.sinks.clearml.task import ClearMLTask
+
+_log = logging.getLogger("tracelet")
+
+_Records = Any  # np.ndarray of RECORD_DTYPE; its type parameters differ between numpy versions
+
+# Answers that may be a verdict on the data. A sick server gives them too, so a batch is taken apart
+# only when it was refused this often in a row, and a point set aside only when it was refused this
+# often alone while other points of its batch were taken.
+_VERDICTS = (400, 500)
+_REFUSALS_BEFORE_SPLITTING = 2
+_REFUSALS_BEFORE_SETTING_ASIDE = 5
+_TOO_LARGE = 413
+_REFUSED = "refused by clearml"
+
+
+class _Refused(Exception):
+    """The server read the request and did not take it."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(f"{status}: {words}")
+        self.status = status
+
+
+@dataclass
+class _Progress:
+    """How far the batch that begins at `first_sequence` has come; kept while it is given again."""
+
+    first_sequence: int = -1
+    done: int = 0  # its records before this one need not be sent again
+    part_limit: int = 1 << 62  # records a request may hold: halved on refusal, doubled on success
+    refusals: int = 0  # since the last success
+    delivered: int = 0
+    not_finite: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    suspects: list[tuple[Any, _Refused]] = field(default_factory=list)  # refused alone
+
+    def add_counts(self, counts: Any) -> None:
+        self.done += counts.consumed
+        self.not_finite += counts.not_finite
+        self.reasons.update(set_aside_reasons(counts))
+
+
+class OnlineClearMLSink:
+    """Sends the points through the SDK's session. One thread at a time."""
+
+    name = "clearml"
+    is_remote = True
+    takes_every_point = False
+
+    def __init__(self, task: ClearMLTask, info: RunInfo) -> None:
+        self.task = task
+        self._encoder = SeriesEncoder(task.id)
+        self._batch_bytes = info.options.batch_max_bytes
+        self._set_aside_path = os.path.join(info.run_dir, "set_aside-clearml.jsonl")
+        self._post = _AddBatch()
+        self._progress = _Progress()
+
+    def write(self, batch: Batch) -> Delivery:
+        records = batch.records
+        if int(records["sequence"][0]) != self._progress.first_sequence:
+            self._progress = _Progress(int(records["sequence"][0]))
+        progress = self._progress
+        self._encoder.define_new_series(batch)
+        while progress.done < len(records):
+            self._send_part(records[progress.done :][: progress.part_limit])
+        self._judge_suspects(batch)
+        self._encoder.report_set_aside(batch)
+        self.task.note_iteration(int(records["step"].max()))
+        self._progress = _Progress()
+        return Delivery(progress.delivered, progress.not_finite, dict(progress.reasons))
+
+    def _send_part(self, records: _Records) -> None:
+        """Sends as many of the records as one request takes, or learns why it can't."""
+        progress = self._progress
+        body, counts = self._encoder.native.encode_lines(records, self._batch_bytes)
+        if counts.encoded:
+            try:
+                taken = self._post(body)
+            except _Refused as refusal:
+                self._learn_from(refusal, records[: counts.consumed])
+                return
+            progress.delivered += taken
+            progress.reasons.update({_REFUSED: counts.encoded - taken})
+        progress.add_counts(counts)
+        progress.refusals = 0
+        progress.part_limit *= 2
+
+    def _learn_from(self, refusal: _Refused, records: _Records) -> None:
+        progress = self._progress
+        progress.refusals += 1
+        if len(records) > 1:
+            if refusal.status != _TOO_LARGE and progress.refusals < _REFUSALS_BEFORE_SPLITTING:
+                raise SinkUnavailable(f"ClearML refused a batch: {refusal}") from refusal
+            progress.part_limit = len(records) // 2
+        elif progress.refusals >= _REFUSALS_BEFORE_SETTING_ASIDE:
+            progress.suspects.append((records[0].copy(), refusal))
+            progress.done += 1
+            progress.refusals = 0
+
+    def _judge_suspects(self, batch: Batch) -> None:
+        suspects = self._progress.suspects
+        if suspects and not self._progress.delivered:
+            # Nothing at all was taken: that speaks against the server, not against the points.
+            refusal = suspects[-1][1]
+            self._progress = _Progress()
+            raise SinkUnavailable(f"ClearML refuses every point: {refusal}") from refusal
+        for record, error in suspects:
+            self._set_aside(batch, record, error)
+        self._progress.reasons.update({_REFUSED: len(suspects)})
+
+    def _set_aside(self, batch: Batch, record: Any, error: _Refused) -> None:
+        """Keeps a point that the server would not take, with the server's words."""
+        point = {
+            "tag": batch.tag(record["tag_id"]),
+            "log_dir": batch.log_dir(record["writer_id"]),
+            "step": int(record["step"]),
+            "value": float(record["value"]),
+            "wall_time": float(record["wall_time"]),
+            "answer": str(error)[:1000],
+        }
+        is_first = not os.path.exists(self._set_aside_path)
+        with open(self._set_aside_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(point) + "\n")
+        if is_first:
+            _log.warning(
+                "tracelet: ClearML refused the point %.200s at step %d (%.300s); points it refuses "
+                "are kept in %s", point["tag"], point["step"], error, self._set_aside_path,
+            )  # fmt: skip
+
+    def close(self, process_is_ending: bool) -> None:
+        self.task.close(process_is_ending)
+
+
+class _AddBatch:
+    """The request events.add_batch, by an SDK session of its own that does not retry by itself.
+
+    The SDK's common session sleeps and retries inside the call, for minutes; the pipeline has its
+    own backoff and deadline. Credentials, token renewal and hosts are the SDK's.
+    """
+
+    def __init__(self) -> None:
+        from clearml.backend_api import Session
+        from clearml.backend_api.services import events
+
+        self._session = Session(http_retries_config={"total": 0})
+        self._request = events.AddBatchRequest
+
+    def __call__(self, body: bytes) -> int:
+        """Sends lines of events; returns how many the server took.
+
+        Raises _Refused for an answer that may be a verdict on the data, SinkUnavailable for any
+        other failure.
+        """
+        try:
+            answer = self._session.send_request(
+                service="events",
+                action="add_batch",
+                version=self._request._version,
+                method=self._request._method,
+                headers={"Content-Type": "application/json-lines"},
+                data=body,
+            )
+        except Exception as error:
+            # Connection refused or lost, time-outs, 429, 502, 503: the SDK raises what requests
+            # does, and its own kinds.
+            raise SinkUnavailable(f"ClearML can't be reached: {error}") from error
+        if answer is None:
+            raise SinkUnavailable("ClearML's session is offline")
+        if answer.status_code == 200:
+            return self._taken(answer, body)
+        words = _words(answer)
+        if answer.status_code in (*_VERDICTS, _TOO_LARGE):
+            raise _Refused(answer.status_code, words)
+        raise SinkUnavailable(f"ClearML answered {answer.status_code}: {words}")
+
+    def _taken(self, answer: Any, body: bytes) -> int:
+        try:
+            data = answer.json()["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SinkUnavailable(f"ClearML's answer can't be read: {error}") from error
+        sent = body.count(b"\n") + 1
+        errors: Optional[int] = data.get("errors")
+        if errors:
+            _log.warning(
+                "tracelet: ClearML did not take %d points of a batch: %.300s",
+                errors, data.get("errors_info"),
+            )  # fmt: skip
+        return sent - min(errors or 0, sent)
+
+
+def _words(answer: Any) -> str:
+    """The server's own words, in short."""
+    try:
+        meta = answer.json()["meta"]
+        return f"{meta.get('result_msg')} (subcode {meta.get('result_subcode')})"[:500]
+    except (ValueError, KeyError, TypeError):
+        return str(answer.text)[:500]
+
+

@@ -1,0 +1,46 @@
+"""TensorBoard event files, one for each log folder, written by the native encoder."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import time
+
+from tracelet import _core
+from tracelet.sinks.base import Batch, Delivery
+
+_file_numbers = itertools.count()
+
+
+def event_file_name(wall_time_s: float) -> str:
+    """A new file's name, as TensorBoard's EventFileWriter forms it, with an ending of our own.
+
+    The ending keeps it apart from a file of torch's in the same folder and second, and sorts it
+    behind that one: TensorBoard follows the last file of a folder.
+    """
+    host = socket.gethostname()
+    number = next(_file_numbers)
+    return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{os.getpid()}.{number}.tracelet"
+
+
+class TensorBoardSink:
+    """Writes the points of each SummaryWriter into a file of its log folder. One thread."""
+
+    name = "tensorboard"
+    is_remote = False
+    takes_every_point = True
+
+    def __init__(self, ring: _core.Ring) -> None:
+        self._files = _core.EventFileSet(ring)
+
+    def write(self, batch: Batch) -> Delivery:
+        for writer_id in self._files.unopened_writers(batch.buffer):
+            folder = batch.log_dir(writer_id)
+            os.makedirs(folder, exist_ok=True)
+            now_s = time.time()
+            self._files.open(writer_id, os.path.join(folder, event_file_name(now_s)), now_s)
+        return Delivery(delivered=self._files.write(batch.buffer))
+
+    def close(self, process_is_ending: bool) -> None:
+        self._files.close()

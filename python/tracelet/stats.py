@@ -1,0 +1,28 @@
+"""What became of the points of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A moment's account of a run. Each point that was accepted is delivered, pending, folded, not
+    finite or dropped under a reason, for each sink it was meant for."""
+
+    accepted: int
+    """Points for which a logging call returned and a place in the ring was taken."""
+    delivered: Mapping[str, int]
+    """Points each sink has taken. The "tensorboard" sink is meant only for points that have a log
+    folder: those of a SummaryWriter, and of `log_metric` when `log_dir` is set."""
+    pending: int
+    """Points that some sink has yet to take; they are in the ring or in the journal."""
+    retried: int
+    """Batches that were given to a sink again, because it had failed."""
+    folded: int
+    """Points that others stand for, by the option `aggregate`."""
+    dropped: Mapping[str, int]
+    """Points no sink will get, or that a sink's server would not take, by reason."""
+    not_finite: int
+    """NaN and infinite points that a backend can't hold; the event file has them."""
