@@ -379,7 +379,7 @@ void register_capture(nb::module_& m) {
       [](nb::handle name, nb::handle value, nb::handle step, std::uint32_t writer_id) {
         log_metric(name.ptr(), value.ptr(), step.ptr(), writer_id);
       },
-      nb::arg("name"), nb::arg("value"), nb::arg("step").none(), nb::arg("writer_id"),
+      nb::arg("name").none(), nb::arg("value").none(), nb::arg("step").none(), nb::arg("writer_id"),
       "Pushes a point that no SummaryWriter logs.");
 }
 

@@ -72,6 +72,9 @@ class SummaryWriterPatch:
                     self._cls.__name__,
                     name,
                 )
+        # Our methods refer to the run, and the run to this patch.
+        self._ours.clear()
+        self._originals.clear()
 
 
 def _native_methods_for(cls: type) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Journal:
         self._size_bytes = len(header)
 
     def read(self, position: int, limit: int) -> _Records:
-        """The records from `position` on, at most `limit`; none when there are no more.
+        """The records from `position` on, at most `limit`, read-only; none when there are no more.
 
         Raises JournalError for a damaged block, OSError.
         """
@@ -109,7 +109,9 @@ class Journal:
             parts.append(records)
             position += len(records)
             limit -= len(records)
-        return np.concatenate(parts) if parts else np.empty(0, dtype=RECORD_DTYPE)
+        records = np.concatenate(parts) if parts else np.empty(0, dtype=RECORD_DTYPE)
+        records.flags.writeable = False
+        return records
 
     def _block_at(self, position: int) -> Optional[_Block]:
         with self._lock:

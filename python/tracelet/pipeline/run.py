@@ -46,10 +46,12 @@ class Run:
                 sink.close(process_is_ending=False)
             self.folder.remove()
             raise
-        event_files = TensorBoardSink(self.ring)
+        self._final_stats: Optional[Stats] = None
         self._journal = Journal(self.folder.path)
+        # No sink in a local name: ClearML's SDK keeps this frame, from its look at the call stack.
         self._lanes = [
-            Lane(sink, self.ring, options.aggregate) for sink in [event_files, *self.sinks]
+            Lane(sink, self.ring, options.aggregate)
+            for sink in [TensorBoardSink(self.ring), *self.sinks]
         ]
         self._drainer = Drainer(self.ring, self._lanes, self._journal, options)
         self._drainer.start()
@@ -68,6 +70,8 @@ class Run:
         return _core.NO_WRITER if log_dir is None else self.ring.intern(os.path.abspath(log_dir))
 
     def stats(self) -> Stats:
+        if self._final_stats is not None:
+            return self._final_stats
         accepted = self.ring.head
         dropped: Counter[str] = Counter()
         dropped["ring full"] = self.ring.dropped_ring_full
@@ -88,13 +92,15 @@ class Run:
     @property
     def drainer_cpu_with_gil_ns(self) -> int:
         """CPU time the drainer spent holding the GIL, for the benchmarks."""
-        return self._drainer.cpu_with_gil_ns
+        return self._drainer.cpu_with_gil_ns if self._final_stats is None else 0
 
     def flush(self, timeout_s: float, event_files_only: bool = False) -> bool:
         """Waits until the points logged before this call are delivered.
 
         False when that took longer than `timeout_s`, or the drainer is gone.
         """
+        if self._final_stats is not None:
+            return self._final_stats.pending == 0
         end = self.ring.head
         lanes = self._lanes[:1] if event_files_only else self._lanes
         deadline_s = time.monotonic() + timeout_s
@@ -124,6 +130,15 @@ class Run:
         is_delivered = not any(worker.is_alive() for worker in workers)
         self._close_sinks(_left_s(deadline_s), process_is_ending)
         self._finish_folder(is_delivered)
+        if is_delivered:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Unmaps the ring now, though the user may hold on to the experiment for its stats."""
+        self._final_stats = self.stats()
+        self._lanes.clear()
+        self.sinks.clear()
+        del self._drainer, self.ring
 
     def _close_sinks(self, timeout_s: float, process_is_ending: bool) -> None:
         """Closes every sink; one that hangs (an SDK that waits for a server) is left behind."""

@@ -1,0 +1,67 @@
+"""What all tests share. Servers are started on loopback and stopped by the tests themselves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable, Optional
+
+# clearml reads its environment when it is first imported: in this process it is offline for good,
+# and tests that need it online run a script in a process of its own.
+_SESSION_DIR = tempfile.TemporaryDirectory(prefix="tracelet-tests-")
+os.environ["CLEARML_OFFLINE_MODE"] = "1"
+os.environ["CLEARML_CACHE_DIR"] = _SESSION_DIR.name
+os.environ["CLEARML_LOG_LEVEL"] = "ERROR"
+os.environ["TRACELET_DIR"] = os.path.join(_SESSION_DIR.name, "runs")
+
+import pytest
+
+import tracelet
+
+try:
+    from clearml_server.fixtures import clearml_server  # noqa: F401
+except ImportError:  # the core's tests run without clearml's schemas as well
+    pass
+
+RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test works in a folder of its own, and leaves no run behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRACELET_DIR", str(tmp_path / "tracelet-runs"))
+    yield
+    tracelet.stop_logging()
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> RunScript:
+    """Runs Python code in a process of its own, offline unless `env` says otherwise."""
+
+    def run(
+        code: str, env: Optional[dict[str, str]] = None, timeout_s: float = 240, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "tracelet-runs")}
+        environment["CLEARML_CACHE_DIR"] = str(tmp_path / "clearml")
+        if env and "CLEARML_API_HOST" in env:
+            environment.pop("CLEARML_OFFLINE_MODE")
+        environment.update(env or {})
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env=environment,
+            cwd=tmp_path,
+            timeout=timeout_s,
+            capture_output=True,
+            text=True,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    return run

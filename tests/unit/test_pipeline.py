@@ -1,0 +1,403 @@
+"""The drainer, the lanes, the journal and a user's own sink."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import tracelet
+from tracelet import _core
+from tracelet.errors import JournalError
+from tracelet.pipeline.journal import Journal
+
+
+class Collecting:
+    """A sink that keeps copies of what it is given."""
+
+    def __init__(self, is_remote=False, fail=lambda call: None):
+        self.name = "mine"
+        self.is_remote = is_remote
+        self.takes_every_point = False
+        self.batches = []
+        self.tags = {}
+        self.calls = 0
+        self.closed = 0
+        self._fail = fail
+
+    def write(self, batch):
+        self.calls += 1
+        self._fail(self.calls)
+        records = batch.records
+        assert records.dtype == tracelet.RECORD_DTYPE
+        assert not records.flags.writeable
+        for tag_id in np.unique(records["tag_id"]):
+            self.tags[int(tag_id)] = batch.tag(tag_id)
+        self.batches.append(records.copy())
+        return tracelet.Delivery(len(records))
+
+    def close(self, process_is_ending):
+        self.closed += 1
+
+    @property
+    def records(self):
+        return np.concatenate(self.batches) if self.batches else np.empty(0, tracelet.RECORD_DTYPE)
+
+
+def start(sink, **config):
+    tracelet.register_sink("mine", lambda info: sink)
+    return tracelet.start_logging("pipeline", "tests", backend="mine", config=config)
+
+
+@pytest.mark.parametrize("is_remote", [False, True], ids=["from the ring", "from the journal"])
+def test_a_sink_of_ones_own_gets_every_point_in_order(is_remote):
+    sink = Collecting(is_remote)
+    experiment = start(sink, ring_slots=1024)
+    for step in range(20_000):
+        experiment.log_metric("a", step * 0.5, step)
+    tracelet.stop_logging()
+    records = sink.records
+    assert np.array_equal(records["step"], np.arange(20_000))
+    assert np.array_equal(records["value"], np.arange(20_000) * 0.5)
+    assert np.array_equal(records["sequence"], np.arange(1, 20_001))
+    assert set(sink.tags.values()) == {"a"}
+    assert sink.closed == 1
+    assert experiment.stats == tracelet.Stats(
+        accepted=20_000, delivered={"tensorboard": 0, "mine": 20_000}, pending=0, retried=0,
+        folded=0, dropped={}, not_finite=0,
+    )  # fmt: skip
+
+
+def test_a_view_is_of_the_rings_own_memory_and_ends_with_the_call():
+    kept = []
+
+    class Keeping(Collecting):
+        def write(self, batch):
+            if self.calls == 0:
+                address = batch.records.__array_interface__["data"][0]
+                with open("/proc/self/maps") as maps:
+                    path = experiment._run.folder.ring_path
+                    lines = [line for line in maps if line.rstrip().endswith(path)]
+                first, last = lines[0].split()[0].split("-")
+                assert int(first, 16) <= address < int(last, 16)
+                kept.extend([batch, batch.records])
+            return super().write(batch)
+
+    sink = Keeping()
+    experiment = start(sink)
+    experiment.log_metric("a", 1.0, 1)
+    assert experiment.flush()
+    batch, view = kept
+    with pytest.raises(tracelet.LeaseError, match="copy what you keep"):
+        _ = batch.records
+    assert len(view) == 1  # a view that was kept is no crash, even after the run
+    kept.clear()
+    experiment.log_metric("a", 2.0, 2)
+    tracelet.stop_logging()
+    assert view["kind"][0] in (0, 1)
+    assert sink.records["value"].tolist() == [1.0, 2.0]
+
+
+def test_a_sink_that_keeps_a_view_is_told_and_gets_copies(caplog):
+    kept = []
+
+    class Keeping(Collecting):
+        def write(self, batch):
+            kept.append(batch.records)
+            return super().write(batch)
+
+    sink = Keeping()
+    experiment = start(sink, ring_slots=16)
+    for step in range(200):
+        experiment.log_metric("a", step, step)
+        if step % 10 == 0:
+            experiment.flush()
+    tracelet.stop_logging()
+    assert caplog.text.count("kept a view of the ring") == 1
+    assert np.array_equal(np.concatenate(kept[1:])["step"], sink.records["step"][len(kept[0]) :])
+
+
+def test_a_released_lease_raises_and_tells_of_views(tmp_path):
+    ring = _core.Ring.create(str(tmp_path / "ring"), 64, 1.0)
+    _core.set_active_run(ring)
+    _core.log_metric("a", 1.0, 1, 0)
+    _core.set_active_run(None)
+    lease = ring.lease(10)
+    view = np.frombuffer(lease, dtype=tracelet.RECORD_DTYPE)
+    part = view[:1]
+    del view
+    assert lease.exports == 1
+    assert lease.release() == 1
+    assert lease.release() == 1  # ends once
+    with pytest.raises(BufferError, match="lease has ended"):
+        np.frombuffer(lease, dtype=tracelet.RECORD_DTYPE)
+    assert ring.tail == 1
+    del lease, ring
+    assert part["value"][0] == 1.0
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_a_sink_that_fails_gets_the_same_points_again(is_remote, caplog):
+    def fail(call):
+        if call in (1, 2, 4, 7):
+            raise OSError("the backend is gone")
+
+    sink = Collecting(is_remote, fail)
+    experiment = start(sink, ring_slots=256, batch_max_points=500, batch_max_age_s=0.01)
+    for step in range(5_000):
+        experiment.log_metric("a", step, step)
+    assert experiment.flush(20)
+    tracelet.stop_logging()
+    assert np.array_equal(sink.records["step"], np.arange(5_000))
+    assert experiment.stats.delivered["mine"] == 5_000
+    assert experiment.stats.retried == 4
+    assert 1 <= caplog.text.count("can't take points now") <= 3
+
+
+def test_a_sink_that_is_gone_costs_one_warning_and_leaves_the_points_on_disk(caplog, tmp_path):
+    def fail(call):
+        raise OSError("the backend is gone")
+
+    sink = Collecting(True, fail)
+    experiment = start(sink)
+    for step in range(1_000):
+        experiment.log_metric("a", step, step)
+    before = time.monotonic()
+    tracelet.stop_logging(timeout_s=0.5)
+    assert time.monotonic() - before < 2.5
+    assert caplog.text.count("can't take points now") == 1
+    assert "1000 points are not delivered yet" in caplog.text
+    assert experiment.stats.pending == 1_000
+    (folder,) = (tmp_path / "tracelet-runs").iterdir()
+    assert str(folder) in caplog.text
+    assert list(folder.glob("journal-*.bin"))
+    os.unlink(experiment._run.folder.ring_path)
+
+
+def test_a_slow_remote_sink_does_not_hold_back_the_event_file_or_the_calls(tmp_path):
+    def slow(call):
+        time.sleep(1.0)
+
+    sink = Collecting(True, slow)
+    experiment = start(sink, ring_slots=256, log_dir=str(tmp_path / "log"), batch_max_age_s=0.01)
+    before = time.monotonic()
+    for step in range(20_000):
+        experiment.log_metric("a", step, step)
+    assert experiment._run.flush(10, event_files_only=True)
+    assert time.monotonic() - before < 1.0
+    assert experiment.stats.delivered["tensorboard"] == 20_000
+    tracelet.stop_logging()
+    assert np.array_equal(sink.records["step"], np.arange(20_000))
+
+
+def test_a_full_ring_waits_then_drops_with_a_count():
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(call):
+        held.set()
+        go_on.wait(20)
+
+    sink = Collecting(False, hold)
+    experiment = start(sink, ring_slots=16, full_ring_timeout_s=0.3)
+    experiment.log_metric("a", 0, 0)
+    assert held.wait(5)
+    before = time.monotonic()
+    for step in range(1, 100):
+        experiment.log_metric("a", step, step)
+    assert 0.25 < time.monotonic() - before < 2.0  # one wait, not one for each point
+    stats = experiment.stats
+    assert stats.accepted + stats.dropped["ring full"] == 100
+    assert stats.accepted == 16
+    go_on.set()
+    tracelet.stop_logging()
+    assert np.array_equal(sink.records["step"], np.arange(16))
+    assert experiment.stats.delivered["mine"] == 16
+
+
+def test_a_full_ring_waits_for_room_and_loses_nothing():
+    def slow(call):
+        time.sleep(0.01)
+
+    sink = Collecting(False, slow)
+    experiment = start(sink, ring_slots=64)
+    for step in range(3_000):
+        experiment.log_metric("a", step, step)
+    tracelet.stop_logging()
+    assert np.array_equal(sink.records["step"], np.arange(3_000))
+    assert experiment.stats.dropped == {}
+
+
+def test_eight_threads_push_at_once():
+    sink = Collecting()
+    experiment = start(sink, ring_slots=1024)
+
+    def log(thread):
+        for step in range(20_000):
+            experiment.log_metric(f"thread{thread}", thread, step)
+
+    threads = [threading.Thread(target=log, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tracelet.stop_logging()
+    records = sink.records
+    assert len(records) == 160_000
+    for number in range(8):
+        mine = records[records["value"] == number]
+        assert np.array_equal(mine["step"], np.arange(20_000))
+
+
+@pytest.mark.parametrize("reduce", ["mean", "last", "min_max"])
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_aggregation_by_steps(reduce, is_remote, tmp_path):
+    from readers import event_file_scalars
+
+    sink = Collecting(is_remote)
+    rule = {"every_steps": 100, "reduce": reduce}
+    experiment = start(
+        sink, aggregate={"train/*": rule}, log_dir=str(tmp_path / "log"), ring_slots=512
+    )
+    values = np.random.default_rng(5).normal(size=1_050)
+    for step, value in enumerate(values):
+        experiment.log_metric("train/loss", value, step)
+        experiment.log_metric("val/loss", value, step)
+    tracelet.stop_logging()
+    by_tag = {name: sink.records[sink.records["tag_id"] == i] for i, name in sink.tags.items()}
+    assert np.array_equal(by_tag["val/loss"]["value"], values)
+    folded = by_tag["train/loss"]
+    windows = [values[start : start + 100] for start in range(0, 1_050, 100)]
+    if reduce == "mean":
+        assert np.allclose(folded["value"], [w.mean() for w in windows])
+        assert folded["step"].tolist() == [*range(99, 1_000, 100), 1_049]
+    elif reduce == "last":
+        assert folded["value"].tolist() == [w[-1] for w in windows]
+    else:
+        expected = [
+            values[i]
+            for k, w in enumerate(windows)
+            for i in sorted({100 * k + w.argmin(), 100 * k + w.argmax()})
+        ]
+        assert folded["value"].tolist() == expected
+    stats = experiment.stats
+    assert stats.folded + len(folded) == 1_050
+    assert stats.delivered["mine"] + stats.folded == stats.accepted == 2_100
+    assert stats.pending == 0
+    assert len(event_file_scalars(tmp_path / "log")["train/loss"]) == 1_050
+
+
+def test_what_the_fold_holds_back_is_pending():
+    sink = Collecting()
+    experiment = start(sink, aggregate={"*": {"every_steps": 100}})
+    for step in range(150):
+        experiment.log_metric("a", 1.0, step)
+    assert experiment.flush()
+    stats = experiment.stats
+    assert (stats.delivered["mine"], stats.folded, stats.pending) == (1, 99, 50)
+
+
+def test_a_folded_batch_that_fails_is_not_folded_twice():
+    def fail(call):
+        if call in (1, 2):
+            raise OSError("not now")
+
+    sink = Collecting(True, fail)
+    experiment = start(sink, aggregate={"*": {"every_steps": 10, "reduce": "mean"}})
+    for step in range(100):
+        experiment.log_metric("a", step, step)
+    tracelet.stop_logging()
+    assert sink.records["value"].tolist() == [10 * k + 4.5 for k in range(10)]
+    assert experiment.stats.folded == 90
+
+
+def some_records(count, first=0):
+    records = np.zeros(count, dtype=tracelet.RECORD_DTYPE)
+    records["sequence"] = np.arange(first + 1, first + count + 1)
+    records["value"] = np.random.default_rng(first).normal(size=count)
+    return records
+
+
+def test_the_journal_gives_back_what_was_put_in(tmp_path):
+    journal = Journal(str(tmp_path))
+    records = some_records(30_000)
+    for start_ in range(0, 30_000, 7_001):
+        journal.append(records[start_ : start_ + 7_001])
+    assert journal.end == 30_000
+    for position in (0, 1, 6_999, 7_001, 8_192, 29_999):
+        for limit in (1, 5_000, 100_000):
+            expected = records[position : position + limit]
+            assert np.array_equal(journal.read(position, limit), expected)
+    assert len(journal.read(30_000, 10)) == 0
+
+
+def test_the_journal_deletes_what_every_sink_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("tracelet.pipeline.journal._SEGMENT_BYTES", 100_000)
+    journal = Journal(str(tmp_path))
+    for first in range(0, 20_000, 1_000):
+        journal.append(some_records(1_000, first))
+    files = len(list(tmp_path.glob("journal-*")))
+    assert files == 10
+    journal.release(10_000)
+    assert len(list(tmp_path.glob("journal-*"))) == files // 2
+    assert journal.read(10_000, 1)["sequence"] == 10_001
+    journal.release(20_000)
+    assert len(list(tmp_path.glob("journal-*"))) == 1  # the one being written
+
+
+def test_an_append_that_is_repeated_is_kept_once(tmp_path):
+    journal = Journal(str(tmp_path))
+    records = some_records(20_000)
+    journal.append(records[:16_384])
+    journal.append(records)
+    assert np.array_equal(journal.read(0, 100_000), records)
+
+
+def test_a_damaged_block_is_reported_with_its_place(tmp_path):
+    journal = Journal(str(tmp_path))
+    journal.append(some_records(100))
+    (path,) = tmp_path.glob("journal-*")
+    data = bytearray(path.read_bytes())
+    data[3_000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(JournalError, match=r"at byte 16: the records are damaged"):
+        journal.read(0, 10)
+    path.write_bytes(data[:1_000])
+    with pytest.raises(JournalError, match="cut off"):
+        journal.read(0, 10)
+
+
+def test_flush_says_whether_all_was_delivered():
+    def fail(call):
+        raise OSError("gone")
+
+    experiment = start(Collecting(True, fail))
+    assert experiment.flush(0.1)
+    experiment.log_metric("a", 1.0)
+    before = time.monotonic()
+    assert not experiment.flush(0.3)
+    assert time.monotonic() - before < 1.0
+    tracelet.stop_logging(timeout_s=0.2)
+    os.unlink(experiment._run.folder.ring_path)
+
+
+def test_a_sink_that_returns_no_delivery_is_an_error_of_that_sink(caplog):
+    class Wrong(Collecting):
+        def write(self, batch):
+            return None
+
+    experiment = start(Wrong())
+    experiment.log_metric("a", 1.0)
+    experiment.flush(0.3)
+    tracelet.stop_logging(timeout_s=0.3)
+    assert "must return a Delivery" in caplog.text
+    os.unlink(experiment._run.folder.ring_path)
+
+
+def test_taken_sink_names_and_wrong_factories_raise():
+    with pytest.raises(ValueError, match="taken"):
+        tracelet.register_sink("clearml", Collecting)
+    with pytest.raises(TypeError, match="callable"):
+        tracelet.register_sink("other", 5)
