@@ -49,6 +49,9 @@ def run_script(tmp_path: Path) -> RunScript:
     ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "tracelet-runs")}
         environment["CLEARML_CACHE_DIR"] = str(tmp_path / "clearml")
+        # Set by the SDK in this process: the script's tasks would count as part of this one's.
+        environment.pop("CLEARML_PROC_MASTER_ID", None)
+        environment.pop("TRAINS_PROC_MASTER_ID", None)
         if env and "CLEARML_API_HOST" in env:
             environment.pop("CLEARML_OFFLINE_MODE")
         environment.update(env or {})

@@ -61,8 +61,6 @@ def split_tag(tag: str) -> tuple[str, str]:
 
 def safe_name(name: str) -> str:
     """The name itself, or a form of it that the server takes."""
-    if not name:
-        return "(no name)"
     if _DATE_OR_TIME.fullmatch(name):
         return f"({name})"
     if len(name.encode()) > _LONGEST_NAME_BYTES:

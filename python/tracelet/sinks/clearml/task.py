@@ -106,7 +106,7 @@ def _init_task(task_class: Any, options: Options) -> Any:
     # which is the user's; this attribute is what that setting sets.
     task_class._report_subprocess_enabled = False
     try:
-        return task_class.init(**arguments)
+        task = task_class.init(**arguments)
     except Exception as error:
         if type(error).__name__ == "MissingConfigError" or "credentials" in str(error).lower():
             raise CredentialsError(
@@ -115,6 +115,12 @@ def _init_task(task_class: Any, options: Options) -> Any:
                 "CLEARML_OFFLINE_MODE=1"
             ) from error
         raise BackendError(f"ClearML could not start the task: {error}") from error
+    if not isinstance(task, task_class):
+        raise BackendError(
+            "ClearML gives this process no task of its own, because a process that has one started "
+            "it (CLEARML_PROC_MASTER_ID is set). Log from that process, or unset the variable."
+        )
+    return task
 
 
 def _without_tensorboard(frameworks: Any) -> Any:
