@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
 # clearml reads its environment when it is first imported: in this process it is offline for good,
 # and tests that need it online run a script in a process of its own.
@@ -20,13 +21,10 @@ os.environ["CLEARML_LOG_LEVEL"] = "ERROR"
 os.environ["TRACELET_DIR"] = os.path.join(_SESSION_DIR.name, "runs")
 
 import pytest
-
 import tracelet
 
-try:
+with contextlib.suppress(ImportError):  # the core's tests run without jsonschema as well
     from clearml_server.fixtures import clearml_server  # noqa: F401
-except ImportError:  # the core's tests run without clearml's schemas as well
-    pass
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -45,7 +43,7 @@ def run_script(tmp_path: Path) -> RunScript:
     """Runs Python code in a process of its own, offline unless `env` says otherwise."""
 
     def run(
-        code: str, env: Optional[dict[str, str]] = None, timeout_s: float = 240, check: bool = True
+        code: str, env: dict[str, str] | None = None, timeout_s: float = 240, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "tracelet-runs")}
         environment["CLEARML_CACHE_DIR"] = str(tmp_path / "clearml")

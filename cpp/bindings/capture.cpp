@@ -36,8 +36,9 @@ struct Signature {
   bool bind(PyObject* const* args, Py_ssize_t count, PyObject* keywords,
             std::array<PyObject*, N>& values) const {
     if (static_cast<std::size_t>(count) > N) [[unlikely]] {
-      PyErr_Format(PyExc_TypeError, "%s() takes from %zu to %zu positional arguments but %zd were given",
-                   method, required + 1, N + 1, count + 1);
+      PyErr_Format(PyExc_TypeError,
+                   "%s() takes from %zu to %zu positional arguments but %zd were given", method,
+                   required + 1, N + 1, count + 1);
       return false;
     }
     for (Py_ssize_t i = 0; i < count; ++i) values[static_cast<std::size_t>(i)] = args[i];
@@ -114,7 +115,8 @@ struct Point {
 bool is_given(PyObject* argument) { return argument != nullptr && argument != Py_None; }
 
 bool read_value(const char* method, PyObject* tag, PyObject* object, Point& point) {
-  if (read_scalar(object, &point.value)) [[likely]] return true;
+  if (read_scalar(object, &point.value)) [[likely]]
+    return true;
   return explain(method, tag, "the value must be a number or hold exactly one", object);
 }
 
@@ -171,7 +173,8 @@ PyObject* call_original(PyObject* Originals::* method, PyObject* self, PyObject*
     const Py_ssize_t keyword_count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
     std::vector<PyObject*> all{self};
     all.insert(all.end(), args, args + count + keyword_count);
-    return PyObject_Vectorcall(each.*method, all.data(), all.size() - static_cast<std::size_t>(keyword_count), keywords);
+    return PyObject_Vectorcall(each.*method, all.data(),
+                               all.size() - static_cast<std::size_t>(keyword_count), keywords);
   }
   PyErr_SetString(PyExc_RuntimeError, "no tracelet run is active");
   return nullptr;
@@ -203,7 +206,8 @@ bool add_point(Producer& producer, PyObject* self, PyObject* tag, PyObject* valu
   if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
   point.flags = static_cast<std::uint16_t>(point.flags | flags);
   Ring* ring = producer.ring();
-  if (ring == nullptr) [[unlikely]] return true;
+  if (ring == nullptr) [[unlikely]]
+    return true;
   if (!producer.writer_id(self, &point.writer_id)) return false;
   if (!producer.tag_id(tag, &point.tag_id)) return false;
   return push(producer, *ring, point);
@@ -227,16 +231,15 @@ PyObject* add_scalar(PyObject* self, PyObject* const* args, Py_ssize_t count, Py
   if (producer.ring() == nullptr) [[unlikely]] {
     return call_original(&Originals::add_scalar, self, args, count, keywords);
   }
-  // The two ways everyone writes it: add_scalar(tag, value, step) and (tag, value, global_step=step).
-  const bool is_plain =
-      keywords == nullptr
-          ? count == 3
-          : count == 2 && PyTuple_GET_SIZE(keywords) == 1 &&
-                PyTuple_GET_ITEM(keywords, 0) == add_scalar_signature.interned[2];
+  // The two ways everyone writes it: add_scalar(tag, value, step) and (tag, value,
+  // global_step=step).
+  const bool is_plain = keywords == nullptr
+                            ? count == 3
+                            : count == 2 && PyTuple_GET_SIZE(keywords) == 1 &&
+                                  PyTuple_GET_ITEM(keywords, 0) == add_scalar_signature.interned[2];
   return guarded([&] {
-    return is_plain
-               ? add_point(producer, self, args[0], args[1], args[2], nullptr, 0)
-               : add_point_with_options(producer, self, args, count, keywords);
+    return is_plain ? add_point(producer, self, args[0], args[1], args[2], nullptr, 0)
+                    : add_point_with_options(producer, self, args, count, keywords);
   });
 }
 
@@ -262,8 +265,7 @@ std::string entry_folder(std::string_view log_dir, std::string_view main_tag,
   return folder.append(entry);
 }
 
-PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count,
-                      PyObject* keywords) {
+PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   Producer& producer = Producer::current();
   if (producer.ring() == nullptr) {
     return call_original(&Originals::add_scalars, self, args, count, keywords);
@@ -322,7 +324,8 @@ PyMethodDef add_scalar_def = {
     "double_precision=False)\n--\n\n"
     "Add scalar data to summary (native, installed by tracelet).\n\n"
     "tag is a str; scalar_value a number or an array or tensor with one element; global_step an\n"
-    "integer within 64 bits; walltime seconds since the epoch. Raises TypeError or ValueError that\n"
+    "integer within 64 bits; walltime seconds since the epoch. Raises TypeError or ValueError "
+    "that\n"
     "names the tag. Thread-safe."};
 PyMethodDef add_scalars_def = {
     "add_scalars", as_method(add_scalars), METH_FASTCALL | METH_KEYWORDS,
@@ -331,14 +334,15 @@ PyMethodDef add_scalars_def = {
     "tag_scalar_dict, with main_tag as its tag, in the folder LOG_DIR/MAIN_TAG_KEY.\n"
     "Raises TypeError or ValueError that names the tag. Thread-safe."};
 
-nb::dict make_methods(nb::handle cls, nb::object original_add_scalar,
-                      nb::object original_add_scalars) {
+nb::typed<nb::dict, nb::str, nb::object> make_methods(nb::handle cls,
+                                                      nb::object original_add_scalar,
+                                                      nb::object original_add_scalars) {
   auto* type = reinterpret_cast<PyTypeObject*>(cls.ptr());
   std::erase_if(originals, [&](const Originals& each) { return each.type == type; });
   // Kept for good, as the class itself is: a bound method may outlive the run.
   originals.push_back({reinterpret_cast<PyTypeObject*>(cls.inc_ref().ptr()),
                        original_add_scalar.release().ptr(), original_add_scalars.release().ptr()});
-  nb::dict methods;
+  nb::typed<nb::dict, nb::str, nb::object> methods;
   methods["add_scalar"] = nb::steal(PyDescr_NewMethod(type, &add_scalar_def));
   methods["add_scalars"] = nb::steal(PyDescr_NewMethod(type, &add_scalars_def));
   return methods;

@@ -100,8 +100,8 @@ void register_encoders(nb::module_& m) {
       .def_ro("not_finite", &EncodeCounts::not_finite)
       .def_ro("beyond_float32", &EncodeCounts::beyond_float32);
 
-  nb::class_<JsonLinesEncoder>(m, "JsonLinesEncoder",
-                               "Scalars as ClearML events (events.add_batch). One thread at a time.")
+  nb::class_<JsonLinesEncoder>(
+      m, "JsonLinesEncoder", "Scalars as ClearML events (events.add_batch). One thread at a time.")
       .def(
           "__init__",
           [](JsonLinesEncoder* self, const std::string& task_json) {

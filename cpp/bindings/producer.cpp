@@ -82,7 +82,7 @@ bool Producer::writer_id_slow(PyObject* writer, std::uint32_t* id) {
   if (bytes != nullptr) {
     *id = run_->file->tags().intern({bytes, static_cast<std::size_t>(size_bytes)});
     writers_[reinterpret_cast<std::uintptr_t>(writer) / 16 % writers_.size()] = {writer, generation,
-                                                                                *id};
+                                                                                 *id};
   }
   Py_DECREF(folder);
   return bytes != nullptr;
@@ -93,7 +93,7 @@ bool Producer::push_to_full_ring(double value, std::int64_t step, double wall_ti
                                  std::uint16_t flags) {
   using std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kSlice(50);  // signals are seen this often
-  const std::shared_ptr<RunRing> run = run_;  // stop_logging may run while the GIL is away
+  const std::shared_ptr<RunRing> run = run_;       // stop_logging may run while the GIL is away
   Ring& ring = run->file->ring();
   const auto deadline = steady_clock::now() + std::chrono::nanoseconds(run->full_ring_timeout_ns);
   while (!ring.try_push(value, step, wall_time_s, tag_id, writer_id, RecordKind::kScalar, flags)) {

@@ -48,7 +48,8 @@ class Producer {
 
   // The active run's ring; null when no run is active.
   Ring* ring() {
-    if (generation_ != run_generation.load(std::memory_order_relaxed)) [[unlikely]] refresh();
+    if (generation_ != run_generation.load(std::memory_order_relaxed)) [[unlikely]]
+      refresh();
     return ring_;
   }
   RunRing& run() { return *run_; }
@@ -56,7 +57,8 @@ class Producer {
 
   // False with a Python exception set. An id of 0: the table is full.
   bool tag_id(PyObject* tag, std::uint32_t* id) {
-    if (!PyUnicode_Check(tag)) [[unlikely]] return tag_id_slow(tag, id);
+    if (!PyUnicode_Check(tag)) [[unlikely]]
+      return tag_id_slow(tag, id);
     // str keeps its hash; the hash of a constant is nearly always known already.
     const Py_hash_t hash = reinterpret_cast<PyASCIIObject*>(tag)->hash;
     const TagEntry& entry = tags_[static_cast<std::size_t>(hash) % tags_.size()];

@@ -1,7 +1,6 @@
 // Ring, Lease: the ring file of a run and the leased views of its records.
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
-
 #include <time.h>
 
 #include <chrono>
@@ -123,10 +122,12 @@ void register_ring(nb::module_& m) {
           nb::arg("path"), "Maps the ring file of another process, dead or alive.")
       .def_prop_ro("path", [](const RunRing& self) { return self.file->path(); })
       .def_prop_ro("capacity", [](const RunRing& self) { return self.file->ring().capacity(); })
-      .def_prop_ro("head", [](const RunRing& self) { return self.file->ring().head(); },
-                   "How many points were accepted so far.")
-      .def_prop_ro("tail", [](const RunRing& self) { return self.file->ring().tail(); },
-                   "How many points were taken out so far.")
+      .def_prop_ro(
+          "head", [](const RunRing& self) { return self.file->ring().head(); },
+          "How many points were accepted so far.")
+      .def_prop_ro(
+          "tail", [](const RunRing& self) { return self.file->ring().tail(); },
+          "How many points were taken out so far.")
       .def_prop_ro("dropped_ring_full",
                    [](const RunRing& self) { return self.dropped_ring_full.load(); })
       .def_prop_ro("dropped_tag_table_full",
@@ -141,8 +142,9 @@ void register_ring(nb::module_& m) {
           },
           nb::arg("timeout_s"),
           "Sleeps until the ring is half full, wake() or the timeout. Consumer only.")
-      .def("wake", [](RunRing& self) { self.file->ring().wake(); },
-           "Ends the consumer's wait. Any thread.")
+      .def(
+          "wake", [](RunRing& self) { self.file->ring().wake(); },
+          "Ends the consumer's wait. Any thread.")
       .def(
           "intern",
           [](RunRing& self, const std::string& text) { return self.file->tags().intern(text); },

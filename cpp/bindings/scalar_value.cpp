@@ -55,8 +55,8 @@ double half_to_double(std::uint16_t half) {
   } else if (exponent == 0) {
     magnitude = static_cast<double>(fraction) * 0x1p-24;
   } else {
-    const std::uint64_t bits =
-        std::uint64_t{exponent + 1023 - 15} << 52 | std::uint64_t{fraction} << 42;
+    const std::uint64_t bits = std::uint64_t{exponent + 1023 - 15} << 52 | std::uint64_t{fraction}
+                                                                               << 42;
     magnitude = std::bit_cast<double>(bits);
   }
   return (half & 0x8000U) != 0 ? -magnitude : magnitude;
@@ -72,17 +72,37 @@ double read_as(const void* data) {
 // An element of a DLPack dtype. False for dtypes that are left to the slower way.
 bool read_element(DLDataType dtype, const void* data, double* value) {
   switch (dtype.code << 8 | dtype.bits) {
-    case kFloat << 8 | 32: *value = read_as<float>(data); return true;
-    case kFloat << 8 | 64: *value = read_as<double>(data); return true;
-    case kInt << 8 | 64: *value = read_as<std::int64_t>(data); return true;
-    case kInt << 8 | 32: *value = read_as<std::int32_t>(data); return true;
-    case kInt << 8 | 16: *value = read_as<std::int16_t>(data); return true;
-    case kInt << 8 | 8: *value = read_as<std::int8_t>(data); return true;
-    case kUInt << 8 | 64: *value = read_as<std::uint64_t>(data); return true;
-    case kUInt << 8 | 32: *value = read_as<std::uint32_t>(data); return true;
-    case kUInt << 8 | 16: *value = read_as<std::uint16_t>(data); return true;
+    case kFloat << 8 | 32:
+      *value = read_as<float>(data);
+      return true;
+    case kFloat << 8 | 64:
+      *value = read_as<double>(data);
+      return true;
+    case kInt << 8 | 64:
+      *value = read_as<std::int64_t>(data);
+      return true;
+    case kInt << 8 | 32:
+      *value = read_as<std::int32_t>(data);
+      return true;
+    case kInt << 8 | 16:
+      *value = read_as<std::int16_t>(data);
+      return true;
+    case kInt << 8 | 8:
+      *value = read_as<std::int8_t>(data);
+      return true;
+    case kUInt << 8 | 64:
+      *value = read_as<std::uint64_t>(data);
+      return true;
+    case kUInt << 8 | 32:
+      *value = read_as<std::uint32_t>(data);
+      return true;
+    case kUInt << 8 | 16:
+      *value = read_as<std::uint16_t>(data);
+      return true;
     case kBool << 8 | 8:
-    case kUInt << 8 | 8: *value = read_as<std::uint8_t>(data); return true;
+    case kUInt << 8 | 8:
+      *value = read_as<std::uint8_t>(data);
+      return true;
     case kFloat << 8 | 16: {
       std::uint16_t half;
       std::memcpy(&half, data, sizeof(half));
@@ -95,7 +115,8 @@ bool read_element(DLDataType dtype, const void* data, double* value) {
       *value = static_cast<double>(std::bit_cast<float>(std::uint32_t{brain} << 16));
       return true;
     }
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -210,8 +231,8 @@ void learn_numpy_types() {
 }
 
 bool learn_torch(PyObject* tensor_type, PyObject* parameter_type, PyObject* exchange_api) {
-  auto* api = static_cast<DLPackExchangeAPI*>(
-      PyCapsule_GetPointer(exchange_api, "dlpack_exchange_api"));
+  auto* api =
+      static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(exchange_api, "dlpack_exchange_api"));
   if (api == nullptr) return false;
   while (api != nullptr && api->major != kDLPackMajor) api = api->previous;
   torch_tensor = reinterpret_cast<PyTypeObject*>(tensor_type);

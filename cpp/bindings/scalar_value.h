@@ -52,7 +52,8 @@ inline bool read_scalar(PyObject* object, double* value) {
 }
 
 inline bool read_step(PyObject* object, std::int64_t* step) {
-  if (PyLong_CheckExact(object) && read_small_int(object, step)) [[likely]] return true;
+  if (PyLong_CheckExact(object) && read_small_int(object, step)) [[likely]]
+    return true;
   return read_step_slow(object, step);
 }
 

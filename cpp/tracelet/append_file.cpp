@@ -15,8 +15,7 @@
 namespace tracelet {
 
 AppendFile::AppendFile(const std::string& path)
-    : path_(path),
-      fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {
+    : path_(path), fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {
   if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "cannot open " + path);
 }
 

@@ -109,8 +109,7 @@ std::string tensor_summary(const Record& record, std::string_view tag) {
 
 std::string scalar_summary_prefix(std::string_view tag) {
   constexpr std::size_t kSimpleValueBytes = 1 + sizeof(float);
-  const std::size_t tag_field_bytes =
-      tag.empty() ? 0 : 1 + varint_bytes(tag.size()) + tag.size();
+  const std::size_t tag_field_bytes = tag.empty() ? 0 : 1 + varint_bytes(tag.size()) + tag.size();
   const std::size_t value_bytes = tag_field_bytes + kSimpleValueBytes;
   std::string prefix;
   prefix.push_back(kEventSummary);

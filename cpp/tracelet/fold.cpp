@@ -55,7 +55,9 @@ void Fold::apply(RecordSpan records, std::vector<Record>& out) {
     }
     ++window.count;
     ++held_;
-    window.mean += (record.value - window.mean) / static_cast<double>(window.count);
+    // Not (value - mean) / count: the difference of two large values could overflow.
+    const auto count = static_cast<double>(window.count);
+    window.mean += record.value / count - window.mean / count;
     window.last = record;
     if (record.value < window.least.value) window.least = record;
     if (record.value > window.greatest.value) window.greatest = record;

@@ -45,7 +45,7 @@ class Fold {
   struct Window {
     std::int64_t number = 0;
     std::uint64_t count = 0;  // 0: none is open
-    double mean = 0;  // running: a sum of large values could overflow
+    double mean = 0;          // running: a sum of large values could overflow
     Record least{};
     Record greatest{};
     Record last{};
@@ -53,8 +53,8 @@ class Fold {
 
   void close(const FoldRule& rule, Window& window, std::vector<Record>& out);
 
-  std::vector<FoldRule> rules_;        // by tag
-  std::vector<bool> defined_;          // by tag
+  std::vector<FoldRule> rules_;                        // by tag
+  std::vector<bool> defined_;                          // by tag
   std::unordered_map<std::uint64_t, Window> windows_;  // by writer and tag
   std::uint64_t folded_ = 0;
   std::uint64_t held_ = 0;

@@ -36,8 +36,10 @@ std::int64_t timestamp_ms(double wall_time_s) {
 }
 
 SetAside reason_to_set_aside(double value) {
-  if (!std::isfinite(value)) [[unlikely]] return SetAside::kNotFinite;
-  if (!std::isfinite(static_cast<float>(value))) [[unlikely]] return SetAside::kBeyondFloat32;
+  if (!std::isfinite(value)) [[unlikely]]
+    return SetAside::kNotFinite;
+  if (!std::isfinite(static_cast<float>(value))) [[unlikely]]
+    return SetAside::kBeyondFloat32;
   return SetAside::kNone;
 }
 
@@ -63,7 +65,8 @@ JsonLinesEncoder::Series* JsonLinesEncoder::find(std::uint32_t writer_id, std::u
   if (tag_id >= last_index_by_tag_.size()) return nullptr;
   std::uint32_t& last = last_index_by_tag_[tag_id];
   if (last == kNoSeries) return nullptr;
-  if (series_[last].writer_id == writer_id) [[likely]] return &series_[last];
+  if (series_[last].writer_id == writer_id) [[likely]]
+    return &series_[last];
   const auto found = index_of_.find(series_key(writer_id, tag_id));
   if (found == index_of_.end()) return nullptr;
   last = found->second;
@@ -146,8 +149,6 @@ void JsonLinesEncoder::append_array_lines(RecordSpan records, std::size_t line_b
   }
 }
 
-std::vector<SetAsideNotice> JsonLinesEncoder::take_notices() {
-  return std::exchange(notices_, {});
-}
+std::vector<SetAsideNotice> JsonLinesEncoder::take_notices() { return std::exchange(notices_, {}); }
 
 }  // namespace tracelet

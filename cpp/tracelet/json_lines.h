@@ -17,8 +17,8 @@ namespace tracelet {
 // Why a point was not encoded: the server would refuse it, and its whole batch with it.
 enum class SetAside : std::uint8_t {
   kNone = 0,
-  kNotFinite = 1,       // JSON has no NaN and no infinity
-  kBeyondFloat32 = 2,   // the server's index holds values as float32
+  kNotFinite = 1,      // JSON has no NaN and no infinity
+  kBeyondFloat32 = 2,  // the server's index holds values as float32
 };
 
 // The first point of a series that was set aside for a reason.

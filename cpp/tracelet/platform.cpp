@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -26,13 +27,16 @@ namespace {
   throw std::system_error(error, std::generic_category(), what);
 }
 
-int allocate(int fd, std::size_t size_bytes) noexcept {
+// From `old_size_bytes` on alone: where a file system can't allocate, the C library writes a byte
+// to each block, and a record that a producer stores there in that moment could be lost.
+int allocate(int fd, [[maybe_unused]] std::size_t old_size_bytes, std::size_t size_bytes) noexcept {
 #if defined(__APPLE__)
   return ftruncate(fd, static_cast<off_t>(size_bytes)) == 0 ? 0 : errno;
 #else
   int error;
   do {
-    error = posix_fallocate(fd, 0, static_cast<off_t>(size_bytes));
+    error = posix_fallocate(fd, static_cast<off_t>(old_size_bytes),
+                            static_cast<off_t>(size_bytes - old_size_bytes));
   } while (error == EINTR);
   return error;
 #endif
@@ -74,7 +78,7 @@ MappedFile MappedFile::create(const std::string& path, std::size_t size_bytes,
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0) throw_errno(errno, "cannot create " + path);
   try {
-    if (const int error = allocate(fd, size_bytes)) {
+    if (const int error = allocate(fd, 0, size_bytes)) {
       throw_errno(error, "cannot reserve " + std::to_string(size_bytes) + " bytes for " + path);
     }
     return MappedFile(path, fd, map_shared(fd, reserved_bytes, path), reserved_bytes);
@@ -103,7 +107,8 @@ std::size_t MappedFile::size_bytes() const {
 
 bool MappedFile::grow(std::size_t size_bytes) noexcept {
   if (size_bytes > reserved_bytes_) return false;
-  return size_bytes <= this->size_bytes() || allocate(fd_, size_bytes) == 0;
+  const std::size_t old_size_bytes = this->size_bytes();
+  return size_bytes <= old_size_bytes || allocate(fd_, old_size_bytes, size_bytes) == 0;
 }
 
 void wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
@@ -120,7 +125,8 @@ void wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
   while (word.load(std::memory_order_acquire) == expected) {
     const auto left = deadline - std::chrono::steady_clock::now();
     if (left <= std::chrono::nanoseconds::zero()) return;
-    std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(left, std::chrono::milliseconds(1)));
+    std::this_thread::sleep_for(
+        std::min<std::chrono::nanoseconds>(left, std::chrono::milliseconds(1)));
   }
 #endif
 }
@@ -134,7 +140,22 @@ void wake_all([[maybe_unused]] std::atomic<std::uint32_t>& word) {
 std::uint32_t current_pid() { return cached_pid.load(std::memory_order_relaxed); }
 
 bool process_is_alive(std::uint32_t pid) {
-  return kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM;
+  if (kill(static_cast<pid_t>(pid), 0) != 0 && errno != EPERM) return false;
+#if defined(__linux__)
+  // A zombie answers too, and the one that asks may be the parent that has yet to wait for it.
+  const int fd = ::open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return true;
+  char text[256];
+  const ssize_t size_bytes = read(fd, text, sizeof(text));
+  close(fd);
+  // "pid (name) state …"; the name may hold anything, the rest is numbers.
+  const std::string_view stat(text, size_bytes < 0 ? 0 : static_cast<std::size_t>(size_bytes));
+  const std::size_t name_end = stat.rfind(") ");
+  if (name_end != std::string_view::npos && name_end + 2 < stat.size()) {
+    return stat[name_end + 2] != 'Z' && stat[name_end + 2] != 'X';
+  }
+#endif
+  return true;
 }
 
 int write_all(int fd, const char* data, std::size_t size_bytes) noexcept {

@@ -26,15 +26,15 @@ inline constexpr std::uint32_t kNoWriter = 0;
 inline constexpr std::uint32_t kRecordVersion = 1;
 
 struct Record {
-  std::uint64_t sequence;      // position in the stream plus one, once committed; see ring.h
-  double value;                //
-  std::int64_t step;           //
-  double wall_time_s;          // seconds since the epoch
-  std::uint32_t tag_id;        // TagTable
-  std::uint32_t writer_id;     // TagTable: the log folder; kNoWriter without one
-  RecordKind kind;             //
-  std::uint16_t flags;         // RecordFlags
-  std::uint32_t producer_pid;  // who claimed the slot
+  std::uint64_t sequence;        // position in the stream plus one, once committed; see ring.h
+  double value;                  //
+  std::int64_t step;             //
+  double wall_time_s;            // seconds since the epoch
+  std::uint32_t tag_id;          // TagTable
+  std::uint32_t writer_id;       // TagTable: the log folder; kNoWriter without one
+  RecordKind kind;               //
+  std::uint16_t flags;           // RecordFlags
+  std::uint32_t producer_pid;    // who claimed the slot
   std::uint64_t payload_offset;  // reserved for kinds whose data lie in the payload arena
   std::uint64_t payload_size;    //
 };

@@ -58,12 +58,13 @@ class Ring {
     std::uint64_t position = state_->head.load(std::memory_order_relaxed);
     do {
       // Signed: `position` may be stale and lie behind the tail; the compare-exchange then fails.
-      const auto fill = static_cast<std::int64_t>(
-          position - state_->tail_seen.load(std::memory_order_acquire));
+      const auto fill =
+          static_cast<std::int64_t>(position - state_->tail_seen.load(std::memory_order_acquire));
       if (fill >= static_cast<std::int64_t>(wake_fill_)) [[unlikely]] {
         if (!has_room_after_look(position)) return false;
       }
-    } while (!state_->head.compare_exchange_weak(position, position + 1, std::memory_order_relaxed));
+    } while (
+        !state_->head.compare_exchange_weak(position, position + 1, std::memory_order_relaxed));
 
     Record& slot = slots_[position & mask_];
     // The line of a slot to come is fetched while this one is written: after a drain it lies in the

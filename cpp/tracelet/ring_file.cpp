@@ -12,6 +12,8 @@ constexpr char kMagic[8] = {'T', 'R', 'C', 'L', 'R', 'I', 'N', 'G'};
 // Address space for the strings, of which the file backs what is used: 100,000 tags of 10,000
 // characters each fit.
 constexpr std::size_t kTagAddressSpaceBytes = std::size_t{1} << 30;
+// 64 TiB of records. Beyond it lie sizes that wrap around to small ones.
+constexpr std::uint64_t kLargestCapacity = std::uint64_t{1} << 40;
 
 std::size_t tags_offset(std::uint64_t capacity) {
   return kRingFileHeaderBytes + static_cast<std::size_t>(capacity) * sizeof(Record);
@@ -27,7 +29,7 @@ RingFile::RingFile(MappedFile file, std::uint64_t capacity)
       tags_(&header_->tags, &file_, tags_offset(capacity)) {}
 
 std::unique_ptr<RingFile> RingFile::create(const std::string& path, std::uint64_t capacity) {
-  if (!std::has_single_bit(capacity) || capacity < 16) {
+  if (!std::has_single_bit(capacity) || capacity < 16 || capacity > kLargestCapacity) {
     throw std::invalid_argument("the ring's capacity must be a power of two, 16 or more, not " +
                                 std::to_string(capacity));
   }
@@ -52,12 +54,17 @@ std::unique_ptr<RingFile> RingFile::open(const std::string& path) {
       throw std::runtime_error(path + " is not the ring of a tracelet run");
     }
     if (header->record_version != kRecordVersion) {
-      throw std::runtime_error(path + " was written by another version of tracelet (record version " +
+      throw std::runtime_error(path +
+                               " was written by another version of tracelet (record version " +
                                std::to_string(header->record_version) + ", this one reads " +
                                std::to_string(kRecordVersion) + ")");
     }
     capacity = header->capacity;
-    if (!std::has_single_bit(capacity) || head.size_bytes() < tags_offset(capacity)) {
+    // Read before the size: another process may be adding strings.
+    const std::uint64_t tag_bytes = header->tags.used_bytes.load(std::memory_order_acquire);
+    if (!std::has_single_bit(capacity) || capacity > kLargestCapacity ||
+        tag_bytes > kTagAddressSpaceBytes ||
+        head.size_bytes() < tags_offset(capacity) + tag_bytes) {
       throw std::runtime_error(path + " is shorter than its header says");
     }
   }

@@ -10,9 +10,7 @@ namespace {
 constexpr std::size_t kGrowBytes = std::size_t{1} << 20;
 constexpr std::size_t kLengthBytes = sizeof(std::uint32_t);
 
-std::size_t stored_bytes(std::size_t text_bytes) {
-  return kLengthBytes + (text_bytes + 3) / 4 * 4;
-}
+std::size_t stored_bytes(std::size_t text_bytes) { return kLengthBytes + (text_bytes + 3) / 4 * 4; }
 
 }  // namespace
 
@@ -55,6 +53,7 @@ std::uint32_t TagTable::intern(std::string_view text) {
   if (const auto found = index_->ids.find(text); found != index_->ids.end()) return found->second;
 
   const std::size_t used_bytes = state_->used_bytes.load(std::memory_order_relaxed);
+  if (index_->read_bytes != used_bytes) return 0;  // a damaged file: ids can't be counted on
   const std::size_t end_bytes = offset_bytes_ + used_bytes + stored_bytes(text.size());
   if (end_bytes > file_->size_bytes()) {
     const std::size_t rounded = (end_bytes + kGrowBytes - 1) / kGrowBytes * kGrowBytes;
@@ -94,6 +93,8 @@ void TagTable::read_new_strings() {
     const std::byte* place = file_->data() + offset_bytes_ + index_->read_bytes;
     std::uint32_t length;
     std::memcpy(&length, place, kLengthBytes);
+    // A damaged file: what follows can't be told apart.
+    if (stored_bytes(length) > used_bytes - index_->read_bytes) return;
     const std::string_view text(reinterpret_cast<const char*>(place + kLengthBytes), length);
     index_->texts.push_back(text);
     index_->ids.emplace(text, static_cast<std::uint32_t>(index_->texts.size()));

@@ -34,7 +34,7 @@ class TagTable {
   TagTable& operator=(const TagTable&) = delete;
 
   // The id of `text`, appended if it is new. Any thread. 0 when there is no room left for it, on
-  // the file system or in the table's address space.
+  // the file system or in the table's address space, or when the file is damaged.
   std::uint32_t intern(std::string_view text);
   // The string of an id, good as long as the table; empty for an unknown id. Any thread.
   std::string_view text(std::uint32_t id);

@@ -39,8 +39,7 @@ double WallClock::anchor_now() {
 
   const std::uint64_t span_ticks = now_ticks - anchor_ticks_;
   const double s_per_tick = static_cast<double>(span_ns) * 1e-9 / static_cast<double>(span_ticks);
-  const bool span_is_sound =
-      anchor_ns_ != 0 && span_ns >= kFirstSpanNs && span_ns < kLongestSpanNs;
+  const bool span_is_sound = anchor_ns_ != 0 && span_ns >= kFirstSpanNs && span_ns < kLongestSpanNs;
   // A counter that was reset, or a clock that was set, gives a rate that no processor has.
   const bool rate_is_plausible = s_per_tick > 1e-10 && s_per_tick < 1e-6;
   if (span_is_sound && rate_is_plausible) {

@@ -36,7 +36,8 @@ class WallClock {
   double now_s() {
     const std::uint64_t ticks = read_counter() - anchor_ticks_;
     // Unsigned: a counter that went backwards reads as a very old anchor.
-    if (ticks >= anchor_valid_ticks_) [[unlikely]] return anchor_now();
+    if (ticks >= anchor_valid_ticks_) [[unlikely]]
+      return anchor_now();
     return anchor_s_ + static_cast<double>(static_cast<std::int64_t>(ticks)) * s_per_tick_;
   }
 

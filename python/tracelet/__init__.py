@@ -1,12 +1,12 @@
 """Logging from inside a training loop at a cost nobody can measure.
 
-    import tracelet
-    from torch.utils.tensorboard import SummaryWriter
+import tracelet
+from torch.utils.tensorboard import SummaryWriter
 
-    tracelet.start_logging(exp_name="run", project="demo", backend="clearml")
-    writer = SummaryWriter()
-    writer.add_scalar("train/loss", 0.5, 1)
-    tracelet.stop_logging()
+tracelet.start_logging(exp_name="run", project="demo", backend="clearml")
+writer = SummaryWriter()
+writer.add_scalar("train/loss", 0.5, 1)
+tracelet.stop_logging()
 """
 
 from __future__ import annotations

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 from tracelet.experiment import Experiment
 from tracelet.options import resolve_options
 from tracelet.pipeline import lifecycle
 
-_experiment: Optional[Experiment] = None
+_experiment: Experiment | None = None
 
 
 def start_logging(
-    exp_name: Optional[str] = None,
-    project: Optional[str] = None,
-    backend: Union[str, Sequence[str], None] = None,
-    config: Optional[Mapping[str, Any]] = None,
+    exp_name: str | None = None,
+    project: str | None = None,
+    backend: str | Sequence[str] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """Starts a run: from now on torch's SummaryWriter logs into it.
 
@@ -36,7 +36,7 @@ def start_logging(
     return _experiment
 
 
-def stop_logging(timeout_s: Optional[float] = None) -> None:
+def stop_logging(timeout_s: float | None = None) -> None:
     """Delivers what is left, restores SummaryWriter and ends the run; does nothing without one.
 
     Returns within `timeout_s` seconds (default: the option `stop_timeout_s`, 30). What could not
@@ -45,17 +45,17 @@ def stop_logging(timeout_s: Optional[float] = None) -> None:
     lifecycle.stop(timeout_s)
 
 
-def get_active_experiment() -> Optional[Experiment]:
+def get_active_experiment() -> Experiment | None:
     """The running experiment, or None."""
     return _experiment if lifecycle.active_run() is not None else None
 
 
 @contextlib.contextmanager
 def logging(
-    backend: Union[str, Sequence[str], None] = None,
-    exp_name: Optional[str] = None,
-    project: Optional[str] = None,
-    config: Optional[Mapping[str, Any]] = None,
+    backend: str | Sequence[str] | None = None,
+    exp_name: str | None = None,
+    project: str | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Iterator[Experiment]:
     """A run for a block: `with tracelet.logging("clearml", exp_name="step") as experiment:`.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Callable, Union
+from typing import Any, Callable
 
 from tracelet.errors import ConfigurationError
 
@@ -42,7 +42,7 @@ def _boolean(text: str) -> bool:
     raise ValueError(text)
 
 
-def _boolean_or_text(text: str) -> Union[bool, str]:
+def _boolean_or_text(text: str) -> bool | str:
     try:
         return _boolean(text)
     except ValueError:

@@ -26,7 +26,7 @@ class LeaseError(TraceletError, BufferError):
     """A batch's records were used after its sink's ``write`` had returned."""
 
 
-class SinkUnavailable(TraceletError):
+class SinkUnavailableError(TraceletError):
     """A sink could not take a batch now; the same batch may be given again later."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 from tracelet import _core
 from tracelet.errors import TraceletError
@@ -46,7 +46,7 @@ class Experiment:
         """What became of the points so far."""
         return self._run.stats()
 
-    def log_metric(self, name: str, value: Any, step: Optional[int] = None) -> None:
+    def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
         """Logs a point without a SummaryWriter; `value` and `step` as for `add_scalar`.
 
         It goes to the backends, and to an event file when the option `log_dir` is set. Raises
@@ -63,7 +63,7 @@ class Experiment:
         for method in sink_method(self._run, "log_params"):
             method(params)
 
-    def log_artifact(self, artifact: Any, artifact_path: Optional[str] = None) -> None:
+    def log_artifact(self, artifact: Any, artifact_path: str | None = None) -> None:
         """Uploads a file, a folder or an object in the background.
 
         `artifact_path` is the artifact's name; ending in "/" it is a folder that is put before the

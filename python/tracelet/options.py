@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional, Union
+from typing import Any
 
 from tracelet import environment
 from tracelet.errors import ConfigurationError
@@ -38,7 +38,7 @@ class Options:
     backend: tuple[str, ...] = _option("list", ("clearml",))
     """The sinks besides the event files: "clearml", "tensorboard" (event files alone), names given
     to `register_sink`."""
-    log_dir: Optional[str] = _option("str")
+    log_dir: str | None = _option("str")
     """Folder of the event file for `Experiment.log_metric`. None: no event file for those points,
     unless "tensorboard" is the backend, which takes runs/EXP_NAME."""
     runs_dir: str = _option("str", "~/.tracelet/runs")
@@ -48,7 +48,7 @@ class Options:
     ring_slots: int = _option("int", 1 << 17)
     """Points the ring holds, of 64 bytes each; a power of two. At 1,000,000 points a second the
     default is 131 ms of them."""
-    ring_dir: Optional[str] = _option("str")
+    ring_dir: str | None = _option("str")
     """Folder of the ring's file; default: shared memory when it has room, else the run's folder."""
     full_ring_timeout_s: float = _option("float", 10.0)
     """How long a call may wait for room in a full ring before its point is dropped and counted."""
@@ -70,28 +70,28 @@ class Options:
     every point. The first pattern that matches counts. Default: nothing is folded."""
 
     # ClearML's Task.init.
-    task_name: Optional[str] = _option("str")
+    task_name: str | None = _option("str")
     """The task's name; default: exp_name."""
     task_type: str = _option("str", "training")
-    tags: Optional[Sequence[str]] = _option("list")
-    output_uri: Union[str, bool, None] = _option("bool or str")
-    auto_connect_frameworks: Union[bool, Mapping[str, Any]] = _option("bool or mapping", True)
+    tags: Sequence[str] | None = _option("list")
+    output_uri: str | bool | None = _option("bool or str")
+    auto_connect_frameworks: bool | Mapping[str, Any] = _option("bool or mapping", True)
     """As in Task.init; its TensorBoard part is always off, that is what tracelet does."""
-    auto_connect_arg_parser: Union[bool, Mapping[str, bool]] = _option("bool or mapping", True)
-    auto_resource_monitoring: Union[bool, Mapping[str, Any]] = _option("bool or mapping", True)
-    auto_connect_streams: Union[bool, Mapping[str, bool]] = _option("bool or mapping", True)
-    continue_last_task: Union[bool, str, int] = _option("bool or str", False)
-    reuse_last_task_id: Union[bool, str] = _option("bool or str", False)
+    auto_connect_arg_parser: bool | Mapping[str, bool] = _option("bool or mapping", True)
+    auto_resource_monitoring: bool | Mapping[str, Any] = _option("bool or mapping", True)
+    auto_connect_streams: bool | Mapping[str, bool] = _option("bool or mapping", True)
+    continue_last_task: bool | str | int = _option("bool or str", False)
+    reuse_last_task_id: bool | str = _option("bool or str", False)
 
 
 _CALL_ARGUMENTS = ("exp_name", "project", "backend")
 
 
 def resolve_options(
-    exp_name: Optional[str],
-    project: Optional[str],
-    backend: Union[str, Sequence[str], None],
-    config: Optional[Mapping[str, Any]],
+    exp_name: str | None,
+    project: str | None,
+    backend: str | Sequence[str] | None,
+    config: Mapping[str, Any] | None,
 ) -> Options:
     """The options of a run from `start_logging`'s arguments, the environment and the defaults.
 
@@ -116,10 +116,10 @@ def resolve_options(
 
 
 def _given(
-    exp_name: Optional[str],
-    project: Optional[str],
-    backend: Union[str, Sequence[str], None],
-    config: Optional[Mapping[str, Any]],
+    exp_name: str | None,
+    project: str | None,
+    backend: str | Sequence[str] | None,
+    config: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     if config is not None and not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping of options, not {type(config).__name__}")

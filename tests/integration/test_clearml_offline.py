@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 import tracelet
-
 from readers import event_file_scalars, session_events, session_scalars
 
 pytest.importorskip("clearml")
@@ -271,7 +269,13 @@ def test_missing_credentials_are_one_clear_error(run_script, tmp_path):
             "HOME": str(tmp_path),
         },
     )
-    for word in ("CAUGHT", "clearml-init", "CLEARML_API_ACCESS_KEY", "CLEARML_OFFLINE_MODE", "None"):
+    for word in (
+        "CAUGHT",
+        "clearml-init",
+        "CLEARML_API_ACCESS_KEY",
+        "CLEARML_OFFLINE_MODE",
+        "None",
+    ):
         assert word in done.stdout
     assert list((tmp_path / "tracelet-runs").iterdir()) == []
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from readers import event_file_scalars, session_scalars
 
 pytest.importorskip("clearml")
@@ -136,7 +135,7 @@ def test_points_the_server_would_refuse_never_reach_it(clearml_server, run_scrip
 def test_a_point_that_only_the_server_knows_to_refuse_is_set_aside_alone(
     clearml_server, run_script, tmp_path
 ):
-    """With our escape of date-like names switched off, the real refusal: 500 for the whole batch."""
+    """With our escape of date-like names switched off, the real refusal: 500 for a whole batch."""
     done = run_script(
         """
         import tracelet.sinks.clearml.names as names

@@ -11,9 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-
 import tracelet
-
 from readers import event_file_scalars, event_files, events
 
 torch = pytest.importorskip("torch")
@@ -139,7 +137,7 @@ def test_steps(run, tmp_path, step, expected):
 
 @pytest.mark.parametrize("step", [2**63, -(2**63) - 1, float("nan"), "x", [1], object()], ids=repr)
 def test_steps_that_are_no_64_bit_integer_raise(run, tmp_path, step):
-    with pytest.raises((TypeError, ValueError), match="'tag'.*global_step"):
+    with pytest.raises((TypeError, ValueError), match=r"'tag'.*global_step"):
         SummaryWriter(tmp_path / "log").add_scalar("tag", 1.0, step)
 
 

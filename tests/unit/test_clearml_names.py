@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tracelet.sinks.clearml.names import SeriesNames, safe_name, split_tag
-
+pytest.importorskip("hypothesis")
 iso_dates = pytest.importorskip("clearml_server.iso_dates")
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from tracelet.sinks.clearml.names import SeriesNames, safe_name, split_tag  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,9 @@ def test_series_that_are_one_to_the_server_are_told_apart():
     assert given_names[5] == ("loss", "two: loss")
 
 
-@given(st.lists(st.tuples(st.sampled_from(["", "/r/a", "/r/b", "/a"]), st.text("a-/:", max_size=5))))
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "/r/a", "/r/b", "/a"]), st.text("a-/:", max_size=5)))
+)
 def test_no_two_series_ever_share_a_name(series):
     names = SeriesNames()
     by_key = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 import tracelet
 from tracelet.options import resolve_options
 

@@ -8,9 +8,7 @@ import threading
 
 import psutil
 import pytest
-
 import tracelet
-
 from readers import event_file_scalars, event_files
 
 
@@ -30,7 +28,7 @@ def test_log_metric_goes_to_the_event_file_of_log_dir(tmp_path):
     experiment = tracelet.start_logging("named", "tests", backend="tensorboard")
     experiment.log_metric("a", 1.5, 7)
     experiment.log_metric("a", 2.5)
-    with pytest.raises(TypeError, match="log_metric.*'a'"):
+    with pytest.raises(TypeError, match=r"log_metric.*'a'"):
         experiment.log_metric("a", None, 7)
     tracelet.stop_logging()
     points = event_file_scalars(tmp_path / "runs" / "named")["a"]
@@ -50,10 +48,13 @@ def test_a_start_while_a_run_is_active_stops_that_one_first(caplog, tmp_path):
 
 
 def test_the_context_manager_ends_the_run_also_when_the_block_raises(tmp_path):
-    with pytest.raises(RuntimeError, match="the block"):
+    def block():
         with tracelet.logging("tensorboard", exp_name="block", project="tests") as experiment:
             experiment.log_metric("a", 1.0, 1)
             raise RuntimeError("the block")
+
+    with pytest.raises(RuntimeError, match="the block"):
+        block()
     assert tracelet.get_active_experiment() is None
     assert len(event_file_scalars(tmp_path / "runs" / "block")["a"]) == 1
 

@@ -7,7 +7,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 from tracelet import _core
 
@@ -18,7 +18,7 @@ _writers: dict[int, weakref.ref[Any]] = {}
 
 
 def _log_dir_of(writer: Any) -> str:
-    """The log folder of a writer, absolute: the drainer opens it later, maybe from elsewhere."""
+    """The log folder of a writer: a URL, or absolute, for the drainer opens it from elsewhere."""
     key = id(writer)
 
     def forget(_: weakref.ref[Any]) -> None:
@@ -26,13 +26,14 @@ def _log_dir_of(writer: Any) -> str:
         _core.forget_writers()
 
     _writers[key] = weakref.ref(writer, forget)
-    return os.path.abspath(os.fspath(writer.log_dir))
+    log_dir = str(writer.log_dir)
+    return log_dir if "://" in log_dir else os.path.abspath(log_dir)
 
 
 _core.set_writer_resolver(_log_dir_of)
 
 
-def find_summary_writer() -> Optional[type]:
+def find_summary_writer() -> type | None:
     """torch's SummaryWriter, or None where torch or tensorboard is not installed.
 
     Imports torch. That it is imported before ClearML's Task.init matters: a background thread of

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from tracelet.records import RECORD_DTYPE
 _log = logging.getLogger("tracelet")
 
 _RETRY_S = 0.1
+
+_Lease = Any  # _core.Lease; its buffer protocol is not in the stub
 
 
 class Drainer(threading.Thread):
@@ -81,7 +84,7 @@ class Drainer(threading.Thread):
             drained = True
         return drained
 
-    def _hand_over(self, lease: _core.Lease, first: int) -> None:
+    def _hand_over(self, lease: _Lease, first: int) -> None:
         count = len(lease)
         for lane in self._lanes:
             if lane.sink.name in self.shippers:
@@ -97,7 +100,7 @@ class Drainer(threading.Thread):
                 shipper.notify()
             self._journal.release(min(lane.position for lane in self._lanes))
 
-    def _copy(self, lease: _core.Lease) -> bytes:
+    def _copy(self, lease: _Lease) -> bytes:
         return bytes(memoryview(lease))
 
     def _note_keeper(self, lane: Lane) -> None:
@@ -114,7 +117,7 @@ class Drainer(threading.Thread):
         self.shippers[lane.sink.name] = shipper
         shipper.start()
 
-    def _write_journal(self, lease: _core.Lease) -> None:
+    def _write_journal(self, lease: _Lease) -> None:
         """Retries while the disk is full: the ring fills, and then its own limit decides."""
         while True:
             records = np.frombuffer(lease, dtype=RECORD_DTYPE)

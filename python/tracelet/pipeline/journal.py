@@ -13,7 +13,7 @@ import os
 import struct
 import threading
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Journal:
         self._folder = folder
         self._lock = threading.Lock()
         self._blocks: list[_Block] = []  # guarded by the lock; by position
-        self._fd: Optional[int] = None
+        self._fd: int | None = None
         self._path = ""
         self._size_bytes = 0
 
@@ -113,7 +113,7 @@ class Journal:
         records.flags.writeable = False
         return records
 
-    def _block_at(self, position: int) -> Optional[_Block]:
+    def _block_at(self, position: int) -> _Block | None:
         with self._lock:
             index = bisect.bisect_right(_Firsts(self._blocks), position) - 1
             if index < 0:

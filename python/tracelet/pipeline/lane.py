@@ -6,7 +6,7 @@ import fnmatch
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,9 @@ class Lane:
     a time; the counters may be read by any.
     """
 
-    def __init__(self, sink: Sink, names: Names, aggregate: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, sink: Sink, names: Names, aggregate: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         self.sink = sink
         self.position = 0
         self.delivered = 0
@@ -41,7 +43,7 @@ class Lane:
         self._names = names
         self._fold = _LaneFold(aggregate) if aggregate and not sink.takes_every_point else None
         # What the fold made of the batch at hand: a batch that is given again is not folded again.
-        self._folded_batch: Optional[tuple[int, Any]] = None
+        self._folded_batch: tuple[int, Any] | None = None
 
     @property
     def folded(self) -> int:
@@ -83,7 +85,9 @@ class Lane:
         try:
             delivery = self.sink.write(batch)
             if not isinstance(delivery, Delivery):
-                raise TypeError(f"{self.sink.name}.write() must return a Delivery, not {delivery!r}")
+                raise TypeError(
+                    f"{self.sink.name}.write() must return a Delivery, not {delivery!r}"
+                )
         except Exception as error:
             self._note_failure(error)
             return False

@@ -6,7 +6,6 @@ import atexit
 import logging
 import os
 import threading
-from typing import Optional
 
 from tracelet import _core
 from tracelet.capture.summary_writer import SummaryWriterPatch, find_summary_writer
@@ -32,11 +31,11 @@ class _Active:
             self.run.flush(_FLUSH_EVENT_FILES_TIMEOUT_S, event_files_only=True)
 
 
-_active: Optional[_Active] = None
+_active: _Active | None = None
 _lock = threading.RLock()  # of start and stop
 
 
-def active_run() -> Optional[Run]:
+def active_run() -> Run | None:
     """The run of this process. In a forked child: None, though its points still go to the run."""
     active = _active
     return active.run if active and active.owner_pid == os.getpid() else None
@@ -61,7 +60,7 @@ def start(options: Options) -> Run:
         return run
 
 
-def stop(timeout_s: Optional[float], process_is_ending: bool = False) -> None:
+def stop(timeout_s: float | None, process_is_ending: bool = False) -> None:
     """Ends the active run; does nothing without one."""
     global _active
     with _lock:

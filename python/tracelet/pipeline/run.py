@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from typing import Any, Optional
+from typing import Any
 
 from tracelet import _core
 from tracelet.errors import TraceletError
@@ -46,7 +46,7 @@ class Run:
                 sink.close(process_is_ending=False)
             self.folder.remove()
             raise
-        self._final_stats: Optional[Stats] = None
+        self._final_stats: Stats | None = None
         self._journal = Journal(self.folder.path)
         # No sink in a local name: ClearML's SDK keeps this frame, from its look at the call stack.
         self._lanes = [
@@ -58,7 +58,7 @@ class Run:
         self.folder.update(state="running", task=self.task_id)
 
     @property
-    def task_id(self) -> Optional[str]:
+    def task_id(self) -> str | None:
         return next((s.task.id for s in self.sinks if hasattr(s, "task")), None)
 
     @property

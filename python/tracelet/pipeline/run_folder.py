@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from typing import Any, Optional
+from typing import Any
 
 from tracelet._version import __version__
 from tracelet.options import Options
@@ -72,7 +72,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _free_bytes(folder: str) -> Optional[int]:
+def _free_bytes(folder: str) -> int | None:
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK) and hasattr(os, "statvfs")):
         return None
     status = os.statvfs(folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Batch:
     def __init__(self, buffer: Any, names: Names) -> None:
         self._buffer = buffer
         self._names = names
-        self._records: Optional[np.ndarray[Any, Any]] = None
+        self._records: np.ndarray[Any, Any] | None = None
 
     @property
     def buffer(self) -> Any:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import socket
 import time
 
+import numpy as np
+
 from tracelet import _core
 from tracelet.sinks.base import Batch, Delivery
+
+_log = logging.getLogger("tracelet")
 
 _file_numbers = itertools.count()
 
@@ -33,14 +38,30 @@ class TensorBoardSink:
 
     def __init__(self, ring: _core.Ring) -> None:
         self._files = _core.EventFileSet(ring)
+        self._remote_writers: set[int] = set()
 
     def write(self, batch: Batch) -> Delivery:
         for writer_id in self._files.unopened_writers(batch.buffer):
             folder = batch.log_dir(writer_id)
+            if "://" in folder:
+                self._note_remote(writer_id, folder)
+                continue
             os.makedirs(folder, exist_ok=True)
             now_s = time.time()
             self._files.open(writer_id, os.path.join(folder, event_file_name(now_s)), now_s)
-        return Delivery(delivered=self._files.write(batch.buffer))
+        delivered = self._files.write(batch.buffer)
+        if not self._remote_writers:
+            return Delivery(delivered)
+        remote = int(np.isin(batch.records["writer_id"], list(self._remote_writers)).sum())
+        return Delivery(delivered, set_aside={"log folder is a URL": remote} if remote else {})
+
+    def _note_remote(self, writer_id: int, folder: str) -> None:
+        if writer_id not in self._remote_writers:
+            self._remote_writers.add(writer_id)
+            _log.warning(
+                "tracelet: event files are written to local folders only, not to %s; its points go "
+                "to the other backends and are counted in stats", folder,
+            )  # fmt: skip
 
     def close(self, process_is_ending: bool) -> None:
         self._files.close()

@@ -12,10 +12,9 @@ import logging
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
-
-from tracelet.errors import SinkUnavailable
+from tracelet.errors import SinkUnavailableError
 from tracelet.sinks.base import Batch, Delivery, RunInfo
 from tracelet.sinks.clearml.series import SeriesEncoder, set_aside_reasons
 from tracelet.sinks.clearml.task import ClearMLTask
@@ -34,7 +33,7 @@ _TOO_LARGE = 413
 _REFUSED = "refused by clearml"
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The server read the request and did not take it."""
 
     def __init__(self, status: int, words: str) -> None:
@@ -53,7 +52,7 @@ class _Progress:
     delivered: int = 0
     not_finite: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    suspects: list[tuple[Any, _Refused]] = field(default_factory=list)  # refused alone
+    suspects: list[tuple[Any, _RefusedError]] = field(default_factory=list)  # refused alone
 
     def add_counts(self, counts: Any) -> None:
         self.done += counts.consumed
@@ -97,7 +96,7 @@ class OnlineClearMLSink:
         if counts.encoded:
             try:
                 taken = self._post(body)
-            except _Refused as refusal:
+            except _RefusedError as refusal:
                 self._learn_from(refusal, records[: counts.consumed])
                 return
             progress.delivered += taken
@@ -106,12 +105,12 @@ class OnlineClearMLSink:
         progress.refusals = 0
         progress.part_limit *= 2
 
-    def _learn_from(self, refusal: _Refused, records: _Records) -> None:
+    def _learn_from(self, refusal: _RefusedError, records: _Records) -> None:
         progress = self._progress
         progress.refusals += 1
         if len(records) > 1:
             if refusal.status != _TOO_LARGE and progress.refusals < _REFUSALS_BEFORE_SPLITTING:
-                raise SinkUnavailable(f"ClearML refused a batch: {refusal}") from refusal
+                raise SinkUnavailableError(f"ClearML refused a batch: {refusal}") from refusal
             progress.part_limit = len(records) // 2
         elif progress.refusals >= _REFUSALS_BEFORE_SETTING_ASIDE:
             progress.suspects.append((records[0].copy(), refusal))
@@ -124,12 +123,12 @@ class OnlineClearMLSink:
             # Nothing at all was taken: that speaks against the server, not against the points.
             refusal = suspects[-1][1]
             self._progress = _Progress()
-            raise SinkUnavailable(f"ClearML refuses every point: {refusal}") from refusal
+            raise SinkUnavailableError(f"ClearML refuses every point: {refusal}") from refusal
         for record, error in suspects:
             self._set_aside(batch, record, error)
         self._progress.reasons.update({_REFUSED: len(suspects)})
 
-    def _set_aside(self, batch: Batch, record: Any, error: _Refused) -> None:
+    def _set_aside(self, batch: Batch, record: Any, error: _RefusedError) -> None:
         """Keeps a point that the server would not take, with the server's words."""
         point = {
             "tag": batch.tag(record["tag_id"]),
@@ -169,8 +168,8 @@ class _AddBatch:
     def __call__(self, body: bytes) -> int:
         """Sends lines of events; returns how many the server took.
 
-        Raises _Refused for an answer that may be a verdict on the data, SinkUnavailable for any
-        other failure.
+        Raises _RefusedError for an answer that may be a verdict on the data, SinkUnavailableError
+        for any other failure.
         """
         try:
             answer = self._session.send_request(
@@ -184,23 +183,23 @@ class _AddBatch:
         except Exception as error:
             # Connection refused or lost, time-outs, 429, 502, 503: the SDK raises what requests
             # does, and its own kinds.
-            raise SinkUnavailable(f"ClearML can't be reached: {error}") from error
+            raise SinkUnavailableError(f"ClearML can't be reached: {error}") from error
         if answer is None:
-            raise SinkUnavailable("ClearML's session is offline")
+            raise SinkUnavailableError("ClearML's session is offline")
         if answer.status_code == 200:
             return self._taken(answer, body)
         words = _words(answer)
         if answer.status_code in (*_VERDICTS, _TOO_LARGE):
-            raise _Refused(answer.status_code, words)
-        raise SinkUnavailable(f"ClearML answered {answer.status_code}: {words}")
+            raise _RefusedError(answer.status_code, words)
+        raise SinkUnavailableError(f"ClearML answered {answer.status_code}: {words}")
 
     def _taken(self, answer: Any, body: bytes) -> int:
         try:
             data = answer.json()["data"]
         except (ValueError, KeyError, TypeError) as error:
-            raise SinkUnavailable(f"ClearML's answer can't be read: {error}") from error
+            raise SinkUnavailableError(f"ClearML's answer can't be read: {error}") from error
         sent = body.count(b"\n") + 1
-        errors: Optional[int] = data.get("errors")
+        errors: int | None = data.get("errors")
         if errors:
             _log.warning(
                 "tracelet: ClearML did not take %d points of a batch: %.300s",
@@ -216,5 +215,3 @@ def _words(answer: Any) -> str:
         return f"{meta.get('result_msg')} (subcode {meta.get('result_subcode')})"[:500]
     except (ValueError, KeyError, TypeError):
         return str(answer.text)[:500]
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from tracelet import environment
 from tracelet.errors import BackendError, ConfigurationError, CredentialsError
@@ -130,7 +130,7 @@ def _without_tensorboard(frameworks: Any) -> Any:
     return {"tensorboard": False} if frameworks else False
 
 
-def artifact_name(artifact: Any, artifact_path: Optional[str]) -> str:
+def artifact_name(artifact: Any, artifact_path: str | None) -> str:
     """The name an artifact gets: a folder ("models/") is put before the file's own name.
 
     Raises FileNotFoundError for a path that isn't there.
@@ -145,5 +145,3 @@ def artifact_name(artifact: Any, artifact_path: Optional[str]) -> str:
     if not base:
         raise ValueError("log_artifact: an object needs a name: artifact_path='results.csv'")
     return name
-
-

@@ -1,0 +1,144 @@
+"""A real training run, logged through the ring to an offline ClearML session and TensorBoard.
+
+    make demo        or        python examples/demo.py --epochs 10
+
+It is the complete example of the ClearML page, with a progress bar and, at the end, the account of
+every point. Everything it writes lies in .demo, in folders of its own for each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent.parent / ".demo"
+os.environ.setdefault("CLEARML_OFFLINE_MODE", "1")
+os.environ.setdefault("CLEARML_CACHE_DIR", str(FOLDER / "clearml"))
+os.environ.setdefault("CLEARML_LOG_LEVEL", "ERROR")
+os.environ.setdefault("TRACELET_DIR", str(FOLDER / "tracelet-runs"))
+
+import torch
+import tracelet
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lr", type=float, default=0.001)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=10)
+    return parser.parse_args()
+
+
+def train(args: argparse.Namespace, folder: Path, call_ns: list[int]) -> tuple[nn.Module, float]:
+    """Trains an MLP on made data; notes how long each add_scalar call took."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    optimizer = optim.Adam(model.parameters(), lr=args.lr)
+    criterion = nn.CrossEntropyLoss()
+    features = torch.randn(1000, 784)
+    labels = (features[:, :10].argmax(dim=1)).long()
+    loader = DataLoader(TensorDataset(features, labels), batch_size=args.batch_size)
+    writer = SummaryWriter(folder)
+    clock = time.perf_counter_ns
+    average_loss = 0.0
+    for epoch in tqdm(range(args.epochs), desc="training", unit="epoch"):
+        total_loss = 0.0
+        for index, (data, target) in enumerate(loader):
+            optimizer.zero_grad()
+            loss = criterion(model(data), target)
+            loss.backward()
+            optimizer.step()
+            step = epoch * len(loader) + index
+            before = clock()
+            writer.add_scalar("batch/loss", loss, step)
+            call_ns.append(clock() - before)
+            total_loss += loss.item()
+        average_loss = total_loss / len(loader)
+        writer.add_scalar("epoch/loss", average_loss, epoch)
+        for name, parameter in model.named_parameters():
+            writer.add_scalar(f"norms/{name}", parameter.detach().norm(), epoch)
+            writer.add_histogram(f"weights/{name}", parameter, epoch)
+    writer.close()
+    return model, average_loss
+
+
+def log_results(folder: Path, args: argparse.Namespace, model: nn.Module, loss: float) -> None:
+    """Parameters and artifacts, by hand."""
+    experiment = tracelet.get_active_experiment()
+    assert experiment is not None
+    experiment.log_params(
+        {
+            "model.type": "simple_mlp",
+            "model.architecture": "784->128->10",
+            "training.final_loss": loss,
+            **vars(args),
+        }
+    )
+    torch.save(model.state_dict(), folder / "model.pth")
+    experiment.log_artifact(folder / "model.pth", artifact_path="models/")
+    metadata = {
+        "final_epoch": args.epochs,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    (folder / "training_metadata.json").write_text(json.dumps(metadata))
+    experiment.log_artifact(folder / "training_metadata.json", artifact_path="metadata/")
+
+
+def print_account(
+    experiment: tracelet.Experiment, folder: Path, seconds: float, stop_s: float, call_ns: list[int]
+) -> None:
+    stats = experiment.stats
+    clock = time.perf_counter_ns
+    clock_ns = statistics.median(-(clock() - clock()) for _ in range(10_000))
+    rows = [
+        ("points accepted", f"{stats.accepted:,}"),
+        *((f"delivered to {name}", f"{count:,}") for name, count in stats.delivered.items()),
+        ("pending", f"{stats.pending:,}"),
+        ("dropped", f"{sum(stats.dropped.values()):,}"),
+        ("seconds, all in all", f"{seconds:.2f}"),
+        ("seconds of stop_logging", f"{stop_s:.2f}"),
+        ("median add_scalar(loss tensor)", f"{statistics.median(call_ns) - clock_ns:.0f} ns"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    print()
+    for name, value in rows:
+        print(f"  {name:<{width}}  {value:>12}")
+    print(f"\nTensorBoard:      .venv/bin/tensorboard --logdir {folder.parent}")
+    print(f"Offline session:  {experiment.url}")
+    print(
+        "Send it later:    python -c \"from clearml import Task; Task.import_offline_session('…')\""
+    )
+
+
+def main() -> None:
+    args = parse_arguments()
+    folder = FOLDER / "runs" / time.strftime("%Y%m%d-%H%M%S")
+    start = time.perf_counter()
+    experiment = tracelet.start_logging(
+        exp_name="clearml_pytorch_example",
+        project="tutorials",
+        backend="clearml",
+        config={"tags": ["pytorch", "tutorial", "automated"], "task_type": "training"},
+    )
+    call_ns: list[int] = []
+    model, loss = train(args, folder, call_ns)
+    log_results(folder, args, model, loss)
+    before_stop = time.perf_counter()
+    tracelet.stop_logging()
+    end = time.perf_counter()
+    print_account(experiment, folder, end - start, end - before_stop, call_ns)
+    stats = experiment.stats
+    if stats.pending or stats.dropped or len(set(stats.delivered.values())) != 1:
+        raise SystemExit("the account does not balance")
+
+
+if __name__ == "__main__":
+    main()
