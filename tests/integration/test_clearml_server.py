@@ -104,7 +104,11 @@ def run_sdk(script: str, folder: Path, **environment: str) -> str:
     """Runs `script` and returns what it printed after its last "RESULT "."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(script))
-    own = {key: value for key, value in os.environ.items() if not key.startswith("CLEARML_")}
+    own = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("CLEARML_", "TRAINS_"))
+    }
     result = subprocess.run(
         [sys.executable, str(path)],
         cwd=folder,
