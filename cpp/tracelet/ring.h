@@ -67,9 +67,6 @@ class Ring {
         !state_->head.compare_exchange_weak(position, position + 1, std::memory_order_relaxed));
 
     Record& slot = slots_[position & mask_];
-    // The line of a slot to come is fetched while this one is written: after a drain it lies in the
-    // consumer's cache.
-    __builtin_prefetch(&slots_[(position + kPrefetchDistance) & mask_], 1);
     slot.value = value;
     slot.step = step;
     slot.wall_time_s = wall_time_s;
@@ -101,8 +98,6 @@ class Ring {
   std::uint64_t tail() const { return state_->tail.load(std::memory_order_acquire); }
 
  private:
-  static constexpr std::uint64_t kPrefetchDistance = 8;
-
   bool has_room_after_look(std::uint64_t position);
 
   RingState* state_;

@@ -26,13 +26,40 @@ std::int64_t system_clock_ns() {
       .count();
 }
 
+namespace {
+
+struct Reading {
+  std::uint64_t ticks;
+  std::int64_t system_ns;
+};
+
+// Counter and system clock of one moment. A thread that is set aside between the two reads would
+// give an anchor that is off by that time, and a rate that is off with it: of a few readings the
+// one with the closest counts around it is taken.
+Reading read_both() {
+  constexpr int kReadings = 4;
+  Reading closest{};
+  std::uint64_t closest_span = UINT64_MAX;
+  for (int i = 0; i < kReadings; ++i) {
+    const std::uint64_t before = read_counter();
+    const std::int64_t system_ns = system_clock_ns();
+    const std::uint64_t span = read_counter() - before;
+    if (span < closest_span) {
+      closest_span = span;
+      closest = {before + span / 2, system_ns};
+    }
+  }
+  return closest;
+}
+
+}  // namespace
+
 double WallClock::anchor_now() {
   static const bool usable = counter_is_invariant();
-  const std::int64_t now_ns = system_clock_ns();
-  const double now_s = static_cast<double>(now_ns) * 1e-9;
-  if (!usable) return now_s;
+  if (!usable) return static_cast<double>(system_clock_ns()) * 1e-9;
 
-  const std::uint64_t now_ticks = read_counter();
+  const auto [now_ticks, now_ns] = read_both();
+  const double now_s = static_cast<double>(now_ns) * 1e-9;
   const std::int64_t span_ns = now_ns - anchor_ns_;
   const bool anchor_is_young = anchor_ns_ != 0 && span_ns >= 0 && span_ns < kFirstSpanNs;
   if (anchor_is_young && anchor_valid_ticks_ == 0) return now_s;
