@@ -210,6 +210,8 @@ bool add_point(Producer& producer, PyObject* self, PyObject* tag, PyObject* valu
     return true;
   if (!producer.writer_id(self, &point.writer_id)) return false;
   if (!producer.tag_id(tag, &point.tag_id)) return false;
+  if (point.writer_id == kNoWriter) [[unlikely]]
+    point.tag_id = 0;  // its folder found no room
   return push(producer, *ring, point);
 }
 
@@ -292,6 +294,7 @@ PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count, P
       Ring* ring = producer.ring();
       if (ring == nullptr) return true;
       point.writer_id = table.intern(entry_folder(log_dir, utf8(main_tag), utf8(entry.ptr())));
+      if (point.writer_id == kNoWriter) point.tag_id = 0;
       if (!push(producer, *ring, point)) return false;
     }
     return true;

@@ -192,7 +192,7 @@ def test_a_slow_remote_sink_does_not_hold_back_the_event_file_or_the_calls(tmp_p
     assert np.array_equal(sink.records["step"], np.arange(20_000))
 
 
-def test_a_full_ring_waits_then_drops_with_a_count():
+def test_a_full_ring_waits_then_drops_with_a_count(caplog):
     held, go_on = threading.Event(), threading.Event()
 
     def hold(call):
@@ -214,6 +214,71 @@ def test_a_full_ring_waits_then_drops_with_a_count():
     tracelet.stop_logging()
     assert np.array_equal(sink.records["step"], np.arange(16))
     assert experiment.stats.delivered["mine"] == 16
+    assert caplog.text.count("points are being dropped (ring full), 84 so far") == 1
+
+
+def test_a_full_file_system_for_the_tags_drops_with_a_count(caplog, tmp_path):
+    """The table grows by a megabyte at a time; here the file may not grow beyond its size."""
+    import resource
+    import signal
+
+    sink = Collecting()
+    experiment = start(sink, ring_slots=16, ring_dir=str(tmp_path / "ring"))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    size_bytes = os.stat(experiment._run.folder.ring_path).st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        experiment.log_metric("a" * 2_000_000, 1.0, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    experiment.log_metric("b", 2.0, 2)
+    tracelet.stop_logging()
+    assert experiment.stats.dropped == {"tag table full": 1}
+    assert "points are being dropped (tag table full), 1 so far" in caplog.text
+    assert sink.records["value"].tolist() == [2.0]
+
+
+def test_a_drainer_that_fails_gives_the_same_points_again(monkeypatch, caplog):
+    from tracelet.pipeline.drainer import Drainer
+
+    write_journal, failures = Drainer._write_journal, []
+
+    def fail_twice(self, lease):
+        if len(failures) < 2:
+            failures.append(1)
+            raise RuntimeError("a fault of our own")
+        write_journal(self, lease)
+
+    monkeypatch.setattr(Drainer, "_write_journal", fail_twice)
+    remote, local = Collecting(True), Collecting()
+    tracelet.register_sink("local", lambda info: local)
+    local.name = "local"
+    tracelet.register_sink("mine", lambda info: remote)
+    experiment = tracelet.start_logging("faults", "tests", backend=["local", "mine"])
+    for step in range(1_000):
+        experiment.log_metric("a", step, step)
+    tracelet.stop_logging()
+    assert len(failures) == 2
+    for sink in (remote, local):
+        assert np.array_equal(sink.records["step"], np.arange(1_000))
+    assert "the drainer failed and tries again" in caplog.text
+
+
+def test_failures_of_the_operating_system_are_os_errors(tmp_path):
+    path = tmp_path / "ring"
+    path.touch()
+    with pytest.raises(FileExistsError, match="cannot create"):
+        _core.Ring.create(str(path), 64, 1.0)
+    with pytest.raises(ValueError, match="power of two"):
+        _core.Ring.create(str(tmp_path / "other"), 63, 1.0)
+
+
+def test_a_run_folder_that_cant_be_made_names_the_variable(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRACELET_DIR", str(tmp_path / "file" / "runs"))
+    with pytest.raises(tracelet.ConfigurationError, match="TRACELET_DIR"):
+        tracelet.start_logging("run", "tests", backend="tensorboard")
 
 
 def test_a_full_ring_waits_for_room_and_loses_nothing():

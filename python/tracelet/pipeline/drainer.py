@@ -44,6 +44,7 @@ class Drainer(threading.Thread):
         self._is_stopping = False
         self._journal_failed = False
         self._keepers: set[str] = set()
+        self._warned: set[str] = set()
         self.shippers: dict[str, Shipper] = {}
         for lane in lanes:
             if lane.sink.is_remote:
@@ -57,13 +58,17 @@ class Drainer(threading.Thread):
         self._ring.wake()
 
     def run(self) -> None:
-        while not self._is_stopping:
-            self._ring.wait_for_records(self._options.drain_interval_s)
-            self._drain()
+        while not (self._is_stopping and self._ring.tail == self._ring.head):
+            if not self._is_stopping:
+                self._ring.wait_for_records(self._options.drain_interval_s)
+            try:
+                if not self._drain() and self._is_stopping:
+                    time.sleep(0.001)  # a claimed slot is not committed yet
+            except Exception:
+                _log.exception("tracelet: the drainer failed and tries again")
+                time.sleep(_RETRY_S)
+            self._warn_of_drops()
             self.cpu_with_gil_ns = time.thread_time_ns() - _core.thread_cpu_without_gil_ns()
-        while self._ring.tail < self._ring.head:
-            if not self._drain():
-                time.sleep(0.001)  # a claimed slot is not committed yet
         for lane in self._lanes:
             while lane.sink.name not in self.shippers and not lane.deliver_rest():
                 time.sleep(_RETRY_S)
@@ -77,20 +82,19 @@ class Drainer(threading.Thread):
             lease = self._ring.lease(self._ring.capacity)
             if len(lease) == 0:
                 break
-            try:
-                self._hand_over(lease, first)
-            finally:
-                lease.release()
+            # Released only when it succeeds: otherwise the same records are leased again.
+            self._hand_over(lease, first)
+            lease.release()
             drained = True
         return drained
 
     def _hand_over(self, lease: _Lease, first: int) -> None:
-        count = len(lease)
+        end = first + len(lease)
         for lane in self._lanes:
-            if lane.sink.name in self.shippers:
+            if lane.sink.name in self.shippers or lane.position >= end:
                 continue
-            buffer = self._copy(lease) if lane.sink.name in self._keepers else lease
-            if not lane.deliver(buffer, first, count):
+            start = max(first, lane.position)  # further on, when a lease is given once more
+            if not lane.deliver(self._buffer(lane, lease, start - first), start, end - start):
                 self._start_shipper(lane)
             if lease.exports:
                 self._note_keeper(lane)
@@ -100,8 +104,10 @@ class Drainer(threading.Thread):
                 shipper.notify()
             self._journal.release(min(lane.position for lane in self._lanes))
 
-    def _copy(self, lease: _Lease) -> bytes:
-        return bytes(memoryview(lease))
+    def _buffer(self, lane: Lane, lease: _Lease, skip: int) -> Any:
+        if lane.sink.name in self._keepers:
+            return bytes(memoryview(lease)[skip * RECORD_DTYPE.itemsize :])
+        return np.frombuffer(lease, dtype=RECORD_DTYPE)[skip:] if skip else lease
 
     def _note_keeper(self, lane: Lane) -> None:
         """The ring's memory is used again in a moment: this sink may keep copies alone."""
@@ -111,6 +117,21 @@ class Drainer(threading.Thread):
             "shows changes from now on. Copy what you keep. This sink gets copies from now on.",
             lane.sink.name,
         )
+
+    def _warn_of_drops(self) -> None:
+        ring = self._ring
+        reasons = {
+            "ring full": ring.dropped_ring_full,
+            "tag table full": ring.dropped_tag_table_full,
+        }
+        for reason, count in reasons.items():
+            if count and reason not in self._warned:
+                self._warned.add(reason)
+                _log.warning(
+                    "tracelet: points are being dropped (%s), %d so far; stats counts them. The "
+                    "drainer can't keep up, or the file system of %s is full.",
+                    reason, count, ring.path,
+                )  # fmt: skip
 
     def _start_shipper(self, lane: Lane) -> None:
         shipper = Shipper(lane, self._journal, self._options)

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from tracelet._version import __version__
+from tracelet.errors import ConfigurationError
 from tracelet.options import Options
 
 _SHARED_MEMORY = "/dev/shm"
@@ -26,8 +27,13 @@ class RunFolder:
     def __init__(self, options: Options) -> None:
         self.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         self.path = os.path.join(options.runs_dir, self.run_id)
-        os.makedirs(options.runs_dir, mode=0o700, exist_ok=True)
-        os.mkdir(self.path, mode=0o700)
+        try:
+            os.makedirs(options.runs_dir, mode=0o700, exist_ok=True)
+            os.mkdir(self.path, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the run's folder can't be made: {error}; TRACELET_DIR chooses another place"
+            ) from error
         self.ring_path = os.path.join(self._ring_dir(options), f"tracelet-{self.run_id}.ring")
         self._manifest: dict[str, Any] = {
             "run": self.run_id,

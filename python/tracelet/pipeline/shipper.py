@@ -59,7 +59,15 @@ class Shipper(threading.Thread):
             count = self._wait_for_batch()
             if count == 0:
                 break
-            self._ship(count)
+            try:
+                is_shipped = self._ship(count)
+            except Exception:
+                _log.exception("tracelet: shipping to %r failed and is tried again", self.name)
+                is_shipped = False
+            if is_shipped:
+                self._failures = 0
+            else:
+                self._back_off()
         while not self._lane.deliver_rest():
             self._back_off()
 
@@ -88,17 +96,13 @@ class Shipper(threading.Thread):
                     return min(waiting, options.batch_max_points)
                 self._changed.wait(options.batch_max_age_s - age_s)
 
-    def _ship(self, count: int) -> None:
+    def _ship(self, count: int) -> bool:
         try:
             records = self._journal.read(self._lane.position, count)
         except (JournalError, OSError) as error:
             _log.error("tracelet: the journal can't be read: %s", error)
-            self._back_off()
-            return
-        if self._lane.deliver(records, self._lane.position, len(records)):
-            self._failures = 0
-            return
-        self._back_off()
+            return False
+        return self._lane.deliver(records, self._lane.position, len(records))
 
     def _back_off(self) -> None:
         self._failures = min(self._failures + 1, 30)
