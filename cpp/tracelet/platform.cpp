@@ -48,6 +48,15 @@ std::byte* map_shared(int fd, std::size_t reserved_bytes, const std::string& pat
   return static_cast<std::byte*>(address);
 }
 
+// Maps the pages of a new file now, so that no first write to one is a page fault in a training
+// step.
+void touch_pages(std::byte* data, std::size_t size_bytes) {
+  const auto page_bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  for (std::size_t offset = 0; offset < size_bytes; offset += page_bytes) {
+    *static_cast<volatile std::byte*>(data + offset) = std::byte{0};
+  }
+}
+
 // Written when the library is loaded and by the fork handler, in a child that has one thread; read
 // by every producer. No other bytes depend on it, so relaxed is enough.
 std::atomic<std::uint32_t> cached_pid = [] {
@@ -81,7 +90,9 @@ MappedFile MappedFile::create(const std::string& path, std::size_t size_bytes,
     if (const int error = allocate(fd, 0, size_bytes)) {
       throw_errno(error, "cannot reserve " + std::to_string(size_bytes) + " bytes for " + path);
     }
-    return MappedFile(path, fd, map_shared(fd, reserved_bytes, path), reserved_bytes);
+    std::byte* data = map_shared(fd, reserved_bytes, path);
+    touch_pages(data, size_bytes);
+    return MappedFile(path, fd, data, reserved_bytes);
   } catch (...) {
     close(fd);
     unlink(path.c_str());
