@@ -1,0 +1,123 @@
+#include "tracelet/append_file.h"
+
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <system_error>
+#include <thread>
+
+#include "test_support.h"
+
+namespace tracelet {
+namespace {
+
+using testing::FileSizeLimit;
+using testing::read_bytes;
+using testing::TempDir;
+using testing::write_bytes;
+
+TEST_SUITE("append_file") {
+  TEST_CASE("pieces are appended to what the file holds") {
+    TempDir dir;
+    write_bytes(dir.file("log"), "old ");
+    {
+      AppendFile file(dir.file("log"));
+      file.append("one ");
+      file.append("");
+      file.append("two ");
+      AppendFile moved(std::move(file));
+      CHECK(moved.path() == dir.file("log"));
+      moved.append("three");
+    }
+    CHECK(read_bytes(dir.file("log")) == "old one two three");
+  }
+
+  TEST_CASE("two writers of one file land behind each other, never on each other") {
+    TempDir dir;
+    AppendFile first(dir.file("log"));
+    AppendFile second(dir.file("log"));
+    first.append("a\n");
+    second.append("b\n");
+    first.append("c\n");
+    CHECK(read_bytes(dir.file("log")) == "a\nb\nc\n");
+  }
+
+  TEST_CASE("a file that can't be opened is an error that names it") {
+    TempDir dir;
+    const std::string path = dir.file("no/such/folder");
+    try {
+      AppendFile file(path);
+      FAIL("no exception");
+    } catch (const std::system_error& error) {
+      CHECK(error.code() == std::errc::no_such_file_or_directory);
+      CHECK(std::string(error.what()).find(path) != std::string::npos);
+    }
+  }
+
+  TEST_CASE("a piece that can't be written whole is taken back, and may be tried again") {
+    TempDir dir;
+    AppendFile file(dir.file("log"));
+    const std::string piece(1000, 'x');
+    file.append(piece);
+    {
+      // The system takes 500 bytes of the piece before it refuses the rest.
+      const FileSizeLimit limit(1500);
+      try {
+        file.append(piece);
+        FAIL("no exception");
+      } catch (const std::system_error& error) {
+        CHECK(error.code() == std::errc::file_too_large);
+        CHECK(std::string(error.what()).find(file.path()) != std::string::npos);
+      }
+      CHECK(read_bytes(file.path()) == piece);
+    }
+    file.append(piece);
+    CHECK(read_bytes(file.path()) == piece + piece);
+  }
+
+  TEST_CASE("a device that is full") {
+    AppendFile file("/dev/full");
+    try {
+      file.append("x");
+      FAIL("no exception");
+    } catch (const std::system_error& error) {
+      CHECK(error.code() == std::errc::no_space_on_device);
+    }
+  }
+
+  TEST_CASE("wait_for_whole_line waits for another writer's line end, but not for ever") {
+    TempDir dir;
+    AppendFile file(dir.file("log"));
+    using std::chrono::steady_clock;
+
+    auto start = steady_clock::now();
+    file.wait_for_whole_line();  // an empty file
+    file.append("whole\n");
+    file.wait_for_whole_line();
+    CHECK(testing::seconds_since(start) < 0.005);
+
+    file.append("torn");
+    start = steady_clock::now();
+    file.wait_for_whole_line();
+    CHECK(testing::seconds_since(start) > 0.009);
+    CHECK(testing::seconds_since(start) < testing::kVeryLong.count());
+
+    // The other writer ends its line in the meantime.
+    bool line_was_whole = false;
+    for (int tries = 0; tries < 50 && !line_was_whole; ++tries) {
+      std::thread other([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        AppendFile(file.path()).append("\n");
+      });
+      file.wait_for_whole_line();
+      line_was_whole = read_bytes(file.path()).back() == '\n';
+      other.join();
+      if (!line_was_whole) file.append("torn");  // this machine was too slow: once more
+    }
+    CHECK(line_was_whole);
+  }
+}
+
+}  // namespace
+}  // namespace tracelet
