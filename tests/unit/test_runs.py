@@ -35,6 +35,22 @@ def test_log_metric_goes_to_the_event_file_of_log_dir(tmp_path):
     assert [p[:2] for p in points] == [(7, 1.5), (0, 2.5)]
 
 
+def test_tensorboard_sees_the_points_while_the_run_goes_on(tmp_path):
+    """Also beside the file that torch's own writer has made in the same folder."""
+    writer_class = pytest.importorskip("torch.utils.tensorboard").SummaryWriter
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    experiment = tracelet.start_logging("live", "tests", backend="tensorboard")
+    writer = writer_class(tmp_path / "log")
+    reader = EventAccumulator(str(tmp_path / "log"), size_guidance={"scalars": 0})
+    for round_ in range(1, 4):
+        for step in range(1_000):
+            writer.add_scalar("a", step, 1_000 * round_ + step)
+        assert experiment.flush()
+        reader.Reload()
+        assert len(reader.Scalars("a")) == 1_000 * round_
+
+
 def test_a_start_while_a_run_is_active_stops_that_one_first(caplog, tmp_path):
     first = tracelet.start_logging(
         "first", "tests", backend="tensorboard", config={"log_dir": str(tmp_path / "first")}
