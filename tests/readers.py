@@ -11,7 +11,7 @@ Points = dict[str, list[tuple[int, float, float]]]  # tag to (step, value, wall 
 
 
 def event_files(folder: Any) -> list[Path]:
-    return sorted(Path(folder).glob("*tfevents*.tracelet"))
+    return sorted(Path(folder).glob("*tfevents*.tracelet*"))
 
 
 def events(path: Path) -> list[Any]:

@@ -318,7 +318,7 @@ def test_add_scalars_goes_where_torch_puts_it(tmp_path):
 
     expected = scalars(tmp_path / "theirs", "*tfevents*")
     assert set(expected) == {"run_14h_sin", "run_14h_cos", "plain_x"}
-    assert scalars(tmp_path / "ours", "*.tracelet") == expected
+    assert scalars(tmp_path / "ours", "*.tracelet*") == expected
 
 
 def test_add_scalars_of_a_wrong_value_names_the_tag(run, tmp_path):

@@ -447,6 +447,46 @@ def test_flush_says_whether_all_was_delivered():
     os.unlink(experiment._run.folder.ring_path)
 
 
+def test_a_sink_that_is_still_busy_at_the_deadline_is_not_closed():
+    """A sink is used by one thread at a time; its own ends some time after the run."""
+    go_on = threading.Event()
+    sink = Collecting(False, lambda call: go_on.wait(20))
+    experiment = start(sink)
+    experiment.log_metric("a", 1.0)
+    before = time.monotonic()
+    tracelet.stop_logging(timeout_s=0.3)
+    assert time.monotonic() - before < 1.0
+    assert sink.closed == 0
+    assert experiment.stats.pending == 1
+    go_on.set()
+    os.unlink(experiment._run.folder.ring_path)
+
+
+def test_flush_and_stats_from_another_thread_while_the_run_ends():
+    experiment = start(Collecting())
+    errors, done = [], threading.Event()
+
+    def use():
+        try:
+            while not done.is_set():
+                experiment.flush(0.01)
+                assert experiment.stats.accepted >= 0
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for step in range(20_000):
+        experiment.log_metric("a", step, step)
+    tracelet.stop_logging()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert experiment.stats.delivered["mine"] == 20_000
+
+
 def test_a_sink_that_returns_no_delivery_is_an_error_of_that_sink(caplog):
     class Wrong(Collecting):
         def write(self, batch):

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from tracelet import _core
@@ -23,6 +24,16 @@ from tracelet.stats import Stats
 _log = logging.getLogger("tracelet")
 
 _POLL_S = 0.002
+_SHORTEST_CLOSE_S = 1.0  # also when the deadline has passed: a task should be closed
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What a run has until it has ended: let go of at once, by one assignment."""
+
+    ring: _core.Ring
+    lanes: list[Lane]
+    drainer: Drainer
 
 
 class Run:
@@ -38,7 +49,7 @@ class Run:
         try:
             info = RunInfo(options, self.folder.run_id, self.folder.path)
             self.sinks = [make_sink(n, info) for n in options.backend if n != "tensorboard"]
-            self.ring = _core.Ring.create(
+            ring = _core.Ring.create(
                 self.folder.ring_path, options.ring_slots, options.full_ring_timeout_s
             )
         except BaseException:
@@ -46,16 +57,26 @@ class Run:
                 sink.close(process_is_ending=False)
             self.folder.remove()
             raise
-        self._final_stats: Stats | None = None
         self._journal = Journal(self.folder.path)
-        # No sink in a local name: ClearML's SDK keeps this frame, from its look at the call stack.
-        self._lanes = [
-            Lane(sink, self.ring, options.aggregate)
-            for sink in [TensorBoardSink(self.ring), *self.sinks]
-        ]
-        self._drainer = Drainer(self.ring, self._lanes, self._journal, options)
-        self._drainer.start()
+        self._live: _Live | None = self._start(ring)
+        self._final_stats: Stats | None = None  # set before _live is let go of
         self.folder.update(state="running", task=self.task_id)
+        # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
+        del ring
+
+    def _start(self, ring: _core.Ring) -> _Live:
+        sinks = [TensorBoardSink(ring), *self.sinks]
+        lanes = [Lane(sink, ring, self.options.aggregate) for sink in sinks]
+        drainer = Drainer(ring, lanes, self._journal, self.options)
+        drainer.start()
+        return _Live(ring, lanes, drainer)
+
+    @property
+    def ring(self) -> _core.Ring:
+        """The ring. Raises TraceletError when the run has ended."""
+        if self._live is None:
+            raise TraceletError("this run has ended")
+        return self._live.ring
 
     @property
     def task_id(self) -> str | None:
@@ -70,45 +91,49 @@ class Run:
         return _core.NO_WRITER if log_dir is None else self.ring.intern(os.path.abspath(log_dir))
 
     def stats(self) -> Stats:
-        if self._final_stats is not None:
+        live = self._live
+        if live is None:
+            assert self._final_stats is not None
             return self._final_stats
-        accepted = self.ring.head
+        ring, lanes = live.ring, live.lanes
+        accepted = ring.head
         dropped: Counter[str] = Counter()
-        dropped["ring full"] = self.ring.dropped_ring_full
-        dropped["tag table full"] = self.ring.dropped_tag_table_full
-        for lane in self._lanes:
+        dropped["ring full"] = ring.dropped_ring_full
+        dropped["tag table full"] = ring.dropped_tag_table_full
+        for lane in lanes:
             dropped.update(lane.set_aside)
-        behind = max(accepted - lane.position + lane.held for lane in self._lanes)
         return Stats(
             accepted=accepted,
-            delivered={lane.sink.name: lane.delivered for lane in self._lanes},
-            pending=behind,
-            retried=sum(lane.retried for lane in self._lanes),
-            folded=sum(lane.folded for lane in self._lanes),
+            delivered={lane.sink.name: lane.delivered for lane in lanes},
+            pending=max(accepted - lane.position + lane.held for lane in lanes),
+            retried=sum(lane.retried for lane in lanes),
+            folded=sum(lane.folded for lane in lanes),
             dropped={reason: count for reason, count in dropped.items() if count},
-            not_finite=max(lane.not_finite for lane in self._lanes),
+            not_finite=max(lane.not_finite for lane in lanes),
         )
 
     @property
     def drainer_cpu_with_gil_ns(self) -> int:
-        """CPU time the drainer spent holding the GIL, for the benchmarks."""
-        return self._drainer.cpu_with_gil_ns if self._final_stats is None else 0
+        """CPU time the drainer spent holding the GIL, for the benchmarks; 0 after the end."""
+        live = self._live
+        return live.drainer.cpu_with_gil_ns if live else 0
 
     def flush(self, timeout_s: float, event_files_only: bool = False) -> bool:
         """Waits until the points logged before this call are delivered.
 
         False when that took longer than `timeout_s`, or the drainer is gone.
         """
-        if self._final_stats is not None:
-            return self._final_stats.pending == 0
-        end = self.ring.head
-        lanes = self._lanes[:1] if event_files_only else self._lanes
+        live = self._live
+        if live is None:
+            return self.stats().pending == 0
+        end = live.ring.head
+        lanes = live.lanes[:1] if event_files_only else live.lanes
         deadline_s = time.monotonic() + timeout_s
-        self.ring.wake()
+        live.ring.wake()
         while any(lane.position < end for lane in lanes):
-            for shipper in list(self._drainer.shippers.values()):
+            for shipper in list(live.drainer.shippers.values()):
                 shipper.hurry(end)
-            if time.monotonic() >= deadline_s or not self._drainer.is_alive():
+            if time.monotonic() >= deadline_s or not live.drainer.is_alive():
                 return False
             time.sleep(_POLL_S)
         return True
@@ -118,70 +143,77 @@ class Run:
 
         Points that could not be delivered stay on disk, with a line that says where.
         """
+        live = self._live
+        if live is None:
+            return
         deadline_s = time.monotonic() + timeout_s
-        self._drainer.stop()
-        self._drainer.join(_left_s(deadline_s))
-        shippers = list(self._drainer.shippers.values())
+        live.drainer.stop()
+        live.drainer.join(_left_s(deadline_s))
+        shippers = list(live.drainer.shippers.values())
         for shipper in shippers:
             shipper.stop()
         for shipper in shippers:
             shipper.join(_left_s(deadline_s))
-        workers = [self._drainer, *shippers]
-        is_delivered = not any(worker.is_alive() for worker in workers)
-        self._close_sinks(_left_s(deadline_s), process_is_ending)
-        self._finish_folder(is_delivered)
+        self._close_sinks(live, _left_s(deadline_s), process_is_ending)
+        is_delivered = not any(worker.is_alive() for worker in [live.drainer, *shippers])
+        self._finish_folder(live, is_delivered)
         if is_delivered:
-            self._let_go()
+            # Unmaps the ring now, though the user may hold on to the experiment for its stats.
+            self._final_stats = self.stats()
+            self.sinks = []
+            self._live = None
 
-    def _let_go(self) -> None:
-        """Unmaps the ring now, though the user may hold on to the experiment for its stats."""
-        self._final_stats = self.stats()
-        self._lanes.clear()
-        self.sinks.clear()
-        del self._drainer, self.ring
+    def _close_sinks(self, live: _Live, timeout_s: float, process_is_ending: bool) -> None:
+        """Closes the sinks that no thread is busy with.
 
-    def _close_sinks(self, timeout_s: float, process_is_ending: bool) -> None:
-        """Closes every sink; one that hangs (an SDK that waits for a server) is left behind."""
+        One that hangs (an SDK that waits for a server) is left behind after the time-out.
+        """
+        shippers = live.drainer.shippers
+        idle = [
+            lane.sink
+            for lane in live.lanes
+            if not shippers.get(lane.sink.name, live.drainer).is_alive()
+        ]
 
         def close_all() -> None:
-            for lane in self._lanes:
+            for sink in idle:
                 try:
-                    lane.sink.close(process_is_ending)
+                    sink.close(process_is_ending)
                 except Exception as error:
-                    _log.warning("tracelet: closing %r failed: %s", lane.sink.name, error)
+                    _log.warning("tracelet: closing %r failed: %s", sink.name, error)
+            idle.clear()
 
         if process_is_ending:
             close_all()  # no task is closed then, so nothing waits
             return
         closer = threading.Thread(target=close_all, name="tracelet-close", daemon=True)
         closer.start()
-        closer.join(max(timeout_s, 1.0))
+        closer.join(max(timeout_s, _SHORTEST_CLOSE_S))
         if closer.is_alive():
             _log.warning(
                 "tracelet: a backend did not finish within the time-out of %g s and is left to end "
                 "on its own (option stop_timeout_s)", self.options.stop_timeout_s,
             )  # fmt: skip
 
-    def _finish_folder(self, is_delivered: bool) -> None:
-        kept_aside = any(lane.set_aside.get("refused by clearml") for lane in self._lanes)
-        if is_delivered and not kept_aside:
-            self._journal.close()
-            self.folder.remove()
+    def _finish_folder(self, live: _Live, is_delivered: bool) -> None:
+        if not is_delivered:
+            positions = {lane.sink.name: lane.position for lane in live.lanes}
+            self.folder.update(state="unsent", positions=positions)
+            _log.warning(
+                "tracelet: %d points are not delivered yet. They are kept in %s",
+                self.stats().pending, self.folder.path,
+            )  # fmt: skip
             return
-        if is_delivered:
+        self._journal.close()
+        if self.folder.has_set_aside:
             self.folder.remove_ring()
             self.folder.update(state="finished")
-            return
-        self.folder.update(
-            state="unsent", positions={lane.sink.name: lane.position for lane in self._lanes}
-        )
-        _log.warning(
-            "tracelet: %d points are not delivered yet. They are kept in %s",
-            self.stats().pending, self.folder.path,
-        )  # fmt: skip
+        else:
+            self.folder.remove()
 
     def after_fork_in_child(self) -> None:
-        self.ring.after_fork_in_child()
+        if self._live is not None:
+            self._live.ring.after_fork_in_child()
 
 
 def _left_s(deadline_s: float) -> float:

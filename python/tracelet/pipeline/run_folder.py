@@ -63,6 +63,11 @@ class RunFolder:
             json.dump(self._manifest, file, indent=2)
         os.replace(path + ".new", path)
 
+    @property
+    def has_set_aside(self) -> bool:
+        """Whether a sink keeps points here that its server would not take (`set_aside-*`)."""
+        return any(name.startswith("set_aside-") for name in os.listdir(self.path))
+
     def remove(self) -> None:
         self.remove_ring()
         shutil.rmtree(self.path, ignore_errors=True)

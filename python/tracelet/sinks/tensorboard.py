@@ -19,14 +19,15 @@ _file_numbers = itertools.count()
 
 
 def event_file_name(wall_time_s: float) -> str:
-    """A new file's name, as TensorBoard's EventFileWriter forms it, with an ending of our own.
+    """A new file's name, as TensorBoard's EventFileWriter forms it, with a last part of our own.
 
-    The ending keeps it apart from a file of torch's in the same folder and second, and sorts it
-    behind that one: TensorBoard follows the last file of a folder.
+    TensorBoard follows the last file of a folder, by name, and reads the others once. So this name
+    sorts behind that of the file that torch's own writer made in the same folder and second, whose
+    last part is a number.
     """
     host = socket.gethostname()
     number = next(_file_numbers)
-    return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{os.getpid()}.{number}.tracelet"
+    return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{os.getpid()}.tracelet{number}"
 
 
 class TensorBoardSink:
