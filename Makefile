@@ -1,7 +1,7 @@
 # make demo   a training run logged to an offline ClearML session and TensorBoard event files
 # make test   C++ and Python tests
 # make lint   formatters, linters, type checker
-# make bench  the benchmarks; BENCH_ARGS="--quick" for a smoke run
+# make bench  the benchmarks, with JSON, plot and tables written; BENCH_ARGS=--quick: a smoke run
 # make clean  removes everything that was built or installed here
 #
 # Each sets up what it needs in .venv. PYTHON chooses the interpreter.
@@ -44,6 +44,7 @@ format: $(VENV)/.tools
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(wildcard cpp/*/*.h cpp/*/*.cpp)
 
+BENCH_ARGS ?= --write
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 

@@ -53,7 +53,7 @@ def _write(records: dict[str, dict]) -> None:
     records = {**report.read_json(report.RESULTS), **records}
     records = {name: records[name] for name in PARTS if name in records}
     report.write_json(report.RESULTS, records)
-    written = [report.RESULTS, *report.update_documents(report.markdown(records))]
+    written = [report.RESULTS, *report.update_documents(records)]
     if "scalars" in records:
         report.plot(records["scalars"]["costs_ns"], report.PLOT)
         written.append(report.PLOT)
@@ -74,7 +74,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write benchmarks/results/latest.json, docs/bench-scalars.png, and the table between "
+        help="write benchmarks/results/latest.json, docs/bench-scalars.png, and the tables between "
         "the markers in README.md and docs/performance.md",
     )
     parser.add_argument(

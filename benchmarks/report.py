@@ -17,7 +17,7 @@ from benchmarks.harness import ROOT, Summary, ratios, summarise
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 PLOT = ROOT / "docs" / "bench-scalars.png"
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "performance.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 
 _PACKAGES = ("tracelet", "clearml", "torch", "tensorboard", "tensorboardX", "numpy")
@@ -126,10 +126,17 @@ def markdown(records: Mapping[str, Any]) -> str:
     return "\n\n".join(pieces).rstrip() + "\n"
 
 
-def update_documents(text: str) -> list[Path]:
-    """Puts the text between the markers of the documents that have them."""
+def brief_markdown(records: Mapping[str, Any]) -> str:
+    """For the front page: what a call costs with each contender, and the plot."""
+    tables = [_table(record["table"]) for record in records.values() if record["table"]]
+    image = f"![What one add_scalar costs]({PLOT.relative_to(ROOT).as_posix()})"
+    return "\n\n".join([*tables, image, _facts_line(records)]) + "\n"
+
+
+def update_documents(records: Mapping[str, Any]) -> list[Path]:
+    """Puts the tables between the markers of the documents that have them."""
     updated = []
-    for path in DOCUMENTS:
+    for path, text in ((README, brief_markdown(records)), (DOCUMENT, markdown(records))):
         document = path.read_text() if path.exists() else ""
         if START in document and END in document:
             before, _, rest = document.partition(START)
