@@ -305,6 +305,22 @@ def test_a_task_that_is_current_is_used_and_left_open(run_script):
     assert set(session_scalars(folder)) == {("a", "a"), ("b", "b")}
 
 
+def test_the_sdks_reporter_is_a_thread_during_the_run_and_as_set_up_afterwards(run_script):
+    done = run_script(
+        """
+        import sys, tracelet
+        from clearml import Task
+        before = Task._report_subprocess_enabled
+        tracelet.start_logging("threads", "tests")
+        during = Task._report_subprocess_enabled
+        tracelet.stop_logging()
+        assert (during, Task._report_subprocess_enabled) == (False, before)
+        assert before == (sys.platform == "linux")
+        """
+    )
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("end", ["raise RuntimeError('failed')", "import sys; sys.exit(3)", ""])
 def test_the_session_is_whole_when_the_process_ends_without_stop(end, run_script):
     done = run_script(

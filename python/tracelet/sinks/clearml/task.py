@@ -57,6 +57,7 @@ class ClearMLTask:
         """
         if self.is_owned and not process_is_ending:
             self.task.close()
+            _use_threads(type(self.task), False)
 
 
 def open_task(options: Options) -> ClearMLTask:
@@ -101,13 +102,11 @@ def _init_task(task_class: Any, options: Options) -> Any:
         "continue_last_task": options.continue_last_task,
         "reuse_last_task_id": options.reuse_last_task_id,
     }
-    # Thread mode: by default the SDK forks a reporter process on Linux, which costs seconds at the
-    # end and loses points with the process group. The supported way is the configuration file,
-    # which is the user's; this attribute is what that setting sets.
-    task_class._report_subprocess_enabled = False
+    _use_threads(task_class, True)
     try:
         task = task_class.init(**arguments)
     except Exception as error:
+        _use_threads(task_class, False)
         if type(error).__name__ == "MissingConfigError" or "credentials" in str(error).lower():
             raise CredentialsError(
                 "ClearML has no credentials here. Run `clearml-init`, or set CLEARML_API_HOST, "
@@ -121,6 +120,19 @@ def _init_task(task_class: Any, options: Options) -> Any:
             "it (CLEARML_PROC_MASTER_ID is set). Log from that process, or unset the variable."
         )
     return task
+
+
+def _use_threads(task_class: Any, wanted: bool) -> None:
+    """Lets the SDK report from threads of this process, or as it is set up to.
+
+    By default it forks a reporter process on Linux, which costs seconds at the end and loses points
+    with the process group. The supported way is the configuration file, which is the user's; that
+    setting is read through this attribute of a base class.
+    """
+    if wanted:
+        task_class._report_subprocess_enabled = False
+    elif "_report_subprocess_enabled" in vars(task_class):
+        del task_class._report_subprocess_enabled
 
 
 def _without_tensorboard(frameworks: Any) -> Any:
