@@ -207,6 +207,35 @@ def _indented(code):
     return "\n".join("    " + line for line in code.splitlines())
 
 
+def test_a_session_that_cant_be_written_for_a_while_gets_every_point_once(tmp_path, caplog):
+    """The file's size is limited in the middle of a batch of many lines, then no longer."""
+    import resource
+    import signal
+
+    experiment = tracelet.start_logging(
+        "full", "tests", config={"batch_max_points": 1_000, "drain_interval_s": 0.5}
+    )
+    experiment.log_metric("a", 0, 0)  # the tag finds its place before the limit
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, limits[1]))
+    try:
+        for step in range(1, 60_000):
+            experiment.log_metric("a", step, step)
+        assert not experiment.flush(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for step in range(60_000, 70_000):
+        experiment.log_metric("a", step, step)
+    session = experiment.url
+    tracelet.stop_logging()
+    assert caplog.text.count("can't take points now") == 1
+    assert [point[0] for point in session_scalars(session)["a", "a"]] == list(range(70_000))
+    stats = experiment.stats
+    assert (stats.delivered["clearml"], stats.pending, stats.dropped) == (70_000, 0, {})
+    assert stats.retried >= 1
+
+
 def test_two_runs_one_after_the_other_have_tasks_of_their_own(tmp_path):
     writer = SummaryWriter(tmp_path / "log")
     sessions = []

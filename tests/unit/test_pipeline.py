@@ -379,6 +379,28 @@ def test_a_folded_batch_that_fails_is_not_folded_twice():
     assert experiment.stats.folded == 90
 
 
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_points_that_come_while_a_folded_batch_fails_are_folded_too(is_remote):
+    """The batch that is given again is longer than the one that failed."""
+
+    def fail(call):
+        if call <= 4:
+            raise OSError("not now")
+
+    sink = Collecting(is_remote, fail)
+    rule = {"every_steps": 10, "reduce": "mean"}
+    experiment = start(sink, aggregate={"*": rule}, drain_interval_s=0.01, batch_max_age_s=0.01)
+    for step in range(1_000):
+        experiment.log_metric("a", step, step)
+        if step % 100 == 0:
+            time.sleep(0.05)
+    tracelet.stop_logging()
+    assert sink.calls > 4
+    assert sink.records["value"].tolist() == [10 * k + 4.5 for k in range(100)]
+    stats = experiment.stats
+    assert (stats.folded, stats.delivered["mine"], stats.pending) == (900, 100, 0)
+
+
 def some_records(count, first=0):
     records = np.zeros(count, dtype=tracelet.RECORD_DTYPE)
     records["sequence"] = np.arange(first + 1, first + count + 1)

@@ -6,6 +6,7 @@ import fnmatch
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,11 @@ class Lane:
         self.is_failing = False
         self._names = names
         self._fold = _LaneFold(aggregate) if aggregate and not sink.takes_every_point else None
-        # What the fold made of the batch at hand: a batch that is given again is not folded again.
-        self._folded_batch: tuple[int, Any] | None = None
+        self.retry_count = 0
+        """How many records the batch had that failed last; it is to be given again with at least
+        these, so that a sink may count on having seen them."""
+        # The batch at hand after the fold, while it fails: its records are not folded twice.
+        self._folded: _FoldedBatch | None = None
 
     @property
     def folded(self) -> int:
@@ -57,26 +61,38 @@ class Lane:
     def deliver(self, buffer: Any, first: int, count: int) -> bool:
         """Gives the sink the `count` records of `buffer`, which begin at position `first`.
 
-        False when the sink failed; the same records are then to be given again.
+        False when the sink failed; these records, and maybe more, are then to be given again.
         """
-        shipped = buffer
-        if self._fold:
-            if self._folded_batch is None or self._folded_batch[0] != first:
-                self._folded_batch = (first, self._fold.apply(buffer, self._names))
-            shipped = self._folded_batch[1]
+        shipped = self._fold_batch(buffer, count) if self._fold else buffer
         if not self._write(shipped):
+            self.retry_count = count
             return False
         self.position = first + count
-        self._folded_batch = None
+        self.retry_count = 0
+        self._folded = None
         return True
+
+    def _fold_batch(self, buffer: Any, count: int) -> Any:
+        assert self._fold is not None
+        before = self._folded
+        if before is None:
+            self._folded = _FoldedBatch(count, self._fold.apply(buffer, self._names))
+        elif count > before.count:
+            rest = np.frombuffer(buffer, dtype=RECORD_DTYPE)[before.count :]
+            more = self._fold.apply(rest, self._names)
+            both = np.concatenate([before.records, more])
+            both.flags.writeable = False
+            self._folded = _FoldedBatch(count, both)
+        assert self._folded is not None
+        return self._folded.records
 
     def deliver_rest(self) -> bool:
         """Gives the sink what the fold still holds back, when nothing more will come."""
         if not self._fold:
             return True
-        if self._folded_batch is None or self._folded_batch[0] != -1:
-            self._folded_batch = (-1, self._fold.flush())
-        return self._write(self._folded_batch[1])
+        if self._folded is None:
+            self._folded = _FoldedBatch(0, self._fold.flush())
+        return self._write(self._folded.records)
 
     def _write(self, buffer: Any) -> bool:
         if memoryview(buffer).nbytes == 0:
@@ -112,6 +128,12 @@ class Lane:
         self.not_finite += delivery.not_finite
         for reason, count in delivery.set_aside.items():
             self.set_aside[reason] += count
+
+
+@dataclass(frozen=True)
+class _FoldedBatch:
+    count: int  # records that went into the fold
+    records: Any  # and what came out
 
 
 class _LaneFold:
