@@ -267,6 +267,30 @@ def test_a_drainer_that_fails_gives_the_same_points_again(monkeypatch, caplog):
     assert "the drainer failed and tries again" in caplog.text
 
 
+def test_a_drainer_that_fails_after_the_journal_was_written_loses_nothing(monkeypatch):
+    """The lease is given once more, longer: the journal takes what it does not hold."""
+    release, failures = Journal.release, []
+
+    def fail_twice(self, position):
+        if len(failures) < 2:
+            failures.append(1)
+            experiment.log_metric("a", 0, 1_000 + len(failures))
+            raise OSError("a file can't be deleted")
+        release(self, position)
+
+    monkeypatch.setattr(Journal, "release", fail_twice)
+    sink = Collecting(True)
+    experiment = start(sink)
+    for step in range(1_000):
+        experiment.log_metric("a", step, step)
+    deadline_s = time.monotonic() + 10
+    while len(failures) < 2 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert len(failures) == 2
+    tracelet.stop_logging()
+    assert np.array_equal(sink.records["sequence"], np.arange(1, 1_003))
+
+
 def test_failures_of_the_operating_system_are_os_errors(tmp_path):
     path = tmp_path / "ring"
     path.touch()
@@ -438,11 +462,11 @@ def test_the_journal_deletes_what_every_sink_has(tmp_path, monkeypatch):
 def test_an_append_that_is_repeated_is_kept_once(tmp_path):
     journal = Journal(str(tmp_path))
     records = some_records(20_000)
-    journal.append(records[:16_384])
-    journal.append(records)
+    for count in (1_000, 1_000, 3_000, 16_384, 20_000):  # also longer than what was cut to blocks
+        journal.append(records[:count])
     assert np.array_equal(journal.read(0, 100_000), records)
     (path,) = tmp_path.glob("journal-*")
-    assert path.stat().st_size < records.nbytes + 200
+    assert path.stat().st_size < records.nbytes + 300
 
 
 def test_a_damaged_block_is_reported_with_its_place(tmp_path):

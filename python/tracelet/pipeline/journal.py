@@ -59,15 +59,21 @@ class Journal:
     def append(self, records: _Records) -> None:
         """Appends records, which follow one another without a gap.
 
-        Raises OSError when they can't be written; what was whole before then stays.
+        Records that the journal holds already are passed over: a call that failed may be repeated,
+        with more records behind the same ones. Raises OSError when they can't be written; what was
+        whole before then stays.
         """
+        records = records[self._held_of(records) :]
         for start in range(0, len(records), _BLOCK_RECORDS):
             self._append_block(records[start : start + _BLOCK_RECORDS])
 
+    def _held_of(self, records: _Records) -> int:
+        """How many of the records, from the first on, the journal holds."""
+        end = self.end
+        return max(0, end - (int(records["sequence"][0]) - 1)) if end and len(records) else 0
+
     def _append_block(self, records: _Records) -> None:
         first = int(records["sequence"][0]) - 1
-        if first < self.end:
-            return  # a call that failed half-way is repeated
         if self._fd is None or self._size_bytes >= _SEGMENT_BYTES:
             self._open_segment(first)
         assert self._fd is not None
@@ -124,6 +130,8 @@ class Journal:
     def release(self, position: int) -> None:
         """Forgets the records before `position`, and deletes files that hold no others."""
         with self._lock:
+            if not self._blocks or self._blocks[0].first + self._blocks[0].count > position:
+                return  # nothing to forget; there may be very many blocks
             kept = [block for block in self._blocks if block.first + block.count > position]
             paths = {block.path for block in self._blocks} - {block.path for block in kept}
             self._blocks = kept
