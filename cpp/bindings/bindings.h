@@ -22,6 +22,8 @@ struct RunRing {
   // they publish no other bytes.
   std::atomic<std::uint64_t> dropped_ring_full{0};
   std::atomic<std::uint64_t> dropped_tag_table_full{0};
+  // NaN and infinities among the values of histograms. As above.
+  std::atomic<std::uint64_t> not_finite_values{0};
   // Set once a push waited in vain, so that the next ones don't wait again; cleared by the first
   // that finds room. Relaxed: a stale value costs one wait.
   std::atomic<bool> consumer_is_stuck{false};
@@ -45,6 +47,22 @@ class RecordBuffer {
   Py_buffer view_;
 };
 
+// The payloads of records, out of any object with the buffer protocol; none for None.
+class PayloadBuffer {
+ public:
+  explicit PayloadBuffer(nb::handle object);
+  ~PayloadBuffer();
+  PayloadBuffer(const PayloadBuffer&) = delete;
+  PayloadBuffer& operator=(const PayloadBuffer&) = delete;
+
+  PayloadSpan span() const {
+    return {static_cast<const std::byte*>(view_.buf), static_cast<std::size_t>(view_.len)};
+  }
+
+ private:
+  Py_buffer view_{};
+};
+
 // The CPU time this thread spent without the GIL inside tracelet's calls, for the GIL's share.
 class ReleasedGil {
  public:
@@ -61,5 +79,8 @@ void register_ring(nb::module_& m);
 void register_capture(nb::module_& m);
 void register_encoders(nb::module_& m);
 void register_fold(nb::module_& m);
+void register_histogram(nb::module_& m);
+void register_payloads(nb::module_& m);
+void register_timelines(nb::module_& m);
 
 }  // namespace tracelet::bindings

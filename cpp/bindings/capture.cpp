@@ -7,75 +7,17 @@
 #include <nanobind/stl/string.h>
 
 #include <array>
-#include <cmath>
 #include <cstdarg>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "bindings.h"
-#include "producer.h"
-#include "scalar_value.h"
+#include "capture_support.h"
+#include "dlpack.h"
 
 namespace tracelet::bindings {
 namespace {
-
-// The parameters of a method, in order, `self` apart. Names are interned when the module loads.
-template <std::size_t N>
-struct Signature {
-  const char* method;
-  std::size_t required;
-  std::array<const char*, N> names;
-  std::array<PyObject*, N> interned{};
-
-  void intern() {
-    for (std::size_t i = 0; i < N; ++i) interned[i] = PyUnicode_InternFromString(names[i]);
-  }
-
-  // Puts the arguments into `values`, null where one was not given. False with TypeError set.
-  bool bind(PyObject* const* args, Py_ssize_t count, PyObject* keywords,
-            std::array<PyObject*, N>& values) const {
-    if (static_cast<std::size_t>(count) > N) [[unlikely]] {
-      PyErr_Format(PyExc_TypeError,
-                   "%s() takes from %zu to %zu positional arguments but %zd were given", method,
-                   required + 1, N + 1, count + 1);
-      return false;
-    }
-    for (Py_ssize_t i = 0; i < count; ++i) values[static_cast<std::size_t>(i)] = args[i];
-    const Py_ssize_t keyword_count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
-    for (Py_ssize_t i = 0; i < keyword_count; ++i) {
-      PyObject* name = PyTuple_GET_ITEM(keywords, i);
-      const std::size_t index = find(name);
-      if (index == N) {
-        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", method, name);
-        return false;
-      }
-      if (values[index] != nullptr) {
-        PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", method, name);
-        return false;
-      }
-      values[index] = args[count + i];
-    }
-    for (std::size_t i = 0; i < required; ++i) {
-      if (values[i] == nullptr) [[unlikely]] {
-        PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", method, names[i]);
-        return false;
-      }
-    }
-    return true;
-  }
-
- private:
-  std::size_t find(PyObject* name) const {
-    for (std::size_t i = 0; i < N; ++i) {
-      if (interned[i] == name) return i;
-    }
-    for (std::size_t i = 0; i < N; ++i) {
-      if (PyUnicode_Compare(interned[i], name) == 0) return i;
-    }
-    return N;
-  }
-};
 
 Signature<6> add_scalar_signature{
     "SummaryWriter.add_scalar",
@@ -84,120 +26,7 @@ Signature<6> add_scalar_signature{
 Signature<4> add_scalars_signature{
     "SummaryWriter.add_scalars", 2, {"main_tag", "tag_scalar_dict", "global_step", "walltime"}};
 
-// Replaces the current exception by one that names the call and the tag, keeping it as the cause.
-// MemoryError, KeyboardInterrupt and the like pass as they are.
-bool explain(const char* method, PyObject* tag, const char* problem, PyObject* object) {
-  PyObject* kind;
-  if (PyErr_ExceptionMatches(PyExc_OverflowError) || PyErr_ExceptionMatches(PyExc_ValueError)) {
-    kind = PyUnicode_Check(object) ? PyExc_TypeError : PyExc_ValueError;
-  } else if (PyErr_ExceptionMatches(PyExc_TypeError) ||
-             PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-    kind = PyExc_TypeError;
-  } else {
-    return false;
-  }
-  nb::python_error cause;
-  nb::raise_from(cause, kind, "%s(%s): %s, not %s of type %s", method,
-                 nb::repr(nb::handle(tag)).c_str(), problem,
-                 std::string(nb::repr(nb::handle(object)).c_str()).substr(0, 100).c_str(),
-                 Py_TYPE(object)->tp_name);
-}
-
-struct Point {
-  double value = 0;
-  std::int64_t step = 0;
-  double wall_time_s = 0;
-  std::uint32_t tag_id = 0;
-  std::uint32_t writer_id = kNoWriter;
-  std::uint16_t flags = 0;
-};
-
-bool is_given(PyObject* argument) { return argument != nullptr && argument != Py_None; }
-
-bool read_value(const char* method, PyObject* tag, PyObject* object, Point& point) {
-  if (read_scalar(object, &point.value)) [[likely]]
-    return true;
-  return explain(method, tag, "the value must be a number or hold exactly one", object);
-}
-
-bool read_step_and_time(const char* method, PyObject* tag, PyObject* step, PyObject* wall_time,
-                        Producer& producer, Point& point) {
-  if (is_given(step)) [[likely]] {
-    if (!read_step(step, &point.step)) {
-      return explain(method, tag, "global_step must be an integer within 64 bits", step);
-    }
-  } else {
-    point.flags = kNoStep;
-  }
-  if (!is_given(wall_time)) [[likely]] {
-    point.wall_time_s = producer.now_s();
-    return true;
-  }
-  if (!read_scalar(wall_time, &point.wall_time_s)) {
-    return explain(method, tag, "walltime must be seconds since the epoch", wall_time);
-  }
-  if (!std::isfinite(point.wall_time_s)) {
-    PyErr_Format(PyExc_ValueError, "%s(%R): walltime must be finite, not %R", method, tag,
-                 wall_time);
-    return false;
-  }
-  return true;
-}
-
-bool push(Producer& producer, Ring& ring, const Point& point) {
-  if (point.tag_id == 0) [[unlikely]] {
-    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
-    return true;
-  }
-  if (ring.try_push(point.value, point.step, point.wall_time_s, point.tag_id, point.writer_id,
-                    RecordKind::kScalar, point.flags)) [[likely]] {
-    return true;
-  }
-  return producer.push_to_full_ring(point.value, point.step, point.wall_time_s, point.tag_id,
-                                    point.writer_id, point.flags);
-}
-
-// The functions that were in a class before ours, for calls that reach ours without a run: a bound
-// method kept from before stop_logging.
-struct Originals {
-  PyTypeObject* type;
-  PyObject* add_scalar;
-  PyObject* add_scalars;
-};
-std::vector<Originals> originals;
-
-PyObject* call_original(PyObject* Originals::* method, PyObject* self, PyObject* const* args,
-                        Py_ssize_t count, PyObject* keywords) {
-  for (const Originals& each : originals) {
-    if (!PyObject_TypeCheck(self, each.type)) continue;
-    const Py_ssize_t keyword_count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
-    std::vector<PyObject*> all{self};
-    all.insert(all.end(), args, args + count + keyword_count);
-    return PyObject_Vectorcall(each.*method, all.data(),
-                               all.size() - static_cast<std::size_t>(keyword_count), keywords);
-  }
-  PyErr_SetString(PyExc_RuntimeError, "no tracelet run is active");
-  return nullptr;
-}
-
-// nanobind's raise_from throws; CPython wants null and the error indicator.
-template <typename Body>
-PyObject* guarded(Body body) noexcept {
-  try {
-    if (!body()) return nullptr;
-    Py_RETURN_NONE;
-  } catch (nb::python_error& error) {
-    error.restore();
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-  return nullptr;
-}
-
 // Writes the point into the ring; the arguments are bound, `flags` are those of the call's style.
-// The ids come last, and the ring once more: what is called to read a value may stop the run.
 bool add_point(Producer& producer, PyObject* self, PyObject* tag, PyObject* value, PyObject* step,
                PyObject* wall_time, std::uint16_t flags) {
   const char* method = add_scalar_signature.method;
@@ -205,13 +34,10 @@ bool add_point(Producer& producer, PyObject* self, PyObject* tag, PyObject* valu
   if (!read_value(method, tag, value, point)) return false;
   if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
   point.flags = static_cast<std::uint16_t>(point.flags | flags);
-  Ring* ring = producer.ring();
+  Ring* ring;
+  if (!read_ids(producer, self, tag, point, &ring)) return false;
   if (ring == nullptr) [[unlikely]]
     return true;
-  if (!producer.writer_id(self, &point.writer_id)) return false;
-  if (!producer.tag_id(tag, &point.tag_id)) return false;
-  if (point.writer_id == kNoWriter) [[unlikely]]
-    point.tag_id = 0;  // its folder found no room
   return push(producer, *ring, point);
 }
 
@@ -231,7 +57,7 @@ bool add_point_with_options(Producer& producer, PyObject* self, PyObject* const*
 PyObject* add_scalar(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   Producer& producer = Producer::current();
   if (producer.ring() == nullptr) [[unlikely]] {
-    return call_original(&Originals::add_scalar, self, args, count, keywords);
+    return call_original(Method::kAddScalar, self, args, count, keywords);
   }
   // The two ways everyone writes it: add_scalar(tag, value, step) and (tag, value,
   // global_step=step).
@@ -270,7 +96,7 @@ std::string entry_folder(std::string_view log_dir, std::string_view main_tag,
 PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   Producer& producer = Producer::current();
   if (producer.ring() == nullptr) {
-    return call_original(&Originals::add_scalars, self, args, count, keywords);
+    return call_original(Method::kAddScalars, self, args, count, keywords);
   }
   return guarded([&] {
     const char* method = add_scalars_signature.method;
@@ -316,11 +142,6 @@ void log_metric(PyObject* name, PyObject* value, PyObject* step, std::uint32_t w
   }
 }
 
-template <typename Function>
-PyCFunction as_method(Function* function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 PyMethodDef add_scalar_def = {
     "add_scalar", as_method(add_scalar), METH_FASTCALL | METH_KEYWORDS,
     "add_scalar($self, tag, scalar_value, global_step=None, walltime=None, new_style=False, "
@@ -337,17 +158,18 @@ PyMethodDef add_scalars_def = {
     "tag_scalar_dict, with main_tag as its tag, in the folder LOG_DIR/MAIN_TAG_KEY.\n"
     "Raises TypeError or ValueError that names the tag. Thread-safe."};
 
-nb::typed<nb::dict, nb::str, nb::object> make_methods(nb::handle cls,
-                                                      nb::object original_add_scalar,
-                                                      nb::object original_add_scalars) {
+nb::typed<nb::dict, nb::str, nb::object> make_methods(nb::handle cls, nb::dict originals) {
   auto* type = reinterpret_cast<PyTypeObject*>(cls.ptr());
-  std::erase_if(originals, [&](const Originals& each) { return each.type == type; });
-  // Kept for good, as the class itself is: a bound method may outlive the run.
-  originals.push_back({reinterpret_cast<PyTypeObject*>(cls.inc_ref().ptr()),
-                       original_add_scalar.release().ptr(), original_add_scalars.release().ptr()});
+  constexpr std::array<const char*, kMethodCount> kNames = {"add_scalar", "add_scalars",
+                                                            "add_histogram", "add_histogram_raw"};
+  std::array<PyObject*, kMethodCount> functions;
+  for (std::size_t i = 0; i < kMethodCount; ++i) functions[i] = nb::handle(originals[kNames[i]]).ptr();
+  set_originals(type, functions);
   nb::typed<nb::dict, nb::str, nb::object> methods;
   methods["add_scalar"] = nb::steal(PyDescr_NewMethod(type, &add_scalar_def));
   methods["add_scalars"] = nb::steal(PyDescr_NewMethod(type, &add_scalars_def));
+  methods["add_histogram"] = make_add_histogram(type);
+  methods["add_histogram_raw"] = make_add_histogram_raw(type);
   return methods;
 }
 
@@ -357,6 +179,7 @@ void register_capture(nb::module_& m) {
   add_scalar_signature.intern();
   add_scalars_signature.intern();
   learn_numpy_types();
+  register_capture_histogram(m);
 
   m.def("set_active_run", &set_active_run, nb::arg("ring").none(),
         "Makes a ring the one that is logged into; None for none.");
@@ -377,10 +200,9 @@ void register_capture(nb::module_& m) {
       },
       nb::arg("tensor_type"), nb::arg("parameter_type"), nb::arg("exchange_api"),
       "Lets CPU tensors be read through torch's DLPack exchange API.");
-  m.def("make_methods", &make_methods, nb::arg("cls"), nb::arg("original_add_scalar"),
-        nb::arg("original_add_scalars"),
+  m.def("make_methods", &make_methods, nb::arg("cls"), nb::arg("originals"),
         "The native methods for a SummaryWriter class, by name. Without an active run they call "
-        "the originals.");
+        "`originals`, the class' own functions by name.");
   m.def(
       "log_metric",
       [](nb::handle name, nb::handle value, nb::handle step, std::uint32_t writer_id) {

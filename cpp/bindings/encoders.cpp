@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <string>
+#include <string_view>
 #include <tuple>
 
 #include "bindings.h"
@@ -23,7 +24,7 @@ struct RunEventFiles {
   EventFileSet files;
 };
 
-using SeriesIds = std::tuple<std::uint32_t, std::uint32_t>;
+using SeriesIds = std::tuple<std::uint32_t, std::uint32_t, bool>;
 using Notice = std::tuple<std::uint32_t, std::uint32_t, std::int64_t, double, bool>;
 
 std::vector<SeriesIds> undefined_series(JsonLinesEncoder& self, nb::handle records) {
@@ -34,27 +35,31 @@ std::vector<SeriesIds> undefined_series(JsonLinesEncoder& self, nb::handle recor
     found = self.undefined_series(buffer.span());
   }
   std::vector<SeriesIds> ids;
-  for (const Record& record : found) ids.emplace_back(record.writer_id, record.tag_id);
+  for (const Record& record : found) {
+    ids.emplace_back(record.writer_id, record.tag_id, record.kind == RecordKind::kHistogram);
+  }
   return ids;
 }
 
 std::tuple<nb::bytes, EncodeCounts> encode_lines(JsonLinesEncoder& self, nb::handle records,
-                                                 std::size_t limit_bytes) {
+                                                 nb::handle payloads, std::size_t limit_bytes) {
   const RecordBuffer buffer(records);
+  const PayloadBuffer payload_buffer(payloads);
   std::string out;
   EncodeCounts counts;
   {
     ReleasedGil released;
-    counts = self.encode_lines(buffer.span(), limit_bytes, out);
+    counts = self.encode_lines(buffer.span(), payload_buffer.span(), limit_bytes, out);
   }
   return {nb::bytes(out.data(), out.size()), counts};
 }
 
-void append_array_lines(JsonLinesEncoder& self, nb::handle records, std::size_t line_bytes,
-                        AppendFile& file, EncodeCounts& counts) {
+void append_array_lines(JsonLinesEncoder& self, nb::handle records, nb::handle payloads,
+                        std::size_t line_bytes, AppendFile& file, EncodeCounts& counts) {
   const RecordBuffer buffer(records);
+  const PayloadBuffer payload_buffer(payloads);
   ReleasedGil released;
-  self.append_array_lines(buffer.span(), line_bytes, file, counts);
+  self.append_array_lines(buffer.span(), payload_buffer.span(), line_bytes, file, counts);
 }
 
 }  // namespace
@@ -80,28 +85,42 @@ void register_encoders(nb::module_& m) {
           nb::arg("records"), "Ids of the writers in `records` that have no file yet.")
       .def(
           "write",
-          [](RunEventFiles& self, nb::handle records) {
+          [](RunEventFiles& self, nb::handle records, nb::handle payloads) {
             const RecordBuffer buffer(records);
+            const PayloadBuffer payload_buffer(payloads);
             ReleasedGil released;
-            return self.files.write(buffer.span());
+            const auto written = self.files.write(buffer.span(), payload_buffer.span());
+            return std::tuple(written.count, written.unreadable);
           },
-          nb::arg("records"),
-          "Appends each record to its writer's file; returns how many had one. Raises OSError; the "
-          "same call may then be repeated, nothing is written twice.")
+          nb::arg("records"), nb::arg("payloads").none(),
+          "Appends each record to its writer's file: (how many a file has now, how many have a "
+          "payload that can't be read). Raises OSError; the same call may then be repeated, nothing "
+          "is written twice.")
       .def("close", [](RunEventFiles& self) { self.files.close(); });
 
   nb::class_<AppendFile>(m, "AppendFile", "A file that only grows, by whole pieces.")
-      .def(nb::init<const std::string&>(), nb::arg("path"));
+      .def(nb::init<const std::string&>(), nb::arg("path"))
+      .def(
+          "append",
+          [](AppendFile& self, nb::bytes piece) {
+            const std::string_view bytes(piece.c_str(), piece.size());
+            ReleasedGil released;
+            self.wait_for_whole_line();
+            self.append(bytes);
+          },
+          nb::arg("piece"),
+          "Appends a line, or several, whole or not at all. Raises OSError.");
 
   nb::class_<EncodeCounts>(m, "EncodeCounts", "What became of the records of one encoder call.")
       .def(nb::init<>())
       .def_ro("consumed", &EncodeCounts::consumed)
       .def_ro("encoded", &EncodeCounts::encoded)
       .def_ro("not_finite", &EncodeCounts::not_finite)
-      .def_ro("beyond_float32", &EncodeCounts::beyond_float32);
+      .def_ro("beyond_float32", &EncodeCounts::beyond_float32)
+      .def_ro("unreadable", &EncodeCounts::unreadable);
 
   nb::class_<JsonLinesEncoder>(
-      m, "JsonLinesEncoder", "Scalars as ClearML events (events.add_batch). One thread at a time.")
+      m, "JsonLinesEncoder", "Points as ClearML events (events.add_batch). One thread at a time.")
       .def(
           "__init__",
           [](JsonLinesEncoder* self, const std::string& task_json) {
@@ -111,17 +130,20 @@ void register_encoders(nb::module_& m) {
       .def(
           "define",
           [](JsonLinesEncoder& self, std::uint32_t writer_id, std::uint32_t tag_id,
-             const std::string& metric_json, const std::string& variant_json) {
-            self.define(writer_id, tag_id, metric_json, variant_json);
+             bool is_histogram, const std::string& metric_json, const std::string& variant_json) {
+            const RecordKind kind = is_histogram ? RecordKind::kHistogram : RecordKind::kScalar;
+            self.define(writer_id, tag_id, kind, metric_json, variant_json);
           },
-          nb::arg("writer_id"), nb::arg("tag_id"), nb::arg("metric_json"), nb::arg("variant_json"),
+          nb::arg("writer_id"), nb::arg("tag_id"), nb::arg("is_histogram"), nb::arg("metric_json"),
+          nb::arg("variant_json"),
           "Names a series; both names are JSON strings, quotes included.")
       .def("undefined_series", &undefined_series, nb::arg("records"),
-           "(writer_id, tag_id) of each series in `records` without a name.")
-      .def("encode_lines", &encode_lines, nb::arg("records"), nb::arg("limit_bytes"),
+           "(writer_id, tag_id, is_histogram) of each series in `records` without a name.")
+      .def("encode_lines", &encode_lines, nb::arg("records"), nb::arg("payloads").none(),
+           nb::arg("limit_bytes"),
            "Events on lines of their own, until there are `limit_bytes` or more: (bytes, counts).")
-      .def("append_array_lines", &append_array_lines, nb::arg("records"), nb::arg("line_bytes"),
-           nb::arg("file"), nb::arg("counts"),
+      .def("append_array_lines", &append_array_lines, nb::arg("records"),
+           nb::arg("payloads").none(), nb::arg("line_bytes"), nb::arg("file"), nb::arg("counts"),
            "Appends the events to an offline session's metrics file, as lines that are arrays. "
            "Raises OSError; `counts` then says how far it came.")
       .def(

@@ -88,15 +88,14 @@ bool Producer::writer_id_slow(PyObject* writer, std::uint32_t* id) {
   return bytes != nullptr;
 }
 
-bool Producer::push_to_full_ring(double value, std::int64_t step, double wall_time_s,
-                                 std::uint32_t tag_id, std::uint32_t writer_id,
-                                 std::uint16_t flags) {
+template <typename TryPush, typename Wait>
+bool Producer::push_or_wait(TryPush try_push, Wait wait) {
   using std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kSlice(50);  // signals are seen this often
   const std::shared_ptr<RunRing> run = run_;       // stop_logging may run while the GIL is away
-  Ring& ring = run->file->ring();
+  if (try_push(*run)) return true;
   const auto deadline = steady_clock::now() + std::chrono::nanoseconds(run->full_ring_timeout_ns);
-  while (!ring.try_push(value, step, wall_time_s, tag_id, writer_id, RecordKind::kScalar, flags)) {
+  do {
     if (run->consumer_is_stuck.load(std::memory_order_relaxed) || steady_clock::now() >= deadline) {
       run->consumer_is_stuck.store(true, std::memory_order_relaxed);
       run->dropped_ring_full.fetch_add(1, std::memory_order_relaxed);
@@ -104,12 +103,27 @@ bool Producer::push_to_full_ring(double value, std::int64_t step, double wall_ti
     }
     {
       const nb::gil_scoped_release released;
-      ring.wait_for_room(kSlice);
+      wait(*run, kSlice);
     }
     if (PyErr_CheckSignals() != 0) return false;
-  }
+  } while (!try_push(*run));
   run->consumer_is_stuck.store(false, std::memory_order_relaxed);
   return true;
+}
+
+bool Producer::push_to_full_ring(const Point& point) {
+  return push_or_wait([&](RunRing& run) { return run.file->ring().try_push(point); },
+                      [](RunRing& run, std::chrono::nanoseconds timeout) {
+                        run.file->ring().wait_for_room(timeout);
+                      });
+}
+
+bool Producer::push_with_payload(const Point& point, std::span<const std::byte> payload) {
+  return push_or_wait(
+      [&](RunRing& run) { return run.file->payloads().try_push(run.file->ring(), point, payload); },
+      [&](RunRing& run, std::chrono::nanoseconds timeout) {
+        run.file->payloads().wait_for_room(run.file->ring(), payload.size(), timeout);
+      });
 }
 
 }  // namespace tracelet::bindings

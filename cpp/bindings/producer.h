@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <span>
 
 #include "bindings.h"
 #include "tracelet/wall_clock.h"
@@ -86,8 +87,9 @@ class Producer {
 
   // Waits for room without the GIL, as long as the run allows; then pushes or counts the drop.
   // False with a Python exception set (a signal handler raised).
-  bool push_to_full_ring(double value, std::int64_t step, double wall_time_s, std::uint32_t tag_id,
-                         std::uint32_t writer_id, std::uint16_t flags);
+  bool push_to_full_ring(const Point& point);
+  // Pushes a point with its payload, waiting likewise. False with a Python exception set.
+  bool push_with_payload(const Point& point, std::span<const std::byte> payload);
 
  private:
   struct TagEntry {
@@ -102,6 +104,8 @@ class Producer {
     std::uint32_t id;
   };
 
+  template <typename TryPush, typename Wait>
+  bool push_or_wait(TryPush try_push, Wait wait);
   void refresh();
   bool tag_id_slow(PyObject* tag, std::uint32_t* id);
   bool writer_id_slow(PyObject* writer, std::uint32_t* id);

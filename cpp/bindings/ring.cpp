@@ -33,7 +33,10 @@ struct Lease {
   bool released = false;
 
   std::int64_t end_lease() {
-    if (!std::exchange(released, true)) run->file->ring().give_back(records.size);
+    if (!std::exchange(released, true)) {
+      run->file->payloads().give_back(records);
+      run->file->ring().give_back(records.size);
+    }
     return exports;
   }
 };
@@ -71,6 +74,14 @@ Lease lease(const std::shared_ptr<RunRing>& run, std::size_t limit) {
 
 }  // namespace
 
+PayloadBuffer::PayloadBuffer(nb::handle object) {
+  if (object.is_none()) return;
+  if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_C_CONTIGUOUS) != 0) throw nb::python_error();
+}
+PayloadBuffer::~PayloadBuffer() {
+  if (view_.obj != nullptr) PyBuffer_Release(&view_);
+}
+
 RecordBuffer::RecordBuffer(nb::handle object) {
   if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_C_CONTIGUOUS) != 0) throw nb::python_error();
   if (view_.len % static_cast<Py_ssize_t>(sizeof(Record)) != 0) {
@@ -103,13 +114,15 @@ void register_ring(nb::module_& m) {
                       "thread and in forked children, and one consumer thread.")
       .def_static(
           "create",
-          [](const std::string& path, std::uint64_t capacity, double full_ring_timeout_s) {
+          [](const std::string& path, std::uint64_t capacity, double full_ring_timeout_s,
+             std::uint64_t payload_bytes) {
             auto run = std::make_shared<RunRing>();
-            run->file = RingFile::create(path, capacity);
+            run->file = RingFile::create(path, capacity, payload_bytes);
             run->full_ring_timeout_ns = to_ns(full_ring_timeout_s).count();
             return run;
           },
           nb::arg("path"), nb::arg("capacity"), nb::arg("full_ring_timeout_s"),
+          nb::arg("payload_bytes") = RingFile::kLeastPayloadBytes,
           "Creates the file, mode 0600, all space reserved; `capacity` is a power of two. "
           "Raises OSError when it exists or the file system is full, ValueError for the capacity.")
       .def_static(
@@ -132,6 +145,12 @@ void register_ring(nb::module_& m) {
                    [](const RunRing& self) { return self.dropped_ring_full.load(); })
       .def_prop_ro("dropped_tag_table_full",
                    [](const RunRing& self) { return self.dropped_tag_table_full.load(); })
+      .def_prop_ro("not_finite_values",
+                   [](const RunRing& self) { return self.not_finite_values.load(); })
+      .def(
+          "add_not_finite_values",
+          [](RunRing& self, std::uint64_t count) { self.not_finite_values.fetch_add(count); },
+          nb::arg("count"))
       .def("lease", &lease, nb::arg("limit"),
            "The oldest records, at most `limit`, as far as they lie in one piece. Consumer only.")
       .def(
@@ -162,7 +181,7 @@ void register_ring(nb::module_& m) {
 
   m.def(
       "crc32c",
-      [](nb::handle data) {
+      [](nb::handle data, std::uint32_t before) {
         Py_buffer view;
         if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_C_CONTIGUOUS) != 0) {
           throw nb::python_error();
@@ -170,12 +189,13 @@ void register_ring(nb::module_& m) {
         std::uint32_t crc;
         {
           ReleasedGil released;
-          crc = crc32c(view.buf, static_cast<std::size_t>(view.len));
+          crc = crc32c(view.buf, static_cast<std::size_t>(view.len), before);
         }
         PyBuffer_Release(&view);
         return crc;
       },
-      nb::arg("data"), "CRC-32C of a buffer.");
+      nb::arg("data"), nb::arg("before") = 0,
+      "CRC-32C of a buffer; `before` is that of the bytes before it.");
   m.def("thread_cpu_without_gil_ns", &thread_cpu_without_gil_ns,
         "CPU time the calling thread has spent inside tracelet with the GIL released, in ns.");
 }

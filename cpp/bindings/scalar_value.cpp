@@ -7,44 +7,12 @@
 #include <cstddef>
 #include <cstring>
 
+#include "dlpack.h"
+
 namespace nb = nanobind;
 
 namespace tracelet::bindings {
 namespace {
-
-// DLPack 1.x, the part that is read here.
-// https://github.com/dmlc/dlpack/blob/main/include/dlpack/dlpack.h
-struct DLDevice {
-  std::int32_t device_type;
-  std::int32_t device_id;
-};
-struct DLDataType {
-  std::uint8_t code;
-  std::uint8_t bits;
-  std::uint16_t lanes;
-};
-struct DLTensor {
-  void* data;
-  DLDevice device;
-  std::int32_t ndim;
-  DLDataType dtype;
-  std::int64_t* shape;
-  std::int64_t* strides;
-  std::uint64_t byte_offset;
-};
-struct DLPackExchangeAPI {
-  std::uint32_t major;
-  std::uint32_t minor;
-  DLPackExchangeAPI* previous;
-  void* managed_tensor_allocator;
-  void* managed_tensor_from_py_object_no_sync;
-  void* managed_tensor_to_py_object_no_sync;
-  int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);
-  void* current_work_stream;
-};
-enum DLTypeCode : std::uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kBool = 6 };
-constexpr std::int32_t kDLCPU = 1;
-constexpr std::uint32_t kDLPackMajor = 1;
 
 double half_to_double(std::uint16_t half) {
   const std::uint32_t exponent = (half >> 10) & 0x1fU;
@@ -142,18 +110,9 @@ bool read_numpy_scalar(PyObject* object, double* value) {
   return false;
 }
 
-PyTypeObject* torch_tensor = nullptr;
-PyTypeObject* torch_parameter = nullptr;
-const DLPackExchangeAPI* torch_api = nullptr;
-
 bool read_cpu_tensor(PyObject* object, double* value) {
-  if (torch_api == nullptr) return false;
-  if (Py_TYPE(object) != torch_tensor && Py_TYPE(object) != torch_parameter) return false;
   DLTensor tensor;
-  if (torch_api->dltensor_from_py_object_no_sync(object, &tensor) != 0) {
-    PyErr_Clear();
-    return false;
-  }
+  if (!read_torch_tensor(object, &tensor)) return false;
   if (tensor.device.device_type != kDLCPU || tensor.dtype.lanes != 1) return false;
   for (std::int32_t i = 0; i < tensor.ndim; ++i) {
     if (tensor.shape[i] != 1) return false;
@@ -228,17 +187,6 @@ void learn_numpy_types() {
       numpy_types[numpy_type_count++] = {reinterpret_cast<PyTypeObject*>(type.ptr()), dtype};
     }
   }
-}
-
-bool learn_torch(PyObject* tensor_type, PyObject* parameter_type, PyObject* exchange_api) {
-  auto* api =
-      static_cast<DLPackExchangeAPI*>(PyCapsule_GetPointer(exchange_api, "dlpack_exchange_api"));
-  if (api == nullptr) return false;
-  while (api != nullptr && api->major != kDLPackMajor) api = api->previous;
-  torch_tensor = reinterpret_cast<PyTypeObject*>(tensor_type);
-  torch_parameter = reinterpret_cast<PyTypeObject*>(parameter_type);
-  torch_api = api;
-  return true;
 }
 
 }  // namespace tracelet::bindings

@@ -18,11 +18,6 @@ bool read_step_slow(PyObject* object, std::int64_t* step);
 // it; types for which it is not keep the slower way. Called once, when the module is loaded.
 void learn_numpy_types();
 
-// Gives the DLPack exchange API of torch (DLPackExchangeAPI, capsule "dlpack_exchange_api"), by
-// which a tensor's element is found without a conversion, and the exact types it is used for.
-// Borrowed: torch keeps them alive. False with a Python exception set.
-bool learn_torch(PyObject* tensor_type, PyObject* parameter_type, PyObject* exchange_api);
-
 // An int that fits one machine word without a call. False for larger ones.
 inline bool read_small_int(PyObject* object, std::int64_t* value) {
   auto* number = reinterpret_cast<PyLongObject*>(object);

@@ -79,11 +79,11 @@ TEST_SUITE("event_file_set") {
     run.open(8);
     CHECK(run.set.unopened_writers(span_of(records)) == std::vector<std::uint32_t>{9});
 
-    CHECK(run.set.write(span_of(records)) == 4);
+    CHECK(run.set.write(span_of(records), {}).count == 4);
     CHECK(read_bytes(run.path(7)) == expected_file(7, tags, records));
     CHECK(read_bytes(run.path(8)) == expected_file(8, tags, records));
     CHECK_FALSE(std::filesystem::exists(run.path(9)));
-    CHECK(run.set.write({}) == 0);
+    CHECK(run.set.write({}, {}).count == 0);
 
     const std::string bytes = read_bytes(run.path(7));
     const auto data = testing::tfrecords(bytes);
@@ -99,13 +99,13 @@ TEST_SUITE("event_file_set") {
     const std::uint32_t loss = run.file->tags().intern("loss");
     run.open(1);
     std::vector<Record> records = {scalar(1, loss, 1), scalar(2, loss, 2)};
-    CHECK(run.set.write(span_of(records)) == 2);
+    CHECK(run.set.write(span_of(records), {}).count == 2);
     const std::string before = read_bytes(run.path(1));
-    CHECK(run.set.write(span_of(records)) == 2);
+    CHECK(run.set.write(span_of(records), {}).count == 2);
     CHECK(read_bytes(run.path(1)) == before);
 
     records.push_back(scalar(3, loss, 3));
-    CHECK(run.set.write(span_of(records)) == 3);
+    CHECK(run.set.write(span_of(records), {}).count == 3);
     CHECK(read_bytes(run.path(1)) == expected_file(1, run.file->tags(), records));
   }
 
@@ -115,9 +115,9 @@ TEST_SUITE("event_file_set") {
     const std::vector<Record> records = {scalar(1, loss, 1), of_writer(2, scalar(2, loss, 2)),
                                          scalar(3, loss, 3)};
     run.open(1);
-    CHECK(run.set.write(span_of(records)) == 2);
+    CHECK(run.set.write(span_of(records), {}).count == 2);
     run.open(2);
-    CHECK(run.set.write(span_of(records)) == 3);
+    CHECK(run.set.write(span_of(records), {}).count == 3);
     for (const std::uint32_t writer_id : {1U, 2U}) {
       CHECK(read_bytes(run.path(writer_id)) == expected_file(writer_id, run.file->tags(), records));
     }
@@ -130,7 +130,7 @@ TEST_SUITE("event_file_set") {
     const std::vector<Record> records = {scalar(1, run.file->tags().intern("loss"), 1)};
     CHECK(run.set.unopened_writers(span_of(records)) == std::vector<std::uint32_t>{1});
     run.open(1);
-    CHECK(run.set.write(span_of(records)) == 1);
+    CHECK(run.set.write(span_of(records), {}).count == 1);
   }
 
   // The disk fills up somewhere in a batch of several buffers (256 KiB each), again and again.
@@ -158,7 +158,7 @@ TEST_SUITE("event_file_set") {
     for (bool done = false; !done;) {
       try {
         const FileSizeLimit limit(limit_bytes);
-        run.set.write(span_of(records));
+        run.set.write(span_of(records), {});
         done = true;
       } catch (const std::system_error& error) {
         ++failures;
@@ -182,7 +182,7 @@ TEST_SUITE("event_file_set") {
     run.open(1);
     run.set.close();
     const std::vector<Record> records = {scalar(1, run.file->tags().intern("loss"), 1)};
-    CHECK(run.set.write(span_of(records)) == 0);
+    CHECK(run.set.write(span_of(records), {}).count == 0);
     CHECK(read_bytes(run.path(1)) == version_event(1.5));
   }
 }

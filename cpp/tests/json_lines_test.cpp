@@ -31,13 +31,13 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t kNoLimit = std::size_t{1} << 40;
 
 struct Encoder : JsonLinesEncoder {
-  Encoder() : JsonLinesEncoder("\"t\"") { define(1, 1, "\"loss\"", "\"train\""); }
+  Encoder() : JsonLinesEncoder("\"t\"") { define(1, 1, RecordKind::kScalar, "\"loss\"", "\"train\""); }
 };
 
 std::string encode_one(Record record) {
   Encoder encoder;
   std::string out;
-  const EncodeCounts counts = encoder.encode_lines({&record, 1}, kNoLimit, out);
+  const EncodeCounts counts = encoder.encode_lines({&record, 1}, {}, kNoLimit, out);
   REQUIRE(counts.encoded == 1);
   return out;
 }
@@ -81,7 +81,7 @@ TEST_SUITE("json_lines") {
     }
     Encoder encoder;
     std::string out;
-    CHECK(encoder.encode_lines(span_of(records), kNoLimit, out).encoded == records.size());
+    CHECK(encoder.encode_lines(span_of(records), {}, kNoLimit, out).encoded == records.size());
     const auto events = parse_lines(out);
     REQUIRE(events.size() == records.size());
     for (std::size_t i = 0; i < events.size(); ++i) {
@@ -110,7 +110,7 @@ TEST_SUITE("json_lines") {
 
   TEST_CASE("what the server would refuse is set aside, with one notice a series and reason") {
     Encoder encoder;
-    encoder.define(1, 2, "\"acc\"", "\"train\"");
+    encoder.define(1, 2, RecordKind::kScalar, "\"acc\"", "\"train\"");
     constexpr double kMax = std::numeric_limits<float>::max();
     // The first double that rounds to infinity as a float: half a unit above the largest one.
     const double first_beyond = kMax + std::ldexp(1, 103);
@@ -121,7 +121,7 @@ TEST_SUITE("json_lines") {
         scalar(7, 1, -kMax, 16),       scalar(8, 1, std::nextafter(first_beyond, 0), 17),
         scalar(9, 2, first_beyond, 18)};
     std::string out;
-    const EncodeCounts counts = encoder.encode_lines(span_of(records), kNoLimit, out);
+    const EncodeCounts counts = encoder.encode_lines(span_of(records), {}, kNoLimit, out);
     CHECK(counts.consumed == 9);
     CHECK(counts.encoded == 3);
     CHECK(counts.not_finite == 3);
@@ -146,7 +146,7 @@ TEST_SUITE("json_lines") {
     CHECK(is(3, 2, 18, SetAside::kBeyondFloat32));
 
     CHECK(encoder.take_notices().empty());
-    encoder.encode_lines(span_of(records), kNoLimit, out);
+    encoder.encode_lines(span_of(records), {}, kNoLimit, out);
     CHECK(encoder.take_notices().empty());
   }
 
@@ -161,7 +161,7 @@ TEST_SUITE("json_lines") {
       while (done < records.size()) {
         std::string out;
         const EncodeCounts counts =
-            encoder.encode_lines({records.data() + done, records.size() - done}, limit, out);
+            encoder.encode_lines({records.data() + done, records.size() - done}, {}, limit, out);
         REQUIRE(counts.consumed == counts.encoded);
         REQUIRE(parse_lines(out).size() == counts.consumed);
         const bool is_last = done + counts.consumed == records.size();
@@ -173,11 +173,11 @@ TEST_SUITE("json_lines") {
         done += counts.consumed;
       }
       std::string whole;
-      CHECK(encoder.encode_lines(span_of(records), kNoLimit, whole).encoded == 900);
+      CHECK(encoder.encode_lines(span_of(records), {}, kNoLimit, whole).encoded == 900);
       CHECK(all == whole);
     }
     std::string full = "x";
-    CHECK(Encoder().encode_lines(span_of(records), 1, full).consumed == 0);
+    CHECK(Encoder().encode_lines(span_of(records), {}, 1, full).consumed == 0);
     CHECK(full == "x");
   }
 
@@ -193,14 +193,14 @@ TEST_SUITE("json_lines") {
     const auto undefined = encoder.undefined_series(span_of(records));
     REQUIRE(undefined.size() == 6);
     for (const Record& record : undefined) {
-      encoder.define(record.writer_id, record.tag_id,
+      encoder.define(record.writer_id, record.tag_id, RecordKind::kScalar,
                      "\"tag" + std::to_string(record.tag_id) + "\"",
                      "\"writer" + std::to_string(record.writer_id) + "\"");
     }
     CHECK(encoder.undefined_series(span_of(records)).empty());
 
     std::string out;
-    encoder.encode_lines(span_of(records), kNoLimit, out);
+    encoder.encode_lines(span_of(records), {}, kNoLimit, out);
     const auto events = parse_lines(out);
     REQUIRE(events.size() == records.size());
     for (std::size_t i = 0; i < events.size(); ++i) {
@@ -219,9 +219,9 @@ TEST_SUITE("json_lines") {
     Encoder encoder;
     EncodeCounts counts;
     constexpr std::size_t kLineBytes = 2000;
-    encoder.append_array_lines(span_of(records), kLineBytes, file, counts);
-    encoder.append_array_lines({&records[3], 1}, kLineBytes, file, counts);  // nothing: no line
-    encoder.append_array_lines({&records[4], 1}, kLineBytes, file, counts);
+    encoder.append_array_lines(span_of(records), {}, kLineBytes, file, counts);
+    encoder.append_array_lines({&records[3], 1}, {}, kLineBytes, file, counts);  // nothing: no line
+    encoder.append_array_lines({&records[4], 1}, {}, kLineBytes, file, counts);
     CHECK(counts.consumed == 1002);
     CHECK(counts.encoded == 901);
     CHECK(counts.not_finite == 101);
@@ -260,7 +260,7 @@ TEST_SUITE("json_lines") {
       counts = {};
       try {
         const FileSizeLimit limit(limit_bytes);
-        encoder.append_array_lines(rest, 1000, file, counts);
+        encoder.append_array_lines(rest, {}, 1000, file, counts);
       } catch (const std::system_error&) {
         ++failures;
         limit_bytes += 7'000;

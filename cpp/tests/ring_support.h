@@ -41,9 +41,9 @@ struct RingInFile {
 
 // Pushes a record each of whose fields follows from its tag and step.
 inline bool push(Ring& ring, std::uint32_t tag_id, std::int64_t step) {
-  return ring.try_push(static_cast<double>(step) / 4, step, static_cast<double>(step + tag_id),
-                       tag_id, tag_id ^ 0x5a5aU, RecordKind::kScalar,
-                       static_cast<std::uint16_t>(step & 7));
+  return ring.try_push({static_cast<double>(step) / 4, step, static_cast<double>(step + tag_id),
+                        tag_id, tag_id ^ 0x5a5aU, RecordKind::kScalar,
+                        static_cast<std::uint16_t>(step & 7)});
 }
 
 // Whether it is a record that push() wrote, and not pieces of two.

@@ -30,8 +30,8 @@ TEST_SUITE("ring") {
     Ring& ring = memory.ring;
     CHECK(ring.capacity() == 16);
     CHECK(ring.committed(100).size == 0);
-    REQUIRE(ring.try_push(0.5, -7, 1e9, 3, 4, RecordKind::kScalar, kNewStyle));
-    REQUIRE(ring.try_push(1.5, 8, 2e9, 5, 6, RecordKind::kScalar, kNoStep));
+    REQUIRE(ring.try_push({0.5, -7, 1e9, 3, 4, RecordKind::kScalar, kNewStyle}));
+    REQUIRE(ring.try_push({1.5, 8, 2e9, 5, 6, RecordKind::kScalar, kNoStep}));
     const RecordSpan records = ring.committed(100);
     REQUIRE(records.size == 2);
     const Record& first = records.data[0];

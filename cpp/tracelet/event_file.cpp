@@ -1,6 +1,7 @@
 #include "tracelet/event_file.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "tracelet/crc32c.h"
@@ -25,8 +26,17 @@ constexpr char kSourceMetadataWriter = field(1, kBytes);
 constexpr char kSummaryValue = field(1, kBytes);
 constexpr char kValueTag = field(1, kBytes);
 constexpr char kValueSimpleValue = field(2, kFixed32);
+constexpr char kValueHistogram = field(5, kBytes);
 constexpr char kValueTensor = field(8, kBytes);
 constexpr char kValueMetadata = field(9, kBytes);
+// HistogramProto, tensorboard/compat/proto/histogram.proto
+constexpr char kHistogramMin = field(1, kFixed64);
+constexpr char kHistogramMax = field(2, kFixed64);
+constexpr char kHistogramNum = field(3, kFixed64);
+constexpr char kHistogramSum = field(4, kFixed64);
+constexpr char kHistogramSumSquares = field(5, kFixed64);
+constexpr char kHistogramBucketLimit = field(6, kBytes);
+constexpr char kHistogramBucket = field(7, kBytes);
 constexpr char kTensorDtype = field(1, kVarint);
 constexpr char kTensorFloatVal = field(5, kBytes);
 constexpr char kTensorDoubleVal = field(6, kBytes);
@@ -84,6 +94,19 @@ void append_wall_time_and_step(const Record& record, std::string& out) {
   }
 }
 
+// A field that is 0 is left out, as protobuf does.
+void append_double_field(std::string& out, char key, double value) {
+  if (std::bit_cast<std::uint64_t>(value) == 0) return;
+  out.push_back(key);
+  append_raw(out, value);
+}
+
+void append_doubles_field(std::string& out, char key, const std::vector<double>& values) {
+  if (values.empty()) return;
+  append_bytes_field(out, key,
+                     {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double)});
+}
+
 // What SummaryWriter.add_scalar(new_style=True) writes: a tensor for the scalars plugin.
 std::string tensor_summary(const Record& record, std::string_view tag) {
   std::string tensor{kTensorDtype};
@@ -134,6 +157,32 @@ void append_scalar_event(const Record& record, std::string_view tag,
   });
 }
 
+void append_histogram_event(const Record& record, std::string_view tag,
+                            const HistogramBuckets& buckets, std::string& out) {
+  const HistogramHeader& header = buckets.header;
+  std::string histogram;
+  histogram.reserve(5 * 9 + 2 * 11 + buckets.limits.size() * 2 * sizeof(double));
+  append_double_field(histogram, kHistogramMin, header.min);
+  append_double_field(histogram, kHistogramMax, header.max);
+  append_double_field(histogram, kHistogramNum, header.num);
+  append_double_field(histogram, kHistogramSum, header.sum);
+  append_double_field(histogram, kHistogramSumSquares, header.sum_squares);
+  append_doubles_field(histogram, kHistogramBucketLimit, buckets.limits);
+  append_doubles_field(histogram, kHistogramBucket, buckets.counts);
+  const std::size_t tag_field_bytes = tag.empty() ? 0 : 1 + varint_bytes(tag.size()) + tag.size();
+  const std::size_t value_bytes =
+      tag_field_bytes + 1 + varint_bytes(histogram.size()) + histogram.size();
+  append_tfrecord(out, [&] {
+    append_wall_time_and_step(record, out);
+    out.push_back(kEventSummary);
+    append_varint(out, 1 + varint_bytes(value_bytes) + value_bytes);
+    out.push_back(kSummaryValue);
+    append_varint(out, value_bytes);
+    if (!tag.empty()) append_bytes_field(out, kValueTag, tag);
+    append_bytes_field(out, kValueHistogram, histogram);
+  });
+}
+
 std::string version_event(double wall_time_s) {
   std::string out;
   append_tfrecord(out, [&] {
@@ -167,12 +216,12 @@ std::vector<std::uint32_t> EventFileSet::unopened_writers(RecordSpan records) co
   return unopened;
 }
 
-std::size_t EventFileSet::write(RecordSpan records) {
+EventFileSet::Written EventFileSet::write(RecordSpan records, PayloadSpan payloads) {
   for (auto& [id, file] : files_) {
     file.buffer.clear();
     file.buffered_sequence = file.written_sequence;
   }
-  std::size_t count = 0;
+  Written written;
   std::uint32_t writer_id = kNoWriter;
   File* file = nullptr;
   for (const Record& record : records) {
@@ -182,15 +231,32 @@ std::size_t EventFileSet::write(RecordSpan records) {
       file = found == files_.end() ? nullptr : &found->second;
     }
     if (file == nullptr) continue;
-    ++count;
-    if (record.sequence <= file->written_sequence) continue;
-    const CachedTag& cached = tag(record.tag_id);
-    append_scalar_event(record, cached.text, cached.summary_prefix, file->buffer);
-    file->buffered_sequence = record.sequence;
-    if (file->buffer.size() >= kBufferBytes) flush(*file);
+    if (record.sequence > file->written_sequence) {
+      if (!append(record, payloads, file->buffer)) {
+        ++written.unreadable;
+        continue;
+      }
+      file->buffered_sequence = record.sequence;
+      if (file->buffer.size() >= kBufferBytes) flush(*file);
+    }
+    ++written.count;
   }
   for (auto& [id, each] : files_) flush(each);
-  return count;
+  return written;
+}
+
+bool EventFileSet::append(const Record& record, PayloadSpan payloads, std::string& out) {
+  const CachedTag& cached = tag(record.tag_id);
+  switch (record.kind) {
+    case RecordKind::kScalar:
+      append_scalar_event(record, cached.text, cached.summary_prefix, out);
+      return true;
+    case RecordKind::kHistogram:
+      if (!buckets_.read(payloads.of(record))) return false;
+      append_histogram_event(record, cached.text, buckets_, out);
+      return true;
+  }
+  return false;
 }
 
 void EventFileSet::flush(File& file) {

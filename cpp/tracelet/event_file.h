@@ -1,4 +1,4 @@
-// TensorBoard event files: scalars encoded and appended.
+// TensorBoard event files: points encoded and appended.
 //
 // A file is a sequence of TFRecords, each: length (u64), masked CRC-32C of the length, data, masked
 // CRC-32C of the data. The data are an Event protobuf (tensorboard/compat/proto/event.proto,
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "tracelet/append_file.h"
+#include "tracelet/histogram/payload.h"
 #include "tracelet/record.h"
 #include "tracelet/tag_table.h"
 
@@ -24,6 +25,9 @@ void append_scalar_event(const Record& record, std::string_view tag,
                          std::string_view summary_prefix, std::string& out);
 // The bytes of a plain scalar's summary that its tag fixes: all but the value, which ends it.
 std::string scalar_summary_prefix(std::string_view tag);
+// Appends the TFRecord of a histogram record to `out`.
+void append_histogram_event(const Record& record, std::string_view tag,
+                            const HistogramBuckets& buckets, std::string& out);
 // The record every event file begins with: the format's version and who wrote it.
 std::string version_event(double wall_time_s);
 
@@ -38,10 +42,14 @@ class EventFileSet {
   void open(std::uint32_t writer_id, const std::string& path, double wall_time_s);
   // The writers in `records` that have no file yet, each once. kNoWriter is left out.
   std::vector<std::uint32_t> unopened_writers(RecordSpan records) const;
-  // Appends every record whose writer has a file to that file, in order. Returns how many. Throws
-  // std::system_error when a file can't be written. Calling it again with the same records is then
-  // right: each file knows what it already holds, by the records' sequence.
-  std::size_t write(RecordSpan records);
+  struct Written {
+    std::size_t count = 0;       // records that a file has now
+    std::size_t unreadable = 0;  // left out: their payload can't be read
+  };
+  // Appends every record whose writer has a file to that file, in order. Throws std::system_error
+  // when a file can't be written. Calling it again with the same records is then right: each file
+  // knows what it already holds, by the records' sequence.
+  Written write(RecordSpan records, PayloadSpan payloads);
   void close() { files_.clear(); }
 
  private:
@@ -56,12 +64,14 @@ class EventFileSet {
     std::string summary_prefix;
   };
 
+  bool append(const Record& record, PayloadSpan payloads, std::string& out);
   void flush(File& file);
   const CachedTag& tag(std::uint32_t id);
 
   TagTable* tags_;
   std::map<std::uint32_t, File> files_;
   std::vector<CachedTag> cached_tags_;
+  HistogramBuckets buckets_;
 };
 
 }  // namespace tracelet

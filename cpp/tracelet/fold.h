@@ -1,5 +1,5 @@
 // Thins a flood before it is shipped: the points of a tag that fall into one window become one
-// (mean, last) or two (min and max). Tags without a rule pass through.
+// (mean, last) or two (min and max). Tags without a rule pass through, and so do histograms.
 #pragma once
 
 #include <cstddef>

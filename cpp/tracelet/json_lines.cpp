@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "tracelet/histogram/plot.h"
+
 namespace tracelet {
 namespace {
 
@@ -46,75 +48,106 @@ SetAside reason_to_set_aside(double value) {
 }  // namespace
 
 JsonLinesEncoder::JsonLinesEncoder(std::string_view task_json)
-    : event_start_("{\"type\":\"training_stats_scalar\",\"task\":") {
-  event_start_.append(task_json).append(",\"iter\":");
+    : scalar_start_("{\"type\":\"training_stats_scalar\",\"task\":"),
+      plot_start_("{\"type\":\"plot\",\"task\":") {
+  scalar_start_.append(task_json).append(",\"iter\":");
+  plot_start_.append(task_json).append(",\"iter\":");
 }
 
-void JsonLinesEncoder::define(std::uint32_t writer_id, std::uint32_t tag_id,
+void JsonLinesEncoder::define(std::uint32_t writer_id, std::uint32_t tag_id, RecordKind kind,
                               std::string_view metric_json, std::string_view variant_json) {
   std::string names(",\"metric\":");
-  names.append(metric_json).append(",\"variant\":").append(variant_json).append(",\"value\":");
-  const auto index = static_cast<std::uint32_t>(series_.size());
-  series_.push_back({writer_id, tag_id, std::move(names)});
-  index_of_[series_key(writer_id, tag_id)] = index;
-  if (tag_id >= last_index_by_tag_.size()) last_index_by_tag_.resize(tag_id + 1, kNoSeries);
-  last_index_by_tag_[tag_id] = index;
+  names.append(metric_json).append(",\"variant\":").append(variant_json);
+  names.append(kind == RecordKind::kHistogram ? ",\"plot_str\":\"" : ",\"value\":");
+  SeriesTable& defined = table(kind);
+  const auto index = static_cast<std::uint32_t>(defined.series.size());
+  defined.series.push_back({writer_id, tag_id, std::move(names)});
+  defined.index_of[series_key(writer_id, tag_id)] = index;
+  std::vector<std::uint32_t>& last = defined.last_index_by_tag;
+  if (tag_id >= last.size()) last.resize(tag_id + 1, kNoSeries);
+  last[tag_id] = index;
 }
 
-JsonLinesEncoder::Series* JsonLinesEncoder::find(std::uint32_t writer_id, std::uint32_t tag_id) {
-  if (tag_id >= last_index_by_tag_.size()) return nullptr;
-  std::uint32_t& last = last_index_by_tag_[tag_id];
+JsonLinesEncoder::Series* JsonLinesEncoder::SeriesTable::find(std::uint32_t writer_id,
+                                                              std::uint32_t tag_id) {
+  if (tag_id >= last_index_by_tag.size()) return nullptr;
+  std::uint32_t& last = last_index_by_tag[tag_id];
   if (last == kNoSeries) return nullptr;
-  if (series_[last].writer_id == writer_id) [[likely]]
-    return &series_[last];
-  const auto found = index_of_.find(series_key(writer_id, tag_id));
-  if (found == index_of_.end()) return nullptr;
+  if (series[last].writer_id == writer_id) [[likely]]
+    return &series[last];
+  const auto found = index_of.find(series_key(writer_id, tag_id));
+  if (found == index_of.end()) return nullptr;
   last = found->second;
-  return &series_[last];
+  return &series[last];
 }
 
 std::vector<Record> JsonLinesEncoder::undefined_series(RecordSpan records) {
   std::vector<Record> undefined;
-  std::unordered_map<std::uint64_t, bool> seen;
+  std::unordered_map<std::uint64_t, bool> seen[2];
   for (const Record& record : records) {
-    if (find(record.writer_id, record.tag_id) != nullptr) continue;
-    if (seen.emplace(series_key(record.writer_id, record.tag_id), true).second) {
+    if (table(record.kind).find(record.writer_id, record.tag_id) != nullptr) continue;
+    auto& seen_of_kind = seen[record.kind == RecordKind::kHistogram ? 1 : 0];
+    if (seen_of_kind.emplace(series_key(record.writer_id, record.tag_id), true).second) {
       undefined.push_back(record);
     }
   }
   return undefined;
 }
 
-EncodeCounts JsonLinesEncoder::encode(RecordSpan records, std::size_t limit_bytes, char separator,
-                                      std::string& out) {
+EncodeCounts JsonLinesEncoder::encode(RecordSpan records, PayloadSpan payloads,
+                                      std::size_t limit_bytes, char separator, std::string& out) {
   EncodeCounts counts;
   for (const Record& record : records) {
     if (out.size() >= limit_bytes) break;
     ++counts.consumed;
-    Series* series = find(record.writer_id, record.tag_id);
+    Series* series = table(record.kind).find(record.writer_id, record.tag_id);
     if (series == nullptr) continue;
-    if (const SetAside reason = reason_to_set_aside(record.value); reason != SetAside::kNone) {
-      set_aside(record, *series, reason, counts);
-      continue;
+    if (record.kind == RecordKind::kHistogram) {
+      if (!buckets_.read(payloads.of(record))) {
+        ++counts.unreadable;
+        continue;
+      }
+      if (counts.encoded > 0) out.push_back(separator);
+      append_plot(record, *series, out);
+    } else {
+      if (const SetAside reason = reason_to_set_aside(record.value); reason != SetAside::kNone) {
+        set_aside(record, *series, reason, counts);
+        continue;
+      }
+      if (counts.encoded > 0) out.push_back(separator);
+      append_scalar(record, *series, out);
     }
-    const std::size_t start = out.size();
-    const std::size_t room =
-        event_start_.size() + series->names.size() + kTimestampKey.size() + kNumbersBytes;
-    out.resize(start + room);
-    char* const end = out.data() + out.size();
-    char* at = out.data() + start;
-    if (counts.encoded > 0) *at++ = separator;
-    at = put(at, event_start_);
-    at = std::to_chars(at, end, record.step).ptr;
-    at = put(at, series->names);
-    at = put_value(at, end, record.value);
-    at = put(at, kTimestampKey);
-    at = std::to_chars(at, end, timestamp_ms(record.wall_time_s)).ptr;
-    *at++ = '}';
-    out.resize(static_cast<std::size_t>(at - out.data()));
     ++counts.encoded;
   }
   return counts;
+}
+
+void JsonLinesEncoder::append_scalar(const Record& record, const Series& series, std::string& out) {
+  const std::size_t start = out.size();
+  out.resize(start + scalar_start_.size() + series.names.size() + kTimestampKey.size() +
+             kNumbersBytes);
+  char* const end = out.data() + out.size();
+  char* at = put(out.data() + start, scalar_start_);
+  at = std::to_chars(at, end, record.step).ptr;
+  at = put(at, series.names);
+  at = put_value(at, end, record.value);
+  at = put(at, kTimestampKey);
+  at = std::to_chars(at, end, timestamp_ms(record.wall_time_s)).ptr;
+  *at++ = '}';
+  out.resize(static_cast<std::size_t>(at - out.data()));
+}
+
+// The figure of `buckets_`, as a string within the event.
+void JsonLinesEncoder::append_plot(const Record& record, const Series& series, std::string& out) {
+  figure_.clear();
+  append_bar_figure(buckets_, figure_);
+  out.append(plot_start_).append(std::to_string(record.step)).append(series.names);
+  for (const char character : figure_) {
+    if (character == '"' || character == '\\') out.push_back('\\');
+    out.push_back(character);
+  }
+  out.append("\"").append(kTimestampKey);
+  out.append(std::to_string(timestamp_ms(record.wall_time_s))).append("}");
 }
 
 void JsonLinesEncoder::set_aside(const Record& record, Series& series, SetAside reason,
@@ -126,16 +159,17 @@ void JsonLinesEncoder::set_aside(const Record& record, Series& series, SetAside 
   notices_.push_back({record.writer_id, record.tag_id, record.step, record.value, reason});
 }
 
-EncodeCounts JsonLinesEncoder::encode_lines(RecordSpan records, std::size_t limit_bytes,
-                                            std::string& out) {
-  return encode(records, limit_bytes, '\n', out);
+EncodeCounts JsonLinesEncoder::encode_lines(RecordSpan records, PayloadSpan payloads,
+                                            std::size_t limit_bytes, std::string& out) {
+  return encode(records, payloads, limit_bytes, '\n', out);
 }
 
-void JsonLinesEncoder::append_array_lines(RecordSpan records, std::size_t line_bytes,
-                                          AppendFile& file, EncodeCounts& total) {
+void JsonLinesEncoder::append_array_lines(RecordSpan records, PayloadSpan payloads,
+                                          std::size_t line_bytes, AppendFile& file,
+                                          EncodeCounts& total) {
   while (records.size > 0) {
     line_.assign(1, '[');
-    const EncodeCounts counts = encode(records, line_bytes, ',', line_);
+    const EncodeCounts counts = encode(records, payloads, line_bytes, ',', line_);
     if (counts.encoded > 0) {
       line_.append("]\n");
       file.wait_for_whole_line();
@@ -145,6 +179,7 @@ void JsonLinesEncoder::append_array_lines(RecordSpan records, std::size_t line_b
     total.encoded += counts.encoded;
     total.not_finite += counts.not_finite;
     total.beyond_float32 += counts.beyond_float32;
+    total.unreadable += counts.unreadable;
     records = {records.data + counts.consumed, records.size - counts.consumed};
   }
 }

@@ -16,6 +16,7 @@
 
 #if defined(__linux__)
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #endif
@@ -65,6 +66,7 @@ std::atomic<std::uint32_t> cached_pid = [] {
   });
   return static_cast<std::uint32_t>(getpid());
 }();
+const std::uint32_t loading_pid = cached_pid.load(std::memory_order_relaxed);
 
 }  // namespace
 
@@ -146,6 +148,16 @@ void wake_all([[maybe_unused]] std::atomic<std::uint32_t>& word) {
 #if defined(__linux__)
   syscall(SYS_futex, &word, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0);
 #endif
+}
+
+bool is_forked() { return current_pid() != loading_pid; }
+
+int usable_cores() {
+#if defined(__linux__)
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return CPU_COUNT(&cores);
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 std::uint32_t current_pid() { return cached_pid.load(std::memory_order_relaxed); }

@@ -55,6 +55,10 @@ void wake_all(std::atomic<std::uint32_t>& word);
 // Cached, and renewed in forked children: getpid is a system call, and each record carries the pid.
 std::uint32_t current_pid();
 bool process_is_alive(std::uint32_t pid);
+// Whether this process is a forked child of the one that loaded this library.
+bool is_forked();
+// How many cores this process may use.
+int usable_cores();
 
 // Writes all of `data` at the end of `fd`. Returns 0, or the errno of the write that failed.
 int write_all(int fd, const char* data, std::size_t size_bytes) noexcept;

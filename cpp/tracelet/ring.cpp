@@ -14,20 +14,6 @@ bool Ring::has_room_after_look(std::uint64_t position) {
   return fill < static_cast<std::int64_t>(capacity());
 }
 
-bool Ring::wait_for_room(std::chrono::nanoseconds timeout) {
-  // Counted before the look at the tail, and give_back looks at the count after it moved the tail
-  // (both sequentially consistent): one of the two sees the other.
-  state_->room_waiters.fetch_add(1);
-  const std::uint32_t word = state_->room_word.load();
-  const bool is_full = head() - state_->tail.load() >= capacity();
-  if (is_full) {
-    wake();
-    wait_on(state_->room_word, word, timeout);
-  }
-  state_->room_waiters.fetch_sub(1);
-  return head() - tail() < capacity();
-}
-
 RecordSpan Ring::committed(std::size_t limit) const {
   const std::uint64_t tail = state_->tail.load(std::memory_order_relaxed);  // its only writer
   const std::uint64_t first_slot = tail & mask_;

@@ -53,8 +53,17 @@ class Ring {
 
   // Producers, any thread of any process that shares the memory. Never blocks or allocates. False
   // when the ring is full; the consumer has then been woken.
-  bool try_push(double value, std::int64_t step, double wall_time_s, std::uint32_t tag_id,
-                std::uint32_t writer_id, RecordKind kind, std::uint16_t flags) {
+  bool try_push(const Point& point) {
+    std::uint64_t position;
+    if (!try_claim(&position)) [[unlikely]]
+      return false;
+    commit(position, point, 0, 0);
+    return true;
+  }
+
+  // The two halves of try_push, for a point whose payload's place is to be claimed with its slot.
+  // A position that was claimed must be committed.
+  bool try_claim(std::uint64_t* claimed) {
     std::uint64_t position = state_->head.load(std::memory_order_relaxed);
     do {
       // Signed: `position` may be stale and lie behind the tail; the compare-exchange then fails.
@@ -65,23 +74,44 @@ class Ring {
       }
     } while (
         !state_->head.compare_exchange_weak(position, position + 1, std::memory_order_relaxed));
-
-    Record& slot = slots_[position & mask_];
-    slot.value = value;
-    slot.step = step;
-    slot.wall_time_s = wall_time_s;
-    slot.tag_id = tag_id;
-    slot.writer_id = writer_id;
-    slot.kind = kind;
-    slot.flags = flags;
-    slot.producer_pid = current_pid();
-    // Pairs with the acquire in committed(): publishes the slot's other 56 bytes.
-    std::atomic_ref<std::uint64_t>(slot.sequence).store(position + 1, std::memory_order_release);
+    *claimed = position;
     return true;
+  }
+  void commit(std::uint64_t position, const Point& point, std::uint64_t payload_offset,
+              std::uint64_t payload_size) {
+    Record& slot = slots_[position & mask_];
+    slot.value = point.value;
+    slot.step = point.step;
+    slot.wall_time_s = point.wall_time_s;
+    slot.tag_id = point.tag_id;
+    slot.writer_id = point.writer_id;
+    slot.kind = point.kind;
+    slot.flags = point.flags;
+    slot.producer_pid = current_pid();
+    slot.payload_offset = payload_offset;
+    slot.payload_size = payload_size;
+    // Pairs with the acquire in committed(): publishes the slot's other 56 bytes, and its payload.
+    std::atomic_ref<std::uint64_t>(slot.sequence).store(position + 1, std::memory_order_release);
   }
 
   // Producers: sleeps until there may be room or the timeout is over. True when there was room.
-  bool wait_for_room(std::chrono::nanoseconds timeout);
+  bool wait_for_room(std::chrono::nanoseconds timeout) {
+    return wait_for_room(timeout, [this] { return head() - state_->tail.load() < capacity(); });
+  }
+  // The same for room of another kind that the consumer makes before it calls give_back.
+  template <typename HasRoom>
+  bool wait_for_room(std::chrono::nanoseconds timeout, HasRoom has_room) {
+    // Counted before the look at the room, and give_back looks at the count after it made room (all
+    // sequentially consistent): one of the two sees the other.
+    state_->room_waiters.fetch_add(1);
+    const std::uint32_t word = state_->room_word.load();
+    if (!has_room()) {
+      wake();
+      wait_on(state_->room_word, word, timeout);
+    }
+    state_->room_waiters.fetch_sub(1);
+    return has_room();
+  }
 
   // The consumer, one thread. The committed records from the tail on, at most `limit`, as far as
   // they lie in one piece. They stay as they are until give_back.

@@ -15,25 +15,39 @@ constexpr std::size_t kTagAddressSpaceBytes = std::size_t{1} << 30;
 // 64 TiB of records. Beyond it lie sizes that wrap around to small ones.
 constexpr std::uint64_t kLargestCapacity = std::uint64_t{1} << 40;
 
-std::size_t tags_offset(std::uint64_t capacity) {
+constexpr std::uint64_t kLargestPayloadBytes = std::uint64_t{1} << 40;
+
+std::size_t payloads_offset(std::uint64_t capacity) {
   return kRingFileHeaderBytes + static_cast<std::size_t>(capacity) * sizeof(Record);
+}
+std::size_t tags_offset(std::uint64_t capacity, std::uint64_t payload_bytes) {
+  return payloads_offset(capacity) + static_cast<std::size_t>(payload_bytes);
 }
 
 }  // namespace
 
-RingFile::RingFile(MappedFile file, std::uint64_t capacity)
+RingFile::RingFile(MappedFile file, std::uint64_t capacity, std::uint64_t payload_bytes)
     : file_(std::move(file)),
       header_(reinterpret_cast<RingFileHeader*>(file_.data())),
       ring_(&header_->ring, reinterpret_cast<Record*>(file_.data() + kRingFileHeaderBytes),
             capacity),
-      tags_(&header_->tags, &file_, tags_offset(capacity)) {}
+      payloads_(&header_->payloads, file_.data() + payloads_offset(capacity),
+                static_cast<std::size_t>(payload_bytes)),
+      tags_(&header_->tags, &file_, tags_offset(capacity, payload_bytes)) {}
 
-std::unique_ptr<RingFile> RingFile::create(const std::string& path, std::uint64_t capacity) {
+std::unique_ptr<RingFile> RingFile::create(const std::string& path, std::uint64_t capacity,
+                                           std::uint64_t payload_bytes) {
   if (!std::has_single_bit(capacity) || capacity < 16 || capacity > kLargestCapacity) {
     throw std::invalid_argument("the ring's capacity must be a power of two, 16 or more, not " +
                                 std::to_string(capacity));
   }
-  const std::size_t size_bytes = tags_offset(capacity);
+  if (payload_bytes < kLeastPayloadBytes || payload_bytes > kLargestPayloadBytes) {
+    throw std::invalid_argument("the payloads' size must be " + std::to_string(kLeastPayloadBytes) +
+                                " bytes or more, not " + std::to_string(payload_bytes));
+  }
+  constexpr std::uint64_t kPageBytes = 4096;
+  payload_bytes = (payload_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const std::size_t size_bytes = tags_offset(capacity, payload_bytes);
   MappedFile file = MappedFile::create(path, size_bytes, size_bytes + kTagAddressSpaceBytes);
   // A new file is all zero bytes, which is how every atomic in it begins.
   auto* header = reinterpret_cast<RingFileHeader*>(file.data());
@@ -41,11 +55,13 @@ std::unique_ptr<RingFile> RingFile::create(const std::string& path, std::uint64_
   header->record_version = kRecordVersion;
   header->owner_pid = current_pid();
   header->capacity = capacity;
-  return std::unique_ptr<RingFile>(new RingFile(std::move(file), capacity));
+  header->payload_bytes = payload_bytes;
+  return std::unique_ptr<RingFile>(new RingFile(std::move(file), capacity, payload_bytes));
 }
 
 std::unique_ptr<RingFile> RingFile::open(const std::string& path) {
   std::uint64_t capacity;
+  std::uint64_t payload_bytes;
   {
     const MappedFile head = MappedFile::open(path, kRingFileHeaderBytes);
     const auto* header = reinterpret_cast<const RingFileHeader*>(head.data());
@@ -60,16 +76,18 @@ std::unique_ptr<RingFile> RingFile::open(const std::string& path) {
                                std::to_string(kRecordVersion) + ")");
     }
     capacity = header->capacity;
+    payload_bytes = header->payload_bytes;
     // Read before the size: another process may be adding strings.
     const std::uint64_t tag_bytes = header->tags.used_bytes.load(std::memory_order_acquire);
     if (!std::has_single_bit(capacity) || capacity > kLargestCapacity ||
-        tag_bytes > kTagAddressSpaceBytes ||
-        head.size_bytes() < tags_offset(capacity) + tag_bytes) {
+        payload_bytes > kLargestPayloadBytes || tag_bytes > kTagAddressSpaceBytes ||
+        head.size_bytes() < tags_offset(capacity, payload_bytes) + tag_bytes) {
       throw std::runtime_error(path + " is shorter than its header says");
     }
   }
-  return std::unique_ptr<RingFile>(new RingFile(
-      MappedFile::open(path, tags_offset(capacity) + kTagAddressSpaceBytes), capacity));
+  const std::size_t reserved_bytes = tags_offset(capacity, payload_bytes) + kTagAddressSpaceBytes;
+  return std::unique_ptr<RingFile>(
+      new RingFile(MappedFile::open(path, reserved_bytes), capacity, payload_bytes));
 }
 
 }  // namespace tracelet

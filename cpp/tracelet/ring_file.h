@@ -3,6 +3,7 @@
 //
 //   0            RingFileHeader
 //   4096         Record[capacity]
+//   ...          the payload arena's bytes
 //   ...          the tag table's strings; the file grows at this end
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "tracelet/payload_arena.h"
 #include "tracelet/platform.h"
 #include "tracelet/record.h"
 #include "tracelet/ring.h"
@@ -22,7 +24,9 @@ struct RingFileHeader {
   std::uint32_t record_version;
   std::uint32_t owner_pid;
   std::uint64_t capacity;
+  std::uint64_t payload_bytes;
   RingState ring;
+  PayloadArenaState payloads;
   TagTableState tags;
 };
 
@@ -32,22 +36,27 @@ static_assert(sizeof(RingFileHeader) <= kRingFileHeaderBytes);
 class RingFile {
  public:
   // Creates the file, for the owner alone, with all its space allocated. `capacity` is a power of
-  // two. Throws std::system_error, or std::invalid_argument.
-  static std::unique_ptr<RingFile> create(const std::string& path, std::uint64_t capacity);
+  // two, `payload_bytes` the arena's size, rounded up to pages. Throws std::system_error, or
+  // std::invalid_argument.
+  static std::unique_ptr<RingFile> create(const std::string& path, std::uint64_t capacity,
+                                          std::uint64_t payload_bytes = kLeastPayloadBytes);
+  static constexpr std::uint64_t kLeastPayloadBytes = 1 << 16;
   // Opens the file of another process, dead or alive. Throws std::system_error, or
   // std::runtime_error when it is none of ours.
   static std::unique_ptr<RingFile> open(const std::string& path);
 
   Ring& ring() { return ring_; }
+  PayloadArena& payloads() { return payloads_; }
   TagTable& tags() { return tags_; }
   const std::string& path() const { return file_.path(); }
 
  private:
-  RingFile(MappedFile file, std::uint64_t capacity);
+  RingFile(MappedFile file, std::uint64_t capacity, std::uint64_t payload_bytes);
 
   MappedFile file_;
   RingFileHeader* header_;
   Ring ring_;
+  PayloadArena payloads_;
   TagTable tags_;
 };
 

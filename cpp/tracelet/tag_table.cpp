@@ -1,8 +1,8 @@
 #include "tracelet/tag_table.h"
 
-#include <chrono>
 #include <cstring>
-#include <thread>
+
+#include "tracelet/process_lock.h"
 
 namespace tracelet {
 namespace {
@@ -14,41 +14,13 @@ std::size_t stored_bytes(std::size_t text_bytes) { return kLengthBytes + (text_b
 
 }  // namespace
 
-// Held for the few hundred nanoseconds of an append or a look-up; a waiter spins, then sleeps.
-class TagTable::Lock {
- public:
-  explicit Lock(TagTableState* state) : state_(state) {
-    const std::uint32_t pid = current_pid();
-    std::uint32_t holder = 0;
-    // Acquire pairs with the release below: the previous holder's bytes and index.
-    for (int tries = 1; !state_->lock_pid.compare_exchange_weak(
-             holder, pid, std::memory_order_acquire, std::memory_order_relaxed);
-         ++tries) {
-      if (holder != 0 && tries % 1024 == 0) {
-        std::this_thread::sleep_for(std::chrono::microseconds(50));
-        // What a dead holder left is whole: `used_bytes` is published last.
-        if (!process_is_alive(holder)) {
-          state_->lock_pid.compare_exchange_strong(holder, 0, std::memory_order_relaxed);
-        }
-      }
-      holder = 0;
-    }
-  }
-  ~Lock() { state_->lock_pid.store(0, std::memory_order_release); }
-  Lock(const Lock&) = delete;
-  Lock& operator=(const Lock&) = delete;
-
- private:
-  TagTableState* state_;
-};
-
 TagTable::TagTable(TagTableState* state, MappedFile* file, std::size_t offset_bytes)
     : state_(state), file_(file), offset_bytes_(offset_bytes), index_(new Index) {}
 
 TagTable::~TagTable() { delete index_; }
 
 std::uint32_t TagTable::intern(std::string_view text) {
-  Lock lock(state_);
+  const ProcessLock lock(state_->lock_pid);
   read_new_strings();
   if (const auto found = index_->ids.find(text); found != index_->ids.end()) return found->second;
 
@@ -70,14 +42,14 @@ std::uint32_t TagTable::intern(std::string_view text) {
 }
 
 std::string_view TagTable::text(std::uint32_t id) {
-  Lock lock(state_);
+  const ProcessLock lock(state_->lock_pid);
   if (id > index_->texts.size()) read_new_strings();
   if (id == 0 || id > index_->texts.size()) return {};
   return index_->texts[id - 1];
 }
 
 std::uint32_t TagTable::size() {
-  Lock lock(state_);
+  const ProcessLock lock(state_->lock_pid);
   read_new_strings();
   return static_cast<std::uint32_t>(index_->texts.size());
 }

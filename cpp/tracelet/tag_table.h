@@ -20,8 +20,8 @@ struct TagTableState {
   // Bytes of whole strings in the table. Written by the lock's holder (release, after the bytes),
   // read by all (acquire): publishes the strings' bytes.
   std::atomic<std::uint64_t> used_bytes;
-  // 0, or the pid of the process whose thread is appending. In shared memory, so that a child
-  // forked while it is held sees it released by the parent; taken over from a process that died.
+  // A ProcessLock, held to append or to look up. What a holder that died left is whole, because
+  // `used_bytes` is published last.
   std::atomic<std::uint32_t> lock_pid;
 };
 
@@ -51,7 +51,6 @@ class TagTable {
     std::unordered_map<std::string_view, std::uint32_t> ids;
     std::size_t read_bytes = 0;
   };
-  class Lock;
 
   void read_new_strings();
 

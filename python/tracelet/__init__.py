@@ -21,6 +21,7 @@ from tracelet.errors import (
     TraceletError,
 )
 from tracelet.experiment import Experiment
+from tracelet.histograms import Histogram, histogram
 from tracelet.records import RECORD_DTYPE
 from tracelet.sinks import Batch, Delivery, RunInfo, Sink, register_sink
 from tracelet.stats import Stats
@@ -33,6 +34,7 @@ __all__ = [
     "CredentialsError",
     "Delivery",
     "Experiment",
+    "Histogram",
     "LeaseError",
     "RunInfo",
     "Sink",
@@ -40,6 +42,7 @@ __all__ = [
     "TraceletError",
     "__version__",
     "get_active_experiment",
+    "histogram",
     "logging",
     "register_sink",
     "start_logging",

@@ -52,6 +52,9 @@ class Options:
     """Folder of the ring's file; default: shared memory when it has room, else the run's folder."""
     full_ring_timeout_s: float = _option("float", 10.0)
     """How long a call may wait for room in a full ring before its point is dropped and counted."""
+    payload_bytes: int = _option("int", 16 << 20)
+    """Room for the histograms on their way from the ring, besides its slots: one takes some hundred
+    bytes to some thousand. A single one can't be larger."""
     drain_interval_s: float = _option("float", 0.25)
     """The drainer wakes this often, and whenever the ring is half full."""
     batch_max_points: int = _option("int", 20_000)
@@ -69,6 +72,12 @@ class Options:
     "last" or "min_max"}: those points are folded before they are shipped; the event file keeps
     every point. The first pattern that matches counts. Default: nothing is folded."""
 
+    # Histograms.
+    histogram_threads: int = _option("int", 0)
+    """Threads `add_histogram` may use for one call. 0: it chooses, see `tracelet.histogram`."""
+    histogram_view_interval_s: float = _option("float", 60.0)
+    """How often ClearML gets a series' histograms over time anew; the last ones come at the end."""
+
     # ClearML's Task.init.
     task_name: str | None = _option("str")
     """The task's name; default: exp_name."""
@@ -84,6 +93,7 @@ class Options:
     reuse_last_task_id: bool | str = _option("bool or str", False)
 
 
+_LEAST_PAYLOAD_BYTES = 1 << 16
 _CALL_ARGUMENTS = ("exp_name", "project", "backend")
 
 
@@ -157,6 +167,14 @@ def _check(options: Options) -> None:
     if options.ring_slots < 16 or options.ring_slots & (options.ring_slots - 1):
         raise ConfigurationError(
             f"ring_slots must be a power of two, 16 or more, not {options.ring_slots}"
+        )
+    if options.payload_bytes < _LEAST_PAYLOAD_BYTES:
+        raise ConfigurationError(
+            f"payload_bytes must be {_LEAST_PAYLOAD_BYTES} or more, not {options.payload_bytes}"
+        )
+    if options.histogram_threads < 0:
+        raise ConfigurationError(
+            f"histogram_threads must be 0 (it chooses) or more, not {options.histogram_threads}"
         )
     for name in ("drain_interval_s", "batch_max_points", "batch_max_bytes", "stop_timeout_s"):
         if not getattr(options, name) > 0:

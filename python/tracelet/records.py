@@ -18,13 +18,20 @@ RECORD_DTYPE = np.dtype(
         ("wall_time", "<f8"),  # seconds since the epoch
         ("tag_id", "<u4"),
         ("writer_id", "<u4"),  # 0: no SummaryWriter (Experiment.log_metric)
-        ("kind", "<u2"),
-        ("flags", "<u2"),  # 1: no step was given; 2: new_style; 4: double_precision
+        ("kind", "<u2"),  # RecordKind
+        ("flags", "<u2"),  # 1: no step was given; 2: new_style; 4: double_precision; 8: see below
         ("producer_pid", "<u4"),
-        ("payload_offset", "<u8"),
+        ("payload_offset", "<u8"),  # in the batch's payloads
         ("payload_size", "<u8"),
     ]
 )
+
+SCALAR = 1
+HISTOGRAM = 2
+"""The kinds of record; a histogram's value is 0, and its data are its payload."""
+
+AWAITS_DEVICE = 8
+"""A flag: the payload was being counted on a device when the record was pushed."""
 
 if RECORD_DTYPE.itemsize != _core.RECORD_SIZE_BYTES:
     raise ImportError("tracelet's native core and its Python half are of different versions")

@@ -26,3 +26,5 @@ class Stats:
     """Points no sink will get, or that a sink's server would not take, by reason."""
     not_finite: int
     """NaN and infinite points that a backend can't hold; the event file has them."""
+    not_finite_values: int = 0
+    """NaN and infinities among the values of histograms; they are in no bin."""

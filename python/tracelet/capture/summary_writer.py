@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracelet import _core
+from tracelet.capture import histogram
 
 _log = logging.getLogger("tracelet")
 
@@ -54,6 +55,7 @@ class SummaryWriterPatch:
     """Our methods in the place of a class' own: made, then undone once."""
 
     def __init__(self, cls: type, flush_event_files: Callable[[], None]) -> None:
+        histogram.forget_told()
         self._cls = cls
         self._ours = dict(_native_methods_for(cls))
         for name in ("flush", "close"):
@@ -80,9 +82,7 @@ class SummaryWriterPatch:
 
 def _native_methods_for(cls: type) -> dict[str, Any]:
     if cls not in _native_methods:
-        _native_methods[cls] = _core.make_methods(
-            cls, cls.__dict__["add_scalar"], cls.__dict__["add_scalars"]
-        )
+        _native_methods[cls] = _core.make_methods(cls, dict(cls.__dict__))
     return _native_methods[cls]
 
 

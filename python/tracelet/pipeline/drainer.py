@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -29,15 +29,27 @@ _RETRY_S = 0.1
 
 _Lease = Any  # _core.Lease; its buffer protocol is not in the stub
 
+CompletePayload = Callable[[int], "tuple[bytes, int] | None"]
+"""Waits for what a device still computes: a ticket to the payload and how many of the values are
+not finite; None when it did not come."""
+
 
 class Drainer(threading.Thread):
     """Started with a run, ended by `stop`. The lanes and shippers are its own until then."""
 
     def __init__(
-        self, ring: _core.Ring, lanes: Sequence[Lane], journal: Journal, options: Options
+        self,
+        ring: _core.Ring,
+        lanes: Sequence[Lane],
+        journal: Journal,
+        options: Options,
+        complete: CompletePayload,
     ) -> None:
         super().__init__(name="tracelet-drainer", daemon=True)
         self._ring = ring
+        self._payloads = _core.Payloads(ring)
+        self._complete = complete
+        self._completed_position = 0
         self._lanes = lanes
         self._journal = journal
         self._options = options
@@ -90,11 +102,15 @@ class Drainer(threading.Thread):
 
     def _hand_over(self, lease: _Lease, first: int) -> None:
         end = first + len(lease)
+        if end > self._completed_position:
+            self._complete_payloads(lease)
+            self._completed_position = end
         for lane in self._lanes:
             if lane.sink.name in self.shippers or lane.position >= end:
                 continue
             start = max(first, lane.position)  # further on, when a lease is given once more
-            if not lane.deliver(self._buffer(lane, lease, start - first), start, end - start):
+            buffer = self._buffer(lane, lease, start - first)
+            if not lane.deliver(buffer, self._payloads, start, end - start):
                 self._start_shipper(lane)
             if lease.exports:
                 self._note_keeper(lane)
@@ -103,6 +119,21 @@ class Drainer(threading.Thread):
             for shipper in self.shippers.values():
                 shipper.notify()
             self._journal.release(min(lane.position for lane in self._lanes))
+
+    def _complete_payloads(self, lease: _Lease) -> None:
+        """Puts in the payloads that were being counted on a device when they were pushed."""
+        for sequence, ticket, offset, size in _core.awaited_payloads(lease, self._payloads):
+            if sequence <= self._completed_position:
+                continue  # of a lease that is given once more
+            completed = self._complete(ticket)
+            if completed is None:
+                continue  # sinks see that it is not complete, and count it
+            payload, not_finite = completed
+            if len(payload) > size:
+                _log.error("tracelet: a histogram from a device does not fit its place")
+                continue
+            _core.write_payload(self._ring, offset, payload)
+            self._ring.add_not_finite_values(not_finite)
 
     def _buffer(self, lane: Lane, lease: _Lease, skip: int) -> Any:
         if lane.sink.name in self._keepers:
@@ -143,7 +174,7 @@ class Drainer(threading.Thread):
         while True:
             records = np.frombuffer(lease, dtype=RECORD_DTYPE)
             try:
-                self._journal.append(records)
+                self._journal.append(records, self._payloads)
                 self._journal_failed = False
                 return
             except OSError as error:

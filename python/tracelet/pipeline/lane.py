@@ -58,13 +58,13 @@ class Lane:
         """Points that wait in the fold for their window to end."""
         return self._fold.held if self._fold else 0
 
-    def deliver(self, buffer: Any, first: int, count: int) -> bool:
+    def deliver(self, buffer: Any, payloads: Any, first: int, count: int) -> bool:
         """Gives the sink the `count` records of `buffer`, which begin at position `first`.
 
         False when the sink failed; these records, and maybe more, are then to be given again.
         """
         shipped = self._fold_batch(buffer, count) if self._fold else buffer
-        if not self._write(shipped):
+        if not self._write(shipped, payloads):
             self.retry_count = count
             return False
         self.position = first + count
@@ -92,12 +92,12 @@ class Lane:
             return True
         if self._folded is None:
             self._folded = _FoldedBatch(0, self._fold.flush())
-        return self._write(self._folded.records)
+        return self._write(self._folded.records, None)
 
-    def _write(self, buffer: Any) -> bool:
+    def _write(self, buffer: Any, payloads: Any) -> bool:
         if memoryview(buffer).nbytes == 0:
             return True
-        batch = Batch(buffer, self._names)
+        batch = Batch(buffer, self._names, payloads)
         try:
             delivery = self.sink.write(batch)
             if not isinstance(delivery, Delivery):

@@ -53,6 +53,7 @@ def start(options: Options) -> Run:
         find_summary_writer()  # imports torch before a backend starts threads that disturb imports
         run = Run(options)
         _active = _Active(run)
+        _core.set_histogram_threads(options.histogram_threads)
         _core.set_active_run(run.ring)
         # Registered anew, so that it runs before the hooks that the backends have just registered.
         atexit.unregister(_at_exit)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracelet import _core
+from tracelet.capture import histogram
 from tracelet.errors import TraceletError
 from tracelet.options import Options
 from tracelet.pipeline.drainer import Drainer
@@ -50,7 +51,10 @@ class Run:
             info = RunInfo(options, self.folder.run_id, self.folder.path)
             self.sinks = [make_sink(n, info) for n in options.backend if n != "tensorboard"]
             ring = _core.Ring.create(
-                self.folder.ring_path, options.ring_slots, options.full_ring_timeout_s
+                self.folder.ring_path,
+                options.ring_slots,
+                options.full_ring_timeout_s,
+                options.payload_bytes,
             )
         except BaseException:
             for sink in self.sinks:
@@ -67,7 +71,7 @@ class Run:
     def _start(self, ring: _core.Ring) -> _Live:
         sinks = [TensorBoardSink(ring), *self.sinks]
         lanes = [Lane(sink, ring, self.options.aggregate) for sink in sinks]
-        drainer = Drainer(ring, lanes, self._journal, self.options)
+        drainer = Drainer(ring, lanes, self._journal, self.options, histogram.complete)
         drainer.start()
         return _Live(ring, lanes, drainer)
 
@@ -110,6 +114,7 @@ class Run:
             folded=sum(lane.folded for lane in lanes),
             dropped={reason: count for reason, count in dropped.items() if count},
             not_finite=max(lane.not_finite for lane in lanes),
+            not_finite_values=ring.not_finite_values,
         )
 
     @property

@@ -51,7 +51,8 @@ class RunFolder:
         if options.ring_dir:
             os.makedirs(options.ring_dir, mode=0o700, exist_ok=True)
             return options.ring_dir
-        needed_bytes = _ROOM_FACTOR * options.ring_slots * _SLOT_BYTES + _ROOM_BYTES
+        file_bytes = options.ring_slots * _SLOT_BYTES + options.payload_bytes
+        needed_bytes = _ROOM_FACTOR * file_bytes + _ROOM_BYTES
         free_bytes = _free_bytes(_SHARED_MEMORY)
         return _SHARED_MEMORY if free_bytes and free_bytes >= needed_bytes else self.path
 

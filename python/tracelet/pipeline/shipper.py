@@ -98,11 +98,13 @@ class Shipper(threading.Thread):
 
     def _ship(self, count: int) -> bool:
         try:
-            records = self._journal.read(self._lane.position, count)
+            records, payloads = self._journal.read(
+                self._lane.position, count, self._options.batch_max_bytes
+            )
         except (JournalError, OSError) as error:
             _log.error("tracelet: the journal can't be read: %s", error)
             return False
-        return self._lane.deliver(records, self._lane.position, len(records))
+        return self._lane.deliver(records, payloads, self._lane.position, len(records))
 
     def _back_off(self) -> None:
         self._failures = min(self._failures + 1, 30)

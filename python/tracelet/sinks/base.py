@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol
 import numpy as np
 
 from tracelet.errors import LeaseError
+from tracelet.histograms import Histogram, read_histogram
 from tracelet.records import RECORD_DTYPE
 
 if TYPE_CHECKING:
     from tracelet.options import Options
+
+
+_ENDED = "this batch's records were on loan until write() returned; copy what you keep"
+
+
+UNREADABLE = "histogram did not come from its device"
+"""The reason under which a sink counts a record whose payload is not complete."""
 
 
 class Names(Protocol):
@@ -30,22 +38,22 @@ class Names(Protocol):
 class Batch:
     """Points on their way to a sink, in the order in which they were logged.
 
+    A point is a scalar, or a histogram whose data are its record's payload.
     `records` is a numpy structured array (dtype `tracelet.RECORD_DTYPE`, shape (n,), read-only)
     that usually views the ring's own memory. It is on loan until `write` returns: copy what you
     keep. `buffer` is the same memory for native code.
     """
 
-    def __init__(self, buffer: Any, names: Names) -> None:
+    def __init__(self, buffer: Any, names: Names, payloads: Any = None) -> None:
         self._buffer = buffer
         self._names = names
+        self._payloads = payloads
         self._records: np.ndarray[Any, Any] | None = None
 
     @property
     def buffer(self) -> Any:
         if self._buffer is None:
-            raise LeaseError(
-                "this batch's records were on loan until write() returned; copy what you keep"
-            )
+            raise LeaseError(_ENDED)
         return self._buffer
 
     @property
@@ -53,6 +61,23 @@ class Batch:
         if self._records is None:
             self._records = np.frombuffer(self.buffer, dtype=RECORD_DTYPE)
         return self._records
+
+    @property
+    def payloads(self) -> Any:
+        """A read-only buffer of bytes, in which `payload_offset` counts; on loan as `records`."""
+        if self._buffer is None:
+            raise LeaseError(_ENDED)
+        return self._payloads
+
+    def histogram(self, record: Any) -> Histogram:
+        """The histogram of a record whose kind is `tracelet.HISTOGRAM`; a copy, yours to keep.
+
+        It has the bins from the first to the last that holds a value. Raises ValueError for a
+        record that has none.
+        """
+        start = int(record["payload_offset"])
+        payload = memoryview(self.payloads)[start : start + int(record["payload_size"])]
+        return read_histogram(payload)
 
     def __len__(self) -> int:
         return memoryview(self.buffer).nbytes // RECORD_DTYPE.itemsize
@@ -68,6 +93,7 @@ class Batch:
     def end(self) -> None:
         """Ends the loan; the pipeline calls it when `write` has returned."""
         self._buffer = None
+        self._payloads = None
         self._records = None
 
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from tracelet import _core
-from tracelet.sinks.base import Batch, Delivery
+from tracelet.sinks.base import UNREADABLE, Batch, Delivery
 
 _log = logging.getLogger("tracelet")
 
@@ -50,11 +50,13 @@ class TensorBoardSink:
             os.makedirs(folder, exist_ok=True)
             now_s = time.time()
             self._files.open(writer_id, os.path.join(folder, event_file_name(now_s)), now_s)
-        delivered = self._files.write(batch.buffer)
-        if not self._remote_writers:
-            return Delivery(delivered)
-        remote = int(np.isin(batch.records["writer_id"], list(self._remote_writers)).sum())
-        return Delivery(delivered, set_aside={"log folder is a URL": remote} if remote else {})
+        delivered, unreadable = self._files.write(batch.buffer, batch.payloads)
+        set_aside = {UNREADABLE: unreadable} if unreadable else {}
+        if self._remote_writers:
+            remote = int(np.isin(batch.records["writer_id"], list(self._remote_writers)).sum())
+            if remote:
+                set_aside["log folder is a URL"] = remote
+        return Delivery(delivered, set_aside=set_aside)
 
     def _note_remote(self, writer_id: int, folder: str) -> None:
         if writer_id not in self._remote_writers:

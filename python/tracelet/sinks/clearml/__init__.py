@@ -18,4 +18,4 @@ def open_clearml_sink(info: RunInfo) -> Sink:
     from tracelet.sinks.clearml.task import open_task
 
     task = open_task(info.options)
-    return OfflineClearMLSink(task) if task.is_offline else OnlineClearMLSink(task, info)
+    return OfflineClearMLSink(task, info) if task.is_offline else OnlineClearMLSink(task, info)

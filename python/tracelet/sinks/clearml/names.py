@@ -16,6 +16,7 @@ _SHORTENED_CHARACTERS = 1_000
 # The server's JSON-lines parser turns such strings into dates and then fails the whole batch.
 # Wider than its rule: a name that is put in parentheses without need does no harm.
 _DATE_OR_TIME = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}:\d{2}:\d{2}.*", re.DOTALL)
+_HISTOGRAMS = "Histograms"  # the binding's title for a tag without "/"
 _INVALID_TAG_CHARACTERS = re.compile(r"[^-/\w\.]")
 
 
@@ -29,9 +30,20 @@ class SeriesNames:
         self._owner: dict[str, tuple[str, str]] = {}
 
     def name(self, log_dir: str, tag: str) -> tuple[str, str]:
-        """(metric, variant) of a series. `log_dir` is empty for points without a SummaryWriter."""
+        """(metric, variant) of a scalar's series; `log_dir` is empty without a SummaryWriter."""
         metric, variant = split_tag(tag)
-        variant = _add_scalars_entry(log_dir, tag) or variant
+        return self._unique(log_dir, tag, metric, _add_scalars_entry(log_dir, tag) or variant)
+
+    def histogram_name(self, log_dir: str, tag: str, suffix: str = "") -> tuple[str, str]:
+        """(metric, variant) of a histogram's plots, which are a name space of their own.
+
+        One `SeriesNames` is for scalars or for plots. `suffix` tells the plots of a series apart.
+        """
+        *title, series = tag.split("/")
+        metric = "_".join(title) or _HISTOGRAMS
+        return self._unique(log_dir, f"{tag}{suffix}", metric, f"{series}{suffix}")
+
+    def _unique(self, log_dir: str, tag: str, metric: str, variant: str) -> tuple[str, str]:
         metric, variant = safe_name(metric), safe_name(variant)
         series = (log_dir, tag)
         candidates = [

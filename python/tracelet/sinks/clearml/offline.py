@@ -5,12 +5,15 @@ Each line is a JSON array of events, which `Task.import_offline_session` sends a
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from tracelet import _core
-from tracelet.sinks.base import Batch, Delivery
-from tracelet.sinks.clearml.series import SeriesEncoder, set_aside_reasons
+from tracelet.sinks.base import Batch, Delivery, RunInfo
+from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.sinks.clearml.task import ClearMLTask
+
+_log = logging.getLogger("tracelet")
 
 # About 4,500 events. A line is one write and one request at import, where the server takes
 # 15 MB at most; short lines stay in the processor's cache while they are made.
@@ -24,12 +27,13 @@ class OfflineClearMLSink:
     is_remote = False
     takes_every_point = False
 
-    def __init__(self, task: ClearMLTask) -> None:
+    def __init__(self, task: ClearMLTask, info: RunInfo) -> None:
         self.task = task
         folder = task.task.get_offline_mode_folder()
         folder.mkdir(parents=True, exist_ok=True)
         self._file = _core.AppendFile(str(folder / "metrics.jsonl"))
         self._encoder = SeriesEncoder(task.id)
+        self._views = HistogramViews(self._encoder, info.options.histogram_view_interval_s)
         # How far the batch at `_first_sequence` came when a write failed: none is written twice.
         self._first_sequence = 0
         self._counts = _core.EncodeCounts()
@@ -42,11 +46,25 @@ class OfflineClearMLSink:
         counts = self._counts
         self._encoder.define_new_series(batch)
         rest: Any = batch.buffer if counts.consumed == 0 else records[counts.consumed :]
-        self._encoder.native.append_array_lines(rest, _LINE_BYTES, self._file, counts)
+        self._encoder.native.append_array_lines(
+            rest, batch.payloads, _LINE_BYTES, self._file, counts
+        )
         self._counts = _core.EncodeCounts()
         self._encoder.report_set_aside(batch)
+        self._views.observe(batch)
+        if self._views.are_due:
+            self._write_views()
         self.task.note_iteration(int(records["step"][-1]))
         return Delivery(counts.encoded, counts.not_finite, set_aside_reasons(counts))
 
+    def _write_views(self) -> None:
+        for key, event in self._views.take():
+            try:
+                self._file.append(b"[" + event + b"]\n")
+            except OSError as error:
+                self._views.put_back(key)
+                _log.debug("tracelet: a view of histograms was not written: %s", error)
+
     def close(self, process_is_ending: bool) -> None:
+        self._write_views()
         self.task.close(process_is_ending)

@@ -16,7 +16,7 @@ from typing import Any
 
 from tracelet.errors import SinkUnavailableError
 from tracelet.sinks.base import Batch, Delivery, RunInfo
-from tracelet.sinks.clearml.series import SeriesEncoder, set_aside_reasons
+from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.sinks.clearml.task import ClearMLTask
 
 _log = logging.getLogger("tracelet")
@@ -70,6 +70,7 @@ class OnlineClearMLSink:
     def __init__(self, task: ClearMLTask, info: RunInfo) -> None:
         self.task = task
         self._encoder = SeriesEncoder(task.id)
+        self._views = HistogramViews(self._encoder, info.options.histogram_view_interval_s)
         self._batch_bytes = info.options.batch_max_bytes
         self._set_aside_path = os.path.join(info.run_dir, "set_aside-clearml.jsonl")
         self._post = _AddBatch()
@@ -82,17 +83,20 @@ class OnlineClearMLSink:
         progress = self._progress
         self._encoder.define_new_series(batch)
         while progress.done < len(records):
-            self._send_part(records[progress.done :][: progress.part_limit])
+            self._send_part(records[progress.done :][: progress.part_limit], batch.payloads)
         self._judge_suspects(batch)
         self._encoder.report_set_aside(batch)
+        self._views.observe(batch)
+        if self._views.are_due:
+            self._send_views()
         self.task.note_iteration(int(records["step"].max()))
         self._progress = _Progress()
         return Delivery(progress.delivered, progress.not_finite, dict(progress.reasons))
 
-    def _send_part(self, records: _Records) -> None:
+    def _send_part(self, records: _Records, payloads: Any) -> None:
         """Sends as many of the records as one request takes, or learns why it can't."""
         progress = self._progress
-        body, counts = self._encoder.native.encode_lines(records, self._batch_bytes)
+        body, counts = self._encoder.native.encode_lines(records, payloads, self._batch_bytes)
         if counts.encoded:
             try:
                 taken = self._post(body)
@@ -147,7 +151,24 @@ class OnlineClearMLSink:
                 "are kept in %s", point["tag"], point["step"], error, self._set_aside_path,
             )  # fmt: skip
 
+    def _send_views(self) -> bool:
+        """Sends the views that changed. False when one could not be: it is sent the next time."""
+        is_sent = True
+        for key, event in self._views.take():
+            try:
+                self._post(event)
+            except (_RefusedError, SinkUnavailableError) as error:
+                self._views.put_back(key)
+                _log.debug("tracelet: a view of histograms was not sent: %s", error)
+                is_sent = False
+        return is_sent
+
     def close(self, process_is_ending: bool) -> None:
+        if not self._send_views():
+            _log.warning(
+                "tracelet: the last views of histograms over time could not be sent to ClearML; "
+                "the histograms themselves were"
+            )
         self.task.close(process_is_ending)
 
 

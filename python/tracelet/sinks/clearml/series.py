@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from typing import Any
 
 from tracelet import _core
-from tracelet.sinks.base import Batch
+from tracelet.sinks.base import UNREADABLE, Batch
 from tracelet.sinks.clearml.names import SeriesNames
 
 _log = logging.getLogger("tracelet")
+
+_OVER_TIME = " over time"
 
 
 class SeriesEncoder:
@@ -19,11 +22,33 @@ class SeriesEncoder:
     def __init__(self, task_id: str) -> None:
         self.native = _core.JsonLinesEncoder(json.dumps(task_id))
         self._names = SeriesNames()
+        self._plot_names = SeriesNames()
+        self._task_id = task_id
 
     def define_new_series(self, batch: Batch) -> None:
-        for writer_id, tag_id in self.native.undefined_series(batch.buffer):
-            metric, variant = self._names.name(batch.log_dir(writer_id), batch.tag(tag_id))
-            self.native.define(writer_id, tag_id, json.dumps(metric), json.dumps(variant))
+        for writer_id, tag_id, is_histogram in self.native.undefined_series(batch.buffer):
+            log_dir, tag = batch.log_dir(writer_id), batch.tag(tag_id)
+            if is_histogram:
+                metric, variant = self._plot_names.histogram_name(log_dir, tag)
+            else:
+                metric, variant = self._names.name(log_dir, tag)
+            self.native.define(
+                writer_id, tag_id, is_histogram, json.dumps(metric), json.dumps(variant)
+            )
+
+    def plot_over_time(self, log_dir: str, tag: str, figure: str) -> bytes:
+        """The event of a series' histograms over time: one plot, written over each time."""
+        metric, variant = self._plot_names.histogram_name(log_dir, tag, _OVER_TIME)
+        event = {
+            "type": "plot",
+            "task": self._task_id,
+            "iter": 0,
+            "metric": metric,
+            "variant": variant,
+            "plot_str": figure,
+            "timestamp": int(time.time() * 1000),
+        }
+        return json.dumps(event).encode()
 
     def report_set_aside(self, batch: Batch) -> None:
         """One console line for the first point of each series that ClearML can't hold."""
@@ -36,5 +61,44 @@ class SeriesEncoder:
             )  # fmt: skip
 
 
+class HistogramViews:
+    """The histograms of each series over time, as events that are due now and then.
+
+    One thread at a time. What a view shows is bounded however long the run is.
+    """
+
+    def __init__(self, encoder: SeriesEncoder, interval_s: float) -> None:
+        self._encoder = encoder
+        self._interval_s = interval_s
+        self._timelines = _core.HistogramTimelines()
+        self._names: dict[tuple[int, int], tuple[str, str]] = {}
+        self._next_s = time.monotonic() + interval_s
+
+    def observe(self, batch: Batch) -> None:
+        """Takes in the histograms of a batch, which may be given again."""
+        for writer_id, tag_id in self._timelines.observe(batch.buffer, batch.payloads):
+            self._names[writer_id, tag_id] = (batch.log_dir(writer_id), batch.tag(tag_id))
+
+    @property
+    def are_due(self) -> bool:
+        return time.monotonic() >= self._next_s
+
+    def take(self) -> list[tuple[tuple[int, int], bytes]]:
+        """(key, event) of each view that has changed since it was taken."""
+        self._next_s = time.monotonic() + self._interval_s
+        return [
+            (
+                (writer_id, tag_id),
+                self._encoder.plot_over_time(*self._names[writer_id, tag_id], figure),
+            )
+            for writer_id, tag_id, figure in self._timelines.take_changed()
+        ]
+
+    def put_back(self, key: tuple[int, int]) -> None:
+        """Has a view taken again: it could not be sent."""
+        self._timelines.put_back(*key)
+
+
 def set_aside_reasons(counts: Any) -> dict[str, int]:
-    return {"beyond float32": counts.beyond_float32} if counts.beyond_float32 else {}
+    reasons = {"beyond float32": counts.beyond_float32, UNREADABLE: counts.unreadable}
+    return {reason: count for reason, count in reasons.items() if count}

@@ -1,0 +1,280 @@
+// The native bodies of SummaryWriter.add_histogram and add_histogram_raw.
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <atomic>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "capture_support.h"
+#include "histogram.h"
+#include "tracelet/histogram/payload.h"
+
+namespace tracelet::bindings {
+namespace {
+
+Signature<6> histogram_signature{
+    "SummaryWriter.add_histogram",
+    2,
+    {"tag", "values", "global_step", "bins", "walltime", "max_bins"}};
+Signature<10> raw_signature{"SummaryWriter.add_histogram_raw",
+                            8,
+                            {"tag", "min", "max", "num", "sum", "sum_squares", "bucket_limits",
+                             "bucket_counts", "global_step", "walltime"}};
+
+// Set once, when tracelet.capture is imported.
+struct Helpers {
+  PyObject* to_doubles = nullptr;     // (values) -> float64 array
+  PyObject* start_on_device = nullptr;  // (tag, values, bins, max_bins) -> (ticket, bin count) or None
+  PyObject* tell = nullptr;           // (tag, num, nan_count, inf_count)
+};
+Helpers helpers;
+// The option histogram_threads; written at a run's start, read by calls.
+std::atomic<int> threads_option{0};
+
+// The payload at hand. Taken for a call and put back, so that a signal handler that logs while the
+// call waits for room has another.
+thread_local std::string spare_payload;
+
+struct PayloadText {
+  std::string bytes = std::exchange(spare_payload, {});
+
+  ~PayloadText() {
+    bytes.clear();
+    spare_payload = std::move(bytes);
+  }
+  std::span<const std::byte> span() const { return std::as_bytes(std::span(bytes)); }
+};
+
+bool read_max_bins(PyObject* argument, std::size_t* max_bins) {
+  if (!is_given(argument)) return true;
+  std::int64_t value;
+  if (!read_step(argument, &value) || value < 1) {
+    if (PyErr_Occurred() == nullptr) {
+      PyErr_Format(PyExc_ValueError, "max_bins must be 1 or more, not %R", argument);
+    }
+    return false;
+  }
+  *max_bins = static_cast<std::size_t>(value);
+  return true;
+}
+
+// Counts what is not finite, and tells it.
+bool account(Producer& producer, PyObject* tag, const Moments& moments) {
+  const std::uint64_t others = moments.nan_count + moments.inf_count;
+  if (others == 0 && moments.num > 0) [[likely]]
+    return true;
+  producer.run().not_finite_values.fetch_add(others, std::memory_order_relaxed);
+  return nb::steal(PyObject_CallFunction(helpers.tell, "OKKK", tag, moments.num, moments.nan_count,
+                                         moments.inf_count))
+      .is_valid();
+}
+
+bool push_payload(Producer& producer, PyObject* self, PyObject* tag, Point& point,
+                  const PayloadText& payload) {
+  Ring* ring;
+  if (!read_ids(producer, self, tag, point, &ring)) return false;
+  if (ring == nullptr) return true;
+  if (point.tag_id == 0) {
+    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  const std::size_t limit_bytes = producer.run().file->payloads().size_bytes();
+  if (payload.bytes.size() > limit_bytes) {
+    PyErr_Format(PyExc_ValueError,
+                 "the histogram takes %zu bytes, more than the %zu of the option payload_bytes: use "
+                 "fewer bins or raise it",
+                 payload.bytes.size(), limit_bytes);
+    return false;
+  }
+  return producer.push_with_payload(point, payload.span());
+}
+
+// A tensor on a device is counted there; its record waits for the result. False with a Python
+// exception set. `is_started` is false when the tensor has to be copied instead.
+bool add_from_device(Producer& producer, PyObject* self, PyObject* tag, PyObject* values,
+                     PyObject* bins, PyObject* max_bins, Point& point, bool* is_started) {
+  const nb::object started = nb::steal(
+      PyObject_CallFunctionObjArgs(helpers.start_on_device, tag, values, bins ? bins : Py_None,
+                                   max_bins ? max_bins : Py_None, nullptr));
+  if (!started.is_valid()) return false;
+  *is_started = !started.is_none();
+  if (!*is_started) return true;
+  unsigned long long ticket;
+  unsigned long long bin_count;
+  if (!PyArg_ParseTuple(started.ptr(), "KK", &ticket, &bin_count)) return false;
+  PayloadText payload;
+  append_parked_histogram_payload(ticket, static_cast<std::size_t>(bin_count), payload.bytes);
+  point.flags = static_cast<std::uint16_t>(point.flags | kAwaitsDevice);
+  return push_payload(producer, self, tag, point, payload);
+}
+
+PyObject* add_histogram(PyObject* self, PyObject* const* args, Py_ssize_t count,
+                        PyObject* keywords) {
+  Producer& producer = Producer::current();
+  if (producer.ring() == nullptr) {
+    return call_original(Method::kAddHistogram, self, args, count, keywords);
+  }
+  return guarded([&] {
+    const char* method = histogram_signature.method;
+    std::array<PyObject*, 6> bound{};
+    if (!histogram_signature.bind(args, count, keywords, bound)) return false;
+    const auto [tag, values, step, bins, wall_time, max_bins_given] = bound;
+    Point point;
+    point.kind = RecordKind::kHistogram;
+    std::size_t max_bins = 0;
+    if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
+    if (!read_max_bins(max_bins_given, &max_bins)) return name_call(method, tag);
+    if (is_on_device(values)) {
+      bool is_started = false;
+      if (!add_from_device(producer, self, tag, values, bins, max_bins_given, point, &is_started)) {
+        return name_call(method, tag);
+      }
+      if (is_started) return true;
+    }
+    const int threads = threads_option.load(std::memory_order_relaxed);
+    ArrayArgument array;
+    Bins chosen;
+    if (!array.read(values) || !chosen.choose(values, array.view(), bins, nullptr, threads)) {
+      return name_call(method, tag);
+    }
+    count_values(array.view(), chosen.edges(), threads);
+    const Moments moments = thread_counter().moments();
+    PayloadText payload;
+    append_histogram_payload(moments, chosen.edges(), thread_counter().counts(), max_bins,
+                             payload.bytes);
+    if (!push_payload(producer, self, tag, point, payload)) return name_call(method, tag);
+    return producer.ring() == nullptr || account(producer, tag, moments);
+  });
+}
+
+bool read_doubles(PyObject* object, std::vector<double>& values) {
+  const nb::object array = nb::steal(PyObject_CallOneArg(helpers.to_doubles, object));
+  if (!array.is_valid()) return false;
+  Py_buffer buffer;
+  if (PyObject_GetBuffer(array.ptr(), &buffer, PyBUF_C_CONTIGUOUS) != 0) return false;
+  values.resize(static_cast<std::size_t>(buffer.len) / sizeof(double));
+  if (buffer.len > 0) std::memcpy(values.data(), buffer.buf, static_cast<std::size_t>(buffer.len));
+  PyBuffer_Release(&buffer);
+  return true;
+}
+
+PyObject* add_histogram_raw(PyObject* self, PyObject* const* args, Py_ssize_t count,
+                            PyObject* keywords) {
+  Producer& producer = Producer::current();
+  if (producer.ring() == nullptr) {
+    return call_original(Method::kAddHistogramRaw, self, args, count, keywords);
+  }
+  return guarded([&] {
+    const char* method = raw_signature.method;
+    std::array<PyObject*, 10> bound{};
+    if (!raw_signature.bind(args, count, keywords, bound)) return false;
+    const auto [tag, min, max, num, sum, sum_squares, limits_given, counts_given, step, wall_time] =
+        bound;
+    Point point;
+    point.kind = RecordKind::kHistogram;
+    if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
+    HistogramHeader header{};
+    const std::array<std::pair<PyObject*, double*>, 5> numbers = {{{min, &header.min},
+                                                                   {max, &header.max},
+                                                                   {num, &header.num},
+                                                                   {sum, &header.sum},
+                                                                   {sum_squares,
+                                                                    &header.sum_squares}}};
+    for (const auto& [given, number] : numbers) {
+      if (!read_scalar(given, number)) {
+        return explain(method, tag, "min, max, num, sum and sum_squares must be numbers", given);
+      }
+    }
+    std::vector<double> limits;
+    std::vector<double> counts;
+    if (!read_doubles(limits_given, limits) || !read_doubles(counts_given, counts)) {
+      return name_call(method, tag);
+    }
+    if (limits.size() != counts.size()) {
+      PyErr_SetString(PyExc_ValueError,
+                      "len(bucket_limits) != len(bucket_counts), see the document.");
+      return false;
+    }
+    PayloadText payload;
+    append_raw_histogram_payload(header, limits, counts, payload.bytes);
+    if (push_payload(producer, self, tag, point, payload)) return true;
+    return name_call(method, tag);
+  });
+}
+
+PyMethodDef add_histogram_def = {
+    "add_histogram", as_method(add_histogram), METH_FASTCALL | METH_KEYWORDS,
+    "add_histogram($self, tag, values, global_step=None, bins='tensorflow', walltime=None, "
+    "max_bins=None)\n--\n\n"
+    "Add histogram to summary (native, installed by tracelet).\n\n"
+    "values is a tensor, an array or anything with the buffer protocol, of any shape and any real\n"
+    "dtype, and is read in place; what is changed in it afterwards does not matter. bins is\n"
+    "'tensorflow', a number, numpy's name of a rule, or edges; max_bins merges them to about so\n"
+    "many. NaN and infinities are counted and left out, with one warning a tag. Raises TypeError or\n"
+    "ValueError that names the tag. Thread-safe."};
+PyMethodDef add_histogram_raw_def = {
+    "add_histogram_raw", as_method(add_histogram_raw), METH_FASTCALL | METH_KEYWORDS,
+    "add_histogram_raw($self, tag, min, max, num, sum, sum_squares, bucket_limits, bucket_counts, "
+    "global_step=None, walltime=None)\n--\n\n"
+    "Add histogram with raw data (native, installed by tracelet): bucket_limits holds the right\n"
+    "edge of each bucket, bucket_counts how many values it has. Raises TypeError or ValueError that\n"
+    "names the tag. Thread-safe."};
+
+void set_helpers(nb::handle to_doubles, nb::handle start_on_device, nb::handle tell) {
+  helpers = {to_doubles.inc_ref().ptr(), start_on_device.inc_ref().ptr(), tell.inc_ref().ptr()};
+}
+
+// The payload of counts that were made elsewhere; `counts` and `edges` are float64 buffers.
+nb::bytes encode_counts(nb::handle counts, nb::handle edges, double min, double max, double sum,
+                        double sum_squares, std::uint64_t num, std::uint64_t nan_count,
+                        std::uint64_t inf_count, std::size_t max_bins) {
+  std::vector<double> values;
+  std::vector<double> limits;
+  if (!read_doubles(counts.ptr(), values) || !read_doubles(edges.ptr(), limits)) {
+    throw nb::python_error();
+  }
+  std::vector<std::uint64_t> whole(values.size());
+  for (std::size_t i = 0; i < whole.size(); ++i) whole[i] = static_cast<std::uint64_t>(values[i]);
+  const Moments moments{min, max, sum, sum_squares, num, nan_count, inf_count};
+  const auto standard = BinEdges::tensorflow().edges();
+  std::string payload;
+  if (std::equal(limits.begin(), limits.end(), standard.begin(), standard.end())) {
+    append_histogram_payload(moments, BinEdges::tensorflow(), whole, max_bins, payload);
+  } else {
+    append_histogram_payload(moments, BinEdges(std::move(limits)), whole, max_bins, payload);
+  }
+  return nb::bytes(payload.data(), payload.size());
+}
+
+}  // namespace
+
+nb::object make_add_histogram(PyTypeObject* type) {
+  return nb::steal(PyDescr_NewMethod(type, &add_histogram_def));
+}
+nb::object make_add_histogram_raw(PyTypeObject* type) {
+  return nb::steal(PyDescr_NewMethod(type, &add_histogram_raw_def));
+}
+
+void register_capture_histogram(nb::module_& m) {
+  histogram_signature.intern();
+  raw_signature.intern();
+  m.def("set_histogram_helpers", &set_helpers, nb::arg("to_doubles"), nb::arg("start_on_device"),
+        nb::arg("tell"),
+        "Sets the functions that add_histogram calls: (values) to a float64 array; (tag, values, bins, "
+        "max_bins) of a tensor on a device to (ticket, number of bins), or None to have it copied; "
+        "(tag, num, nan_count, inf_count) when some values are not finite, or there are none.");
+  m.def(
+      "set_histogram_threads", [](int threads) { threads_option.store(threads); },
+      nb::arg("threads"), "How many threads add_histogram may use; 0: it chooses.");
+  m.def("encode_counts", &encode_counts, nb::arg("counts"), nb::arg("edges"), nb::arg("min"),
+        nb::arg("max"), nb::arg("sum"), nb::arg("sum_squares"), nb::arg("num"),
+        nb::arg("nan_count"), nb::arg("inf_count"), nb::arg("max_bins"),
+        "The payload of a histogram that was counted elsewhere; `max_bins` 0: all bins.");
+  m.def("treat_cpu_as_device", &treat_cpu_as_device, nb::arg("is_device"),
+        "For tests: tensors on the CPU are counted as those of another device are.");
+}
+
+}  // namespace tracelet::bindings

@@ -1,0 +1,66 @@
+#include "capture_support.h"
+
+#include <vector>
+
+namespace tracelet::bindings {
+namespace {
+
+struct Originals {
+  PyTypeObject* type;
+  std::array<PyObject*, kMethodCount> functions;
+};
+std::vector<Originals> originals;
+
+}  // namespace
+
+void set_originals(PyTypeObject* type, const std::array<PyObject*, kMethodCount>& functions) {
+  std::erase_if(originals, [&](const Originals& each) { return each.type == type; });
+  Py_INCREF(reinterpret_cast<PyObject*>(type));
+  for (PyObject* function : functions) Py_XINCREF(function);
+  originals.push_back({type, functions});
+}
+
+PyObject* call_original(Method method, PyObject* self, PyObject* const* args, Py_ssize_t count,
+                        PyObject* keywords) {
+  for (const Originals& each : originals) {
+    if (!PyObject_TypeCheck(self, each.type)) continue;
+    const Py_ssize_t keyword_count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+    std::vector<PyObject*> all{self};
+    all.insert(all.end(), args, args + count + keyword_count);
+    return PyObject_Vectorcall(each.functions[static_cast<std::size_t>(method)], all.data(),
+                               all.size() - static_cast<std::size_t>(keyword_count), keywords);
+  }
+  PyErr_SetString(PyExc_RuntimeError, "no tracelet run is active");
+  return nullptr;
+}
+
+// Replaces the current exception by one that names the call and the tag, keeping it as the cause.
+// MemoryError, KeyboardInterrupt and the like pass as they are.
+bool explain(const char* method, PyObject* tag, const char* problem, PyObject* object) {
+  PyObject* kind;
+  if (PyErr_ExceptionMatches(PyExc_OverflowError) || PyErr_ExceptionMatches(PyExc_ValueError)) {
+    kind = PyUnicode_Check(object) ? PyExc_TypeError : PyExc_ValueError;
+  } else if (PyErr_ExceptionMatches(PyExc_TypeError) ||
+             PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+    kind = PyExc_TypeError;
+  } else {
+    return false;
+  }
+  nb::python_error cause;
+  nb::raise_from(cause, kind, "%s(%s): %s, not %s of type %s", method,
+                 nb::repr(nb::handle(tag)).c_str(), problem,
+                 std::string(nb::repr(nb::handle(object)).c_str()).substr(0, 100).c_str(),
+                 Py_TYPE(object)->tp_name);
+}
+
+bool name_call(const char* method, PyObject* tag) {
+  PyObject* kind = PyErr_ExceptionMatches(PyExc_TypeError)    ? PyExc_TypeError
+                   : PyErr_ExceptionMatches(PyExc_ValueError) ? PyExc_ValueError
+                                                              : nullptr;
+  if (kind == nullptr) return false;
+  nb::python_error cause;
+  nb::raise_from(cause, kind, "%s(%s): %s", method, nb::repr(nb::handle(tag)).c_str(),
+                 nb::str(cause.value()).c_str());
+}
+
+}  // namespace tracelet::bindings

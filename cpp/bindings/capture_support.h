@@ -1,0 +1,170 @@
+// What the native bodies of SummaryWriter's methods share: binding arguments, reading steps and
+// times, errors that name the tag, pushing.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <string>
+
+#include "bindings.h"
+#include "producer.h"
+#include "scalar_value.h"
+
+namespace tracelet::bindings {
+
+// The parameters of a method, in order, `self` apart. Names are interned when the module loads.
+template <std::size_t N>
+struct Signature {
+  const char* method;
+  std::size_t required;
+  std::array<const char*, N> names;
+  std::array<PyObject*, N> interned{};
+
+  void intern() {
+    for (std::size_t i = 0; i < N; ++i) interned[i] = PyUnicode_InternFromString(names[i]);
+  }
+
+  // Puts the arguments into `values`, null where one was not given. False with TypeError set.
+  bool bind(PyObject* const* args, Py_ssize_t count, PyObject* keywords,
+            std::array<PyObject*, N>& values) const {
+    if (static_cast<std::size_t>(count) > N) [[unlikely]] {
+      PyErr_Format(PyExc_TypeError,
+                   "%s() takes from %zu to %zu positional arguments but %zd were given", method,
+                   required + 1, N + 1, count + 1);
+      return false;
+    }
+    for (Py_ssize_t i = 0; i < count; ++i) values[static_cast<std::size_t>(i)] = args[i];
+    const Py_ssize_t keyword_count = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+    for (Py_ssize_t i = 0; i < keyword_count; ++i) {
+      PyObject* name = PyTuple_GET_ITEM(keywords, i);
+      const std::size_t index = find(name);
+      if (index == N) {
+        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", method, name);
+        return false;
+      }
+      if (values[index] != nullptr) {
+        PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", method, name);
+        return false;
+      }
+      values[index] = args[count + i];
+    }
+    for (std::size_t i = 0; i < required; ++i) {
+      if (values[i] == nullptr) [[unlikely]] {
+        PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", method, names[i]);
+        return false;
+      }
+    }
+    return true;
+  }
+
+ private:
+  std::size_t find(PyObject* name) const {
+    for (std::size_t i = 0; i < N; ++i) {
+      if (interned[i] == name) return i;
+    }
+    for (std::size_t i = 0; i < N; ++i) {
+      if (PyUnicode_Compare(interned[i], name) == 0) return i;
+    }
+    return N;
+  }
+};
+
+// The methods of SummaryWriter that have native bodies.
+enum class Method { kAddScalar, kAddScalars, kAddHistogram, kAddHistogramRaw };
+inline constexpr std::size_t kMethodCount = 4;
+
+// Calls what was in the class before: for calls that reach ours without a run, by a bound method kept
+// from before stop_logging.
+PyObject* call_original(Method method, PyObject* self, PyObject* const* args, Py_ssize_t count,
+                        PyObject* keywords);
+// Remembers the functions of a class, by method. Kept for good, as the class itself is.
+void set_originals(PyTypeObject* type, const std::array<PyObject*, kMethodCount>& functions);
+
+// Replaces the current exception by one that names the call and the tag, keeping it as the cause.
+// MemoryError, KeyboardInterrupt and the like pass as they are. Returns false, or throws.
+bool explain(const char* method, PyObject* tag, const char* problem, PyObject* object);
+// Puts the call and the tag before the words of a TypeError or ValueError. Returns false, or throws.
+bool name_call(const char* method, PyObject* tag);
+
+// nanobind's raise_from throws; CPython wants null and the error indicator.
+template <typename Body>
+PyObject* guarded(Body body) noexcept {
+  try {
+    if (!body()) return nullptr;
+    Py_RETURN_NONE;
+  } catch (nb::python_error& error) {
+    error.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
+inline bool is_given(PyObject* argument) { return argument != nullptr && argument != Py_None; }
+
+inline bool read_value(const char* method, PyObject* tag, PyObject* object, Point& point) {
+  if (read_scalar(object, &point.value)) [[likely]]
+    return true;
+  return explain(method, tag, "the value must be a number or hold exactly one", object);
+}
+
+inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step, PyObject* wall_time,
+                        Producer& producer, Point& point) {
+  if (is_given(step)) [[likely]] {
+    if (!read_step(step, &point.step)) {
+      return explain(method, tag, "global_step must be an integer within 64 bits", step);
+    }
+  } else {
+    point.flags = kNoStep;
+  }
+  if (!is_given(wall_time)) [[likely]] {
+    point.wall_time_s = producer.now_s();
+    return true;
+  }
+  if (!read_scalar(wall_time, &point.wall_time_s)) {
+    return explain(method, tag, "walltime must be seconds since the epoch", wall_time);
+  }
+  if (!std::isfinite(point.wall_time_s)) {
+    PyErr_Format(PyExc_ValueError, "%s(%R): walltime must be finite, not %R", method, tag,
+                 wall_time);
+    return false;
+  }
+  return true;
+}
+
+inline bool push(Producer& producer, Ring& ring, const Point& point) {
+  if (point.tag_id == 0) [[unlikely]] {
+    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  if (ring.try_push(point)) [[likely]]
+    return true;
+  return producer.push_to_full_ring(point);
+}
+
+// The ids come last, and the ring once more: what is called to read a value may stop the run. The
+// ring is null when it did. False with a Python exception set.
+inline bool read_ids(Producer& producer, PyObject* self, PyObject* tag, Point& point, Ring** ring) {
+  *ring = producer.ring();
+  if (*ring == nullptr) [[unlikely]]
+    return true;
+  if (!producer.writer_id(self, &point.writer_id)) return false;
+  if (!producer.tag_id(tag, &point.tag_id)) return false;
+  if (point.writer_id == kNoWriter) [[unlikely]]
+    point.tag_id = 0;  // its folder found no room
+  return true;
+}
+
+template <typename Function>
+PyCFunction as_method(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+// The method descriptors, bound to the class.
+nb::object make_add_histogram(PyTypeObject* type);
+nb::object make_add_histogram_raw(PyTypeObject* type);
+void register_capture_histogram(nb::module_& m);
+
+}  // namespace tracelet::bindings

@@ -1,0 +1,128 @@
+// Payloads: the arena of a ring as a buffer, and payloads gathered for a block of the journal.
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "bindings.h"
+#include "tracelet/histogram/payload.h"
+
+namespace tracelet::bindings {
+namespace {
+
+// Keeps the ring's file mapped for as long as its memory is looked at.
+struct Payloads {
+  std::shared_ptr<RunRing> run;
+};
+
+int payloads_get_buffer(PyObject* self, Py_buffer* view, int flags) {
+  const PayloadSpan span = nb::inst_ptr<Payloads>(self)->run->file->payloads().span();
+  return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(span.data),
+                           static_cast<Py_ssize_t>(span.size), /*readonly=*/1, flags);
+}
+
+PyType_Slot payloads_slots[] = {
+    {Py_bf_getbuffer, reinterpret_cast<void*>(payloads_get_buffer)},
+    {0, nullptr},
+};
+
+struct Gathered {
+  std::vector<Record> records;
+  std::string payloads;
+};
+
+bool have_payloads(RecordSpan records) {
+  for (const Record& record : records) {
+    if (record.payload_size != 0) return true;
+  }
+  return false;
+}
+
+// The first records whose payloads fit `limit_bytes`, at least one, with their payloads.
+Gathered gather(RecordSpan records, PayloadSpan payloads, std::size_t limit_bytes) {
+  Gathered gathered;
+  for (Record record : records) {
+    if (!gathered.records.empty() && gathered.payloads.size() + record.payload_size > limit_bytes) {
+      break;
+    }
+    const std::span<const std::byte> payload = payloads.of(record);
+    record.payload_offset = gathered.payloads.size();
+    record.payload_size = payload.size();
+    gathered.payloads.append(reinterpret_cast<const char*>(payload.data()), payload.size());
+    gathered.records.push_back(record);
+  }
+  return gathered;
+}
+
+nb::object gather_block(nb::handle records, nb::handle payloads, std::size_t limit_bytes) {
+  const RecordBuffer buffer(records);
+  const PayloadBuffer payload_buffer(payloads);
+  Gathered gathered;
+  {
+    ReleasedGil released;
+    if (have_payloads(buffer.span())) {
+      gathered = gather(buffer.span(), payload_buffer.span(), limit_bytes);
+    }
+  }
+  if (gathered.records.empty()) return nb::none();
+  return nb::make_tuple(nb::bytes(reinterpret_cast<const char*>(gathered.records.data()),
+                                  gathered.records.size() * sizeof(Record)),
+                        nb::bytes(gathered.payloads.data(), gathered.payloads.size()));
+}
+
+using Awaited = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
+
+std::vector<Awaited> awaited_payloads(nb::handle records, nb::handle payloads) {
+  const RecordBuffer buffer(records);
+  const PayloadBuffer payload_buffer(payloads);
+  ReleasedGil released;
+  std::vector<Awaited> awaited;
+  for (const Record& record : buffer.span()) {
+    if ((record.flags & kAwaitsDevice) == 0) continue;
+    const std::span<const std::byte> payload = payload_buffer.span().of(record);
+    HistogramHeader header;
+    if (payload.size() < sizeof(header)) continue;
+    std::memcpy(&header, payload.data(), sizeof(header));
+    if ((header.flags & kParked) == 0) continue;
+    awaited.emplace_back(record.sequence, header.nan_count, record.payload_offset,
+                         record.payload_size);
+  }
+  return awaited;
+}
+
+// Completes the payload of a record that awaited a device.
+void write_payload(RunRing& run, std::uint64_t offset, nb::bytes payload) {
+  const PayloadSpan arena = run.file->payloads().span();
+  if (offset > arena.size || payload.size() > arena.size - offset) {
+    throw nb::value_error("a payload beyond the arena's end");
+  }
+  std::memcpy(const_cast<std::byte*>(arena.data) + offset, payload.c_str(), payload.size());
+}
+
+}  // namespace
+
+void register_payloads(nb::module_& m) {
+  nb::class_<Payloads>(m, "Payloads", nb::type_slots(payloads_slots),
+                       "The payloads of a ring's records, as a read-only buffer that their "
+                       "payload_offset counts in; a payload is good as long as its record's lease.")
+      .def(
+          "__init__",
+          [](Payloads* self, std::shared_ptr<RunRing> ring) { new (self) Payloads{ring}; },
+          nb::arg("ring"));
+  m.def("awaited_payloads", &awaited_payloads, nb::arg("records"), nb::arg("payloads"),
+        "(sequence, ticket, offset, size) of each payload that still awaits its device.");
+  m.def("write_payload", &write_payload, nb::arg("ring"), nb::arg("offset"), nb::arg("payload"),
+        "Writes over the beginning of a payload that is leased. Consumer only.");
+  m.def("gather_block", &gather_block, nb::arg("records"), nb::arg("payloads").none(),
+        nb::arg("limit_bytes"),
+        nb::sig("def gather_block(records: object, payloads: object | None, limit_bytes: int) -> "
+                "tuple[bytes, bytes] | None"),
+        "The first records whose payloads fit the limit, at least one, and these payloads in one "
+        "piece, which payload_offset counts in then. None when no record has a payload.");
+}
+
+}  // namespace tracelet::bindings

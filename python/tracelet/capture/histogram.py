@@ -1,0 +1,189 @@
+"""Histograms: those of tensors on a device, counted there; what is told of values not finite.
+
+A call starts the work and a copy of the counts into pinned memory, and returns without waiting.
+Its record waits under a ticket; the drainer completes it before any sink sees it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracelet import _core
+from tracelet.arrays import to_doubles
+
+_log = logging.getLogger("tracelet")
+
+_PIECE_ELEMENTS = 1 << 22
+_POLL_S = 0.0005
+_LONGEST_WAIT_S = 30.0
+
+_MOMENTS = ("num", "nan_count", "inf_count", "sum", "sum_squares", "min", "max")
+
+
+@dataclass
+class _Pending:
+    """Work under way on a device."""
+
+    result: Any
+    """float64 of shape (7 + bins,): `_MOMENTS`, then the counts; on the CPU once `event` is done."""
+    event: Any
+    edges: Any
+    max_bins: int
+    tag: str
+
+
+_pending: dict[int, _Pending] = {}
+_tickets = itertools.count(1)
+_device_edges: dict[Any, Any] = {}  # TensorBoard's edges on each device that was met
+_lock = threading.Lock()
+
+
+def start(tag: str, tensor: Any, bins: Any, max_bins: Any) -> tuple[int, int] | None:
+    """Starts to count a tensor on its device: (ticket, number of bins).
+
+    None for what is to be copied instead: bins that depend on the values, and dtypes that are none
+    of real numbers.
+    """
+    torch = sys.modules["torch"]
+    if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+        return None
+    if bins is None or (isinstance(bins, str) and bins == "tensorflow"):
+        edges = _core.tensorflow_edges()
+        edges_on_device = _standard_edges(torch, tensor.device)
+    elif isinstance(bins, (int, str)):
+        return None
+    else:
+        edges = to_doubles(bins)
+        if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) >= 0).all():
+            return None  # the copy's way says what is wrong
+        edges_on_device = torch.from_numpy(edges).to(tensor.device)
+    result = count(torch, tensor.detach(), edges_on_device)
+    event = None
+    if tensor.device.type == "cuda":
+        on_cpu = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        on_cpu.copy_(result, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(tensor.device))
+        result = on_cpu
+    ticket = next(_tickets)
+    with _lock:
+        _pending[ticket] = _Pending(result, event, edges, int(max_bins or 0), tag)
+    return ticket, len(edges) - 1
+
+
+def _standard_edges(torch: Any, device: Any) -> Any:
+    if device not in _device_edges:
+        _device_edges[device] = torch.from_numpy(_core.tensorflow_edges()).to(device)
+    return _device_edges[device]
+
+
+def count(torch: Any, values: Any, edges: Any) -> Any:
+    """`_MOMENTS` and counts of a tensor as one float64 tensor, on its device, without waiting.
+
+    `edges` is float64 on the same device. Bins are numpy.histogram's. bincount and histc are not
+    used: on CUDA they wait for the device. Goes by pieces, so that what it needs besides is bounded.
+    """
+    bins = len(edges) - 1
+    infinity = float("inf")
+    # Slot 0 is what lies left of the edges, slot bins + 1 what lies right, and NaN.
+    counts = torch.zeros(bins + 2, dtype=torch.float64, device=edges.device)
+    sums = torch.zeros(5, dtype=torch.float64, device=edges.device)
+    low = torch.full((), infinity, dtype=torch.float64, device=edges.device)
+    high = -low
+    for piece in values.reshape(-1).split(_PIECE_ELEMENTS):
+        if len(piece) == 0:
+            continue
+        exact = piece.to(torch.float64)
+        is_nan = torch.isnan(exact)
+        slots = torch.searchsorted(edges, exact, right=True)
+        slots = torch.where(exact == edges[-1], bins, slots)
+        slots = torch.where(is_nan, bins + 1, slots)
+        counts.scatter_add_(0, slots, torch.ones_like(exact))
+        is_finite = torch.isfinite(exact)
+        finite = torch.where(is_finite, exact, 0.0)
+        parts = [is_finite.sum(), is_nan.sum(), torch.isinf(exact).sum()]
+        parts += [finite.sum(), (finite * finite).sum()]
+        sums += torch.stack([part.to(torch.float64) for part in parts])
+        low = torch.minimum(low, torch.where(is_finite, exact, infinity).min())
+        high = torch.maximum(high, torch.where(is_finite, exact, -infinity).max())
+    return torch.cat([sums, low.reshape(1), high.reshape(1), counts[1:-1]])
+
+
+def complete(ticket: int) -> tuple[bytes, int] | None:
+    """(payload, values that are not finite) of the work under a ticket; waits up to half a minute.
+
+    None when the device isn't done by then, or failed.
+    """
+    with _lock:
+        pending = _pending.pop(ticket, None)
+    if pending is None:
+        return None
+    try:
+        if not _wait(pending.event):
+            _log.warning("tracelet: a device did not finish a histogram in %g s", _LONGEST_WAIT_S)
+            return None
+        result = np.asarray(pending.result.cpu().numpy(), dtype=np.float64)
+    except RuntimeError as error:  # what CUDA raises
+        _log.warning("tracelet: a histogram could not be counted on its device: %.300s", error)
+        return None
+    moments = dict(zip(_MOMENTS, result))
+    num, nan_count, inf_count = (int(moments[name]) for name in _MOMENTS[:3])
+    if num == 0 or nan_count or inf_count:
+        tell_not_finite(pending.tag, num, nan_count, inf_count)
+    payload = _core.encode_counts(
+        result[len(_MOMENTS) :],
+        pending.edges,
+        min=float(moments["min"]),
+        max=float(moments["max"]),
+        sum=float(moments["sum"]),
+        sum_squares=float(moments["sum_squares"]),
+        num=num,
+        nan_count=nan_count,
+        inf_count=inf_count,
+        max_bins=pending.max_bins,
+    )
+    return payload, nan_count + inf_count
+
+
+def _wait(event: Any) -> bool:
+    deadline_s = time.monotonic() + _LONGEST_WAIT_S
+    while event is not None and not event.query():
+        if time.monotonic() >= deadline_s:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+_told: set[str] = set()
+
+
+def tell_not_finite(tag: str, num: int, nan_count: int, inf_count: int) -> None:
+    """One warning for a tag whose values are not all finite, or that has none."""
+    if tag in _told:
+        return
+    _told.add(tag)
+    if num + nan_count + inf_count == 0:
+        what = "there are no values"
+    else:
+        what = f"{nan_count:,} NaN and {inf_count:,} infinite of {num + nan_count + inf_count:,} "
+        what += "values are left out of the bins"
+    _log.warning(
+        "tracelet: add_histogram(%.200r): %s; further ones of this tag are counted in stats "
+        "without a line.", tag, what,
+    )  # fmt: skip
+
+
+def forget_told() -> None:
+    """For a new run: each tag's first case is told again."""
+    _told.clear()
+
+
+_core.set_histogram_helpers(to_doubles, start, tell_not_finite)
