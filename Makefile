@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The CPU build of torch: a bare "torch" pulls gigabytes of CUDA.
 TORCH ?= torch==2.13.0
 
-NATIVE := pyproject.toml CMakeLists.txt $(wildcard cpp/tracelet/* cpp/bindings/*)
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard cpp/tracelet/* cpp/tracelet/*/* cpp/bindings/*)
 
 .PHONY: demo test test-cpp test-python test-pythons lint format bench clean
 
@@ -25,6 +25,7 @@ test-cpp: $(VENV)/.tools
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/cpp-tests
 
 test-python: $(VENV)/.installed
+	.ci/browser
 	$(BIN)/python -m pytest
 
 # The core on every Python from 3.9 to 3.13 found here, and ClearML's oldest supported version.
@@ -37,12 +38,12 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(wildcard cpp/*/*.h cpp/*/*.cpp)
+	$(BIN)/clang-format --dry-run -Werror $(wildcard cpp/*/*.h cpp/*/*.cpp cpp/*/*/*.h cpp/*/*/*.cpp)
 
 format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard cpp/*/*.h cpp/*/*.cpp)
+	$(BIN)/clang-format -i $(wildcard cpp/*/*.h cpp/*/*.cpp cpp/*/*/*.h cpp/*/*/*.cpp)
 
 BENCH_ARGS ?= --write
 bench: $(VENV)/.installed

@@ -15,4 +15,6 @@ call_shapes.py  cost of other calls than the plainest one
 latency.py      percentiles of single calls
 shipping.py     what happens behind the call: CPU per point, stop_logging, share of the GIL
 memory.py       memory that 10,000,000 points add
+histograms.py   cost of histograms, with histogram_arrays.py (counting alone) and
+                histogram_contenders.py (writers)
 """

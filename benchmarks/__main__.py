@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.harness import MissingError, Settings, WorkerError
 
-PARTS = ("scalars", "call_shapes", "latency", "shipping", "memory")
+PARTS = ("scalars", "call_shapes", "latency", "shipping", "memory", "histograms")
 
 
 def main() -> int:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tracelet import _core
 
 Points = dict[str, list[tuple[int, float, float]]]  # tag to (step, value, wall time), in file order
 
@@ -48,3 +52,40 @@ def session_scalars(folder: Any) -> dict[tuple[str, str], list[tuple[int, float,
                 (event["iter"], event["value"], event["timestamp"])
             )
     return dict(points)
+
+
+def quick_events(path: Path) -> Iterator[Any]:
+    """As `events`, without TensorBoard's check sums in Python, which take 2 ms a histogram."""
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    data = Path(path).read_bytes()
+    position = 0
+    while position < len(data):
+        size_bytes, size_crc = struct.unpack_from("<QI", data, position)
+        body = data[position + 12 : position + 12 + size_bytes]
+        (body_crc,) = struct.unpack_from("<I", data, position + 12 + size_bytes)
+        assert size_crc == _masked_crc(data[position : position + 8])
+        assert body_crc == _masked_crc(body)
+        yield Event.FromString(body)
+        position += size_bytes + 16
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = _core.crc32c(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def histograms(folder: Any) -> dict[str, list[tuple[int, Any]]]:
+    """tag to (step, HistogramProto), in file order."""
+    found = defaultdict(list)
+    for path in event_files(folder):
+        for event in quick_events(path):
+            for value in event.summary.value:
+                if value.HasField("histo"):
+                    found[value.tag].append((event.step, value.histo))
+    return dict(found)
+
+
+def session_plots(folder: Any) -> list[dict[str, Any]]:
+    """The plot events of an offline session, in order."""
+    return [event for event in session_events(folder) if event["type"] == "plot"]

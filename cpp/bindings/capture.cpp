@@ -158,12 +158,14 @@ PyMethodDef add_scalars_def = {
     "tag_scalar_dict, with main_tag as its tag, in the folder LOG_DIR/MAIN_TAG_KEY.\n"
     "Raises TypeError or ValueError that names the tag. Thread-safe."};
 
-nb::typed<nb::dict, nb::str, nb::object> make_methods(nb::handle cls, nb::dict originals) {
+nb::typed<nb::dict, nb::str, nb::object> make_methods(
+    nb::handle cls, nb::typed<nb::dict, nb::str, nb::object> originals) {
   auto* type = reinterpret_cast<PyTypeObject*>(cls.ptr());
   constexpr std::array<const char*, kMethodCount> kNames = {"add_scalar", "add_scalars",
                                                             "add_histogram", "add_histogram_raw"};
   std::array<PyObject*, kMethodCount> functions;
-  for (std::size_t i = 0; i < kMethodCount; ++i) functions[i] = nb::handle(originals[kNames[i]]).ptr();
+  for (std::size_t i = 0; i < kMethodCount; ++i)
+    functions[i] = nb::handle(originals[kNames[i]]).ptr();
   set_originals(type, functions);
   nb::typed<nb::dict, nb::str, nb::object> methods;
   methods["add_scalar"] = nb::steal(PyDescr_NewMethod(type, &add_scalar_def));

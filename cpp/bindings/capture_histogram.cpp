@@ -15,10 +15,9 @@
 namespace tracelet::bindings {
 namespace {
 
-Signature<6> histogram_signature{
-    "SummaryWriter.add_histogram",
-    2,
-    {"tag", "values", "global_step", "bins", "walltime", "max_bins"}};
+Signature<6> histogram_signature{"SummaryWriter.add_histogram",
+                                 2,
+                                 {"tag", "values", "global_step", "bins", "walltime", "max_bins"}};
 Signature<10> raw_signature{"SummaryWriter.add_histogram_raw",
                             8,
                             {"tag", "min", "max", "num", "sum", "sum_squares", "bucket_limits",
@@ -26,9 +25,14 @@ Signature<10> raw_signature{"SummaryWriter.add_histogram_raw",
 
 // Set once, when tracelet.capture is imported.
 struct Helpers {
-  PyObject* to_doubles = nullptr;     // (values) -> float64 array
-  PyObject* start_on_device = nullptr;  // (tag, values, bins, max_bins) -> (ticket, bin count) or None
-  PyObject* tell = nullptr;           // (tag, num, nan_count, inf_count)
+  // (values) -> float64 array
+  PyObject* to_doubles = nullptr;
+  // (tag, values, bins, max_bins) -> (ticket, bin count) or None
+  PyObject* start_on_device = nullptr;
+  // (ticket) of a record that could not be pushed
+  PyObject* forget = nullptr;
+  // (tag, num, nan_count, inf_count)
+  PyObject* tell = nullptr;
 };
 Helpers helpers;
 // The option histogram_threads; written at a run's start, read by calls.
@@ -48,14 +52,15 @@ struct PayloadText {
   std::span<const std::byte> span() const { return std::as_bytes(std::span(bytes)); }
 };
 
-bool read_max_bins(PyObject* argument, std::size_t* max_bins) {
+bool read_max_bins(const char* method, PyObject* tag, PyObject* argument, std::size_t* max_bins) {
   if (!is_given(argument)) return true;
   std::int64_t value;
-  if (!read_step(argument, &value) || value < 1) {
-    if (PyErr_Occurred() == nullptr) {
-      PyErr_Format(PyExc_ValueError, "max_bins must be 1 or more, not %R", argument);
-    }
-    return false;
+  if (!read_step(argument, &value)) {
+    return explain(method, tag, "max_bins must be a number, 1 or more", argument);
+  }
+  if (value < 1) {
+    PyErr_Format(PyExc_ValueError, "max_bins must be 1 or more, not %R", argument);
+    return name_call(method, tag);
   }
   *max_bins = static_cast<std::size_t>(value);
   return true;
@@ -83,10 +88,11 @@ bool push_payload(Producer& producer, PyObject* self, PyObject* tag, Point& poin
   }
   const std::size_t limit_bytes = producer.run().file->payloads().size_bytes();
   if (payload.bytes.size() > limit_bytes) {
-    PyErr_Format(PyExc_ValueError,
-                 "the histogram takes %zu bytes, more than the %zu of the option payload_bytes: use "
-                 "fewer bins or raise it",
-                 payload.bytes.size(), limit_bytes);
+    PyErr_Format(
+        PyExc_ValueError,
+        "the histogram takes %zu bytes, more than the %zu of the option payload_bytes: use "
+        "fewer bins or raise it",
+        payload.bytes.size(), limit_bytes);
     return false;
   }
   return producer.push_with_payload(point, payload.span());
@@ -108,7 +114,10 @@ bool add_from_device(Producer& producer, PyObject* self, PyObject* tag, PyObject
   PayloadText payload;
   append_parked_histogram_payload(ticket, static_cast<std::size_t>(bin_count), payload.bytes);
   point.flags = static_cast<std::uint16_t>(point.flags | kAwaitsDevice);
-  return push_payload(producer, self, tag, point, payload);
+  if (push_payload(producer, self, tag, point, payload)) return true;
+  const nb::error_scope raised;
+  if (!nb::steal(PyObject_CallFunction(helpers.forget, "K", ticket)).is_valid()) PyErr_Clear();
+  return false;
 }
 
 PyObject* add_histogram(PyObject* self, PyObject* const* args, Py_ssize_t count,
@@ -126,7 +135,7 @@ PyObject* add_histogram(PyObject* self, PyObject* const* args, Py_ssize_t count,
     point.kind = RecordKind::kHistogram;
     std::size_t max_bins = 0;
     if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
-    if (!read_max_bins(max_bins_given, &max_bins)) return name_call(method, tag);
+    if (!read_max_bins(method, tag, max_bins_given, &max_bins)) return false;
     if (is_on_device(values)) {
       bool is_started = false;
       if (!add_from_device(producer, self, tag, values, bins, max_bins_given, point, &is_started)) {
@@ -177,12 +186,12 @@ PyObject* add_histogram_raw(PyObject* self, PyObject* const* args, Py_ssize_t co
     point.kind = RecordKind::kHistogram;
     if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
     HistogramHeader header{};
-    const std::array<std::pair<PyObject*, double*>, 5> numbers = {{{min, &header.min},
-                                                                   {max, &header.max},
-                                                                   {num, &header.num},
-                                                                   {sum, &header.sum},
-                                                                   {sum_squares,
-                                                                    &header.sum_squares}}};
+    const std::array<std::pair<PyObject*, double*>, 5> numbers = {
+        {{min, &header.min},
+         {max, &header.max},
+         {num, &header.num},
+         {sum, &header.sum},
+         {sum_squares, &header.sum_squares}}};
     for (const auto& [given, number] : numbers) {
       if (!read_scalar(given, number)) {
         return explain(method, tag, "min, max, num, sum and sum_squares must be numbers", given);
@@ -213,18 +222,22 @@ PyMethodDef add_histogram_def = {
     "values is a tensor, an array or anything with the buffer protocol, of any shape and any real\n"
     "dtype, and is read in place; what is changed in it afterwards does not matter. bins is\n"
     "'tensorflow', a number, numpy's name of a rule, or edges; max_bins merges them to about so\n"
-    "many. NaN and infinities are counted and left out, with one warning a tag. Raises TypeError or\n"
+    "many. NaN and infinities are counted and left out, with one warning a tag. Raises TypeError "
+    "or\n"
     "ValueError that names the tag. Thread-safe."};
 PyMethodDef add_histogram_raw_def = {
     "add_histogram_raw", as_method(add_histogram_raw), METH_FASTCALL | METH_KEYWORDS,
     "add_histogram_raw($self, tag, min, max, num, sum, sum_squares, bucket_limits, bucket_counts, "
     "global_step=None, walltime=None)\n--\n\n"
     "Add histogram with raw data (native, installed by tracelet): bucket_limits holds the right\n"
-    "edge of each bucket, bucket_counts how many values it has. Raises TypeError or ValueError that\n"
+    "edge of each bucket, bucket_counts how many values it has. Raises TypeError or ValueError "
+    "that\n"
     "names the tag. Thread-safe."};
 
-void set_helpers(nb::handle to_doubles, nb::handle start_on_device, nb::handle tell) {
-  helpers = {to_doubles.inc_ref().ptr(), start_on_device.inc_ref().ptr(), tell.inc_ref().ptr()};
+void set_helpers(nb::handle to_doubles, nb::handle start_on_device, nb::handle forget,
+                 nb::handle tell) {
+  helpers = {to_doubles.inc_ref().ptr(), start_on_device.inc_ref().ptr(), forget.inc_ref().ptr(),
+             tell.inc_ref().ptr()};
 }
 
 // The payload of counts that were made elsewhere; `counts` and `edges` are float64 buffers.
@@ -262,9 +275,11 @@ void register_capture_histogram(nb::module_& m) {
   histogram_signature.intern();
   raw_signature.intern();
   m.def("set_histogram_helpers", &set_helpers, nb::arg("to_doubles"), nb::arg("start_on_device"),
-        nb::arg("tell"),
-        "Sets the functions that add_histogram calls: (values) to a float64 array; (tag, values, bins, "
+        nb::arg("forget"), nb::arg("tell"),
+        "Sets the functions that add_histogram calls: (values) to a float64 array; (tag, values, "
+        "bins, "
         "max_bins) of a tensor on a device to (ticket, number of bins), or None to have it copied; "
+        "(ticket) of one that will not be asked for; "
         "(tag, num, nan_count, inf_count) when some values are not finite, or there are none.");
   m.def(
       "set_histogram_threads", [](int threads) { threads_option.store(threads); },

@@ -73,8 +73,8 @@ struct Signature {
 enum class Method { kAddScalar, kAddScalars, kAddHistogram, kAddHistogramRaw };
 inline constexpr std::size_t kMethodCount = 4;
 
-// Calls what was in the class before: for calls that reach ours without a run, by a bound method kept
-// from before stop_logging.
+// Calls what was in the class before: for calls that reach ours without a run, by a bound method
+// kept from before stop_logging.
 PyObject* call_original(Method method, PyObject* self, PyObject* const* args, Py_ssize_t count,
                         PyObject* keywords);
 // Remembers the functions of a class, by method. Kept for good, as the class itself is.
@@ -83,7 +83,8 @@ void set_originals(PyTypeObject* type, const std::array<PyObject*, kMethodCount>
 // Replaces the current exception by one that names the call and the tag, keeping it as the cause.
 // MemoryError, KeyboardInterrupt and the like pass as they are. Returns false, or throws.
 bool explain(const char* method, PyObject* tag, const char* problem, PyObject* object);
-// Puts the call and the tag before the words of a TypeError or ValueError. Returns false, or throws.
+// Puts the call and the tag before the words of a TypeError or ValueError. Returns false, or
+// throws.
 bool name_call(const char* method, PyObject* tag);
 
 // nanobind's raise_from throws; CPython wants null and the error indicator.
@@ -110,8 +111,8 @@ inline bool read_value(const char* method, PyObject* tag, PyObject* object, Poin
   return explain(method, tag, "the value must be a number or hold exactly one", object);
 }
 
-inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step, PyObject* wall_time,
-                        Producer& producer, Point& point) {
+inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step,
+                               PyObject* wall_time, Producer& producer, Point& point) {
   if (is_given(step)) [[likely]] {
     if (!read_step(step, &point.step)) {
       return explain(method, tag, "global_step must be an integer within 64 bits", step);

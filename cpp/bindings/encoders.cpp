@@ -94,7 +94,8 @@ void register_encoders(nb::module_& m) {
           },
           nb::arg("records"), nb::arg("payloads").none(),
           "Appends each record to its writer's file: (how many a file has now, how many have a "
-          "payload that can't be read). Raises OSError; the same call may then be repeated, nothing "
+          "payload that can't be read). Raises OSError; the same call may then be repeated, "
+          "nothing "
           "is written twice.")
       .def("close", [](RunEventFiles& self) { self.files.close(); });
 
@@ -108,8 +109,7 @@ void register_encoders(nb::module_& m) {
             self.wait_for_whole_line();
             self.append(bytes);
           },
-          nb::arg("piece"),
-          "Appends a line, or several, whole or not at all. Raises OSError.");
+          nb::arg("piece"), "Appends a line, or several, whole or not at all. Raises OSError.");
 
   nb::class_<EncodeCounts>(m, "EncodeCounts", "What became of the records of one encoder call.")
       .def(nb::init<>())
@@ -119,8 +119,8 @@ void register_encoders(nb::module_& m) {
       .def_ro("beyond_float32", &EncodeCounts::beyond_float32)
       .def_ro("unreadable", &EncodeCounts::unreadable);
 
-  nb::class_<JsonLinesEncoder>(
-      m, "JsonLinesEncoder", "Points as ClearML events (events.add_batch). One thread at a time.")
+  nb::class_<JsonLinesEncoder>(m, "JsonLinesEncoder",
+                               "Points as ClearML events (events.add_batch). One thread at a time.")
       .def(
           "__init__",
           [](JsonLinesEncoder* self, const std::string& task_json) {
@@ -135,8 +135,7 @@ void register_encoders(nb::module_& m) {
             self.define(writer_id, tag_id, kind, metric_json, variant_json);
           },
           nb::arg("writer_id"), nb::arg("tag_id"), nb::arg("is_histogram"), nb::arg("metric_json"),
-          nb::arg("variant_json"),
-          "Names a series; both names are JSON strings, quotes included.")
+          nb::arg("variant_json"), "Names a series; both names are JSON strings, quotes included.")
       .def("undefined_series", &undefined_series, nb::arg("records"),
            "(writer_id, tag_id, is_histogram) of each series in `records` without a name.")
       .def("encode_lines", &encode_lines, nb::arg("records"), nb::arg("payloads").none(),

@@ -62,8 +62,8 @@ Result histogram(nb::handle values, nb::handle bins, nb::handle range, int threa
           moments.inf_count};
 }
 
-using Read = std::tuple<Array, Array, double, double, double, double, double, std::uint64_t,
-                        std::uint64_t>;
+using Read =
+    std::tuple<Array, Array, double, double, double, double, double, std::uint64_t, std::uint64_t>;
 
 Read read_histogram(nb::handle payload) {
   const PayloadBuffer buffer(payload);
@@ -108,8 +108,8 @@ void count_values(const ArrayView& view, const BinEdges& edges, int threads) {
 bool Bins::choose(PyObject* values, const ArrayView& view, PyObject* bins, PyObject* range,
                   int threads) {
   if (is_tensorflow(bins)) return true;
-  const bool is_number = PyIndex_Check(bins) && !PyBool_Check(bins) &&
-                         PyObject_HasAttrString(bins, "__len__") == 0;
+  const bool is_number =
+      PyIndex_Check(bins) && !PyBool_Check(bins) && PyObject_HasAttrString(bins, "__len__") == 0;
   try {
     return is_number ? divide(view, bins, range, threads) : find(values, bins, range);
   } catch (const std::invalid_argument& error) {
@@ -134,11 +134,11 @@ bool Bins::find(PyObject* values, PyObject* bins, PyObject* range) {
 }
 
 bool Bins::divide(const ArrayView& view, PyObject* bins, PyObject* range, int threads) {
-  const Py_ssize_t count = PyNumber_AsSsize_t(bins, PyExc_OverflowError);
+  const Py_ssize_t count = PyNumber_AsSsize_t(bins, nullptr);  // the nearest one for larger numbers
   if (count == -1 && PyErr_Occurred() != nullptr) return false;
   constexpr Py_ssize_t kMostBins = 1 << 24;
   if (count < 1 || count > kMostBins) {
-    PyErr_Format(PyExc_ValueError, "bins: there must be 1 to %zd, not %zd", kMostBins, count);
+    PyErr_Format(PyExc_ValueError, "bins: there must be 1 to %zd, not %R", kMostBins, bins);
     return false;
   }
   double first;
@@ -168,10 +168,11 @@ void register_histogram(nb::module_& m) {
         set_edge_finder(finder.ptr());
       },
       nb::arg("converter"), nb::arg("edge_finder"),
-      "Sets the function that makes (array, is_bfloat16) of values that can't be read in place, and "
+      "Sets the function that makes (array, is_bfloat16) of values that can't be read in place, "
+      "and "
       "the one that makes a float64 array of edges of (values, bins, range).");
-  m.def("histogram", &histogram, nb::arg("values"), nb::arg("bins").none(), nb::arg("range").none(),
-        nb::arg("threads"),
+  m.def("histogram", &histogram, nb::arg("values").none(), nb::arg("bins").none(),
+        nb::arg("range").none(), nb::arg("threads"),
         "(counts, bin_edges, min, max, sum, sum_squares, num, nan_count, inf_count).");
   m.def("read_histogram", &read_histogram, nb::arg("payload"),
         "(limits, counts, min, max, sum, sum_squares, num, nan_count, inf_count) of a payload.");

@@ -21,7 +21,8 @@ void raise_os_error(const std::exception_ptr& error, void*) {
 NB_MODULE(_core, m) {
   // A run that is not stopped lives until the process ends: that is no leak.
   nanobind::set_leak_warnings(false);
-  m.doc() = "Tracelet's native core: the ring, the capture of SummaryWriter calls, "
+  m.doc() =
+      "Tracelet's native core: the ring, the capture of SummaryWriter calls, "
       "histograms, the encoders.";
   nanobind::register_exception_translator(raise_os_error);
   tracelet::bindings::register_ring(m);

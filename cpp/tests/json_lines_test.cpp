@@ -31,7 +31,9 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t kNoLimit = std::size_t{1} << 40;
 
 struct Encoder : JsonLinesEncoder {
-  Encoder() : JsonLinesEncoder("\"t\"") { define(1, 1, RecordKind::kScalar, "\"loss\"", "\"train\""); }
+  Encoder() : JsonLinesEncoder("\"t\"") {
+    define(1, 1, RecordKind::kScalar, "\"loss\"", "\"train\"");
+  }
 };
 
 std::string encode_one(Record record) {

@@ -23,7 +23,8 @@ using testing::TempDir;
 using testing::write_bytes;
 
 constexpr std::size_t kCapacity = 64;
-constexpr std::size_t kTagsOffset = kRingFileHeaderBytes + kCapacity * sizeof(Record);
+constexpr std::size_t kTagsOffset =
+    kRingFileHeaderBytes + kCapacity * sizeof(Record) + RingFile::kLeastPayloadBytes;
 
 // Fills a new ring file as a process that logs does.
 void log_some(const std::string& path) {

@@ -103,8 +103,8 @@ void append_double_field(std::string& out, char key, double value) {
 
 void append_doubles_field(std::string& out, char key, const std::vector<double>& values) {
   if (values.empty()) return;
-  append_bytes_field(out, key,
-                     {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double)});
+  append_bytes_field(
+      out, key, {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double)});
 }
 
 // What SummaryWriter.add_scalar(new_style=True) writes: a tensor for the scalars plugin.

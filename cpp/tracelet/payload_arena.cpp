@@ -55,8 +55,8 @@ void PayloadArena::give_back(RecordSpan records) {
     const Record& record = records.data[i];
     if (record.payload_size == 0) continue;
     // The distance to a place within one lap.
-    const std::uint64_t ahead = (record.payload_offset + size_bytes_ - tail % size_bytes_) %
-                                size_bytes_;
+    const std::uint64_t ahead =
+        (record.payload_offset + size_bytes_ - tail % size_bytes_) % size_bytes_;
     state_->tail.store(tail + ahead + stored(record.payload_size));
     return;
   }

@@ -33,7 +33,8 @@ class PayloadArena {
   PayloadSpan span() const { return {data_, size_bytes_}; }
 
   // Producers: pushes the point with its payload into the ring; `payload` is not empty and at most
-  // size_bytes(). False when there is no room in the ring or here; the consumer has then been woken.
+  // size_bytes(). False when there is no room in the ring or here; the consumer has then been
+  // woken.
   bool try_push(Ring& ring, const Point& point, std::span<const std::byte> payload);
   // Producers: sleeps until there may be room for such a payload, or the timeout is over.
   bool wait_for_room(Ring& ring, std::size_t payload_bytes, std::chrono::nanoseconds timeout);
@@ -44,8 +45,12 @@ class PayloadArena {
  private:
   // Where a payload claimed now would begin, in bytes since the start.
   std::uint64_t next_place(std::size_t stored_bytes) const;
+  // In an empty arena there is room for anything, wherever its head is: what is skipped to the end
+  // holds nothing that would be written over.
   bool has_room(std::uint64_t place, std::size_t stored_bytes) const {
-    return place + stored_bytes - state_->tail.load() <= size_bytes_;
+    const std::uint64_t tail = state_->tail.load();
+    return place + stored_bytes - tail <= size_bytes_ ||
+           state_->head.load(std::memory_order_relaxed) == tail;
   }
 
   PayloadArenaState* state_;

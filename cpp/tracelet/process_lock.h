@@ -1,6 +1,6 @@
-// A lock in shared memory, for the few hundred nanoseconds of a change that is no hot path. Its word
-// is 0 or the holder's pid: a child forked while it is held sees it released by the parent, and a
-// holder that died loses it. What the lock guards must be whole at any instant.
+// A lock in shared memory, for the few hundred nanoseconds of a change that is no hot path. Its
+// word is 0 or the holder's pid: a child forked while it is held sees it released by the parent,
+// and a holder that died loses it. What the lock guards must be whole at any instant.
 #pragma once
 
 #include <atomic>

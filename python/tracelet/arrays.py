@@ -6,6 +6,7 @@ CPU tensors and buffers never pass through it.
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -58,6 +59,8 @@ def _to_floats(array: Any, values: Any) -> Any:
     if array.dtype.kind not in "OV":
         raise TypeError(f"values must be real numbers, not {array.dtype} ({type(values).__name__})")
     try:
+        if any(value is None for value in array.flat):  # which numpy would take for NaN
+            raise TypeError("None is no number")
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"values must be real numbers, not {type(values).__name__}") from error
@@ -74,6 +77,8 @@ def find_edges(values: Any, bins: Any, range: Any) -> Any:
             array = (array.astype(np.uint32) << 16).view(np.float32)
         floats = array.astype(np.float64).ravel()
         floats = floats[np.isfinite(floats)]
+        if range is not None:
+            range = _check_range(range)
         try:
             return np.histogram_bin_edges(floats, bins, range)
         except ValueError as error:
@@ -82,7 +87,12 @@ def find_edges(values: Any, bins: Any, range: Any) -> Any:
                     f"bins={bins!r} is no rule: 'tensorflow', {', '.join(map(repr, _RULES))}"
                 ) from error
             raise
-    edges = to_doubles(bins)
+    try:
+        edges = to_doubles(bins)
+    except TypeError as error:
+        raise TypeError(f"bins must be a number, a name or edges, not {bins!r:.200}") from error
+    if edges.ndim == 0:
+        raise ValueError(f"bins must be a whole number, a name or edges, not {bins!r:.200}")
     if edges.ndim != 1:
         raise ValueError(f"bins must be one-dimensional edges, not of shape {edges.shape}")
     return edges
@@ -91,12 +101,22 @@ def find_edges(values: Any, bins: Any, range: Any) -> Any:
 _RULES = ("auto", "doane", "fd", "rice", "scott", "sqrt", "stone", "sturges")
 
 
+def _check_range(range: Any) -> tuple[float, float]:
+    try:
+        first, last = map(float, range)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"range must be two numbers, (lower, upper), not {range!r}") from error
+    if not -math.inf < first <= last < math.inf:
+        raise ValueError("range: must be two finite numbers, the larger one last")
+    return first, last
+
+
 def to_doubles(values: Any) -> Any:
     """The values as a contiguous float64 array, in order. Raises TypeError."""
     array, is_bfloat16 = as_readable(values)
     if is_bfloat16:
         array = (array.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(array, dtype=np.float64)
+    return np.asarray(array, dtype=np.float64, order="C")
 
 
 _core.set_array_helpers(as_readable, find_edges)

@@ -13,6 +13,8 @@ from tracelet import (
     arrays,  # noqa: F401  (gives the core its helpers)
 )
 
+_MOST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -44,15 +46,16 @@ def histogram(
     """Counts values into bins, with the counts that `numpy.histogram` gives on the same edges.
 
     `values`: a numpy array, a torch tensor (on any device; requiring grad or not), anything with
-    the buffer protocol, or a list; of any shape and strides, of float16, bfloat16, float32, float64,
-    any integer or bool. Memory of the CPU is read in place; each value is compared as a float64.
+    the buffer protocol, or a list; of any shape and strides, of float16, bfloat16, float32,
+    float64, any integer or bool. Memory of the CPU is read in place; each value is compared as a
+    float64.
 
     `bins`: 'tensorflow', TensorBoard's 1,549 edges; a number of bins, evenly over `range` or over
     the finite values; the name of one of numpy's rules ('auto', 'fd', ...), by which numpy chooses;
     or edges, an array that does not fall. `range` is for a number and for rules.
 
-    `threads`: None chooses, from 524,288 values on: one for each 262,144 values, at most 4 and at
-    most the cores this process may use, 1 in a forked child. The result does not depend on it.
+    `threads`: None chooses: one for each 1,048,576 values, at most 4 and at most the cores this
+    process may use, 1 in a forked child. The result does not depend on it.
 
     Raises TypeError for values that are no real numbers, ValueError for bins, range and threads.
     Releases the GIL from 32,768 values on. Thread-safe.
@@ -60,7 +63,7 @@ def histogram(
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"threads must be None or 1 or more, not {threads!r}")
     counts, edges, low, high, total, squares, num, nan_count, inf_count = _core.histogram(
-        values, bins, range, threads or 0
+        values, bins, range, min(threads or 0, _MOST_THREADS)
     )
     return Histogram(counts, edges, low, high, total, squares, num, nan_count, inf_count)
 
@@ -76,6 +79,15 @@ def read_histogram(payload: Any) -> Histogram:
     elif len(counts):
         limits = np.concatenate([[low], limits])
     whole = counts.astype(np.int64)
-    if (whole == counts).all():
-        counts = whole
-    return Histogram(counts, limits, low, high, total, squares, int(num), nan_count, inf_count)
+    are_whole = bool((whole == counts).all())
+    return Histogram(
+        whole if are_whole else counts,
+        limits,
+        low,
+        high,
+        total,
+        squares,
+        int(num),
+        nan_count,
+        inf_count,
+    )

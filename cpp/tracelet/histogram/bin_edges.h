@@ -13,8 +13,8 @@ namespace tracelet {
 
 // Guesses a position by float32 arithmetic, as a fixed-point number of cells; the cell is its whole
 // part. Where the fraction is so near to 0 or 1 that rounding may have moved it over an edge, the
-// guess is ambiguous and the exact search decides. What rounding can do is bounded when the guess is
-// made.
+// guess is ambiguous and the exact search decides. What rounding can do is bounded when the guess
+// is made.
 //
 //   kLinear       position = x * scale + offset, for edges that are evenly spaced
 //   kLogarithmic  the same of log2|x|, for TensorBoard's edges: the bits of a float32 are its
@@ -27,14 +27,14 @@ struct Guess {
 
   Kind kind = Kind::kNone;
   float scale = 0;
-  float offset = 0;                    // of kLinear
-  float polynomial[6] = {};            // of kLogarithmic, lowest power first, the offset in it
-  float lowest = 0;                    // kLinear: the position is clamped to these
-  float highest = 0;                   //
-  std::int32_t fraction_bits = 0;      //
-  std::int32_t ambiguous_mask = 0;     // no bit of these set in the position: ambiguous
-  std::int32_t first_cell = 0;         // cells that can occur, ambiguous ones apart
-  std::int32_t last_cell = 0;          //
+  float offset = 0;                 // of kLinear
+  float polynomial[6] = {};         // of kLogarithmic, lowest power first, the offset in it
+  float lowest = 0;                 // the position is not below this
+  float highest = 0;                // kLinear: nor above this
+  std::int32_t fraction_bits = 0;   //
+  std::int32_t ambiguous_mask = 0;  // no bit of these set in the position: ambiguous
+  std::int32_t first_cell = 0;      // cells that can occur, ambiguous ones apart
+  std::int32_t last_cell = 0;       //
 };
 
 class BinEdges {
@@ -65,13 +65,6 @@ class BinEdges {
     std::int32_t first_cell;
   };
   std::span<const CellRun> cell_runs() const { return {cell_runs_, cell_run_count_}; }
-  // The cells of the two bins beside zero, which have many; none but for a logarithmic guess.
-  struct WideBin {
-    std::size_t bin;
-    std::int32_t first_cell;
-    std::int32_t last_cell;
-  };
-  std::span<const WideBin> wide_bins() const { return {wide_bins_, wide_bin_count_}; }
 
  private:
   struct Tensorflow {};
@@ -81,8 +74,6 @@ class BinEdges {
   Guess guess_;
   CellRun cell_runs_[2] = {};
   std::size_t cell_run_count_ = 0;
-  WideBin wide_bins_[2] = {};
-  std::size_t wide_bin_count_ = 0;
 };
 
 }  // namespace tracelet

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <system_error>
 #include <thread>
 
@@ -15,6 +15,7 @@ namespace tracelet {
 namespace {
 
 constexpr std::size_t kPartElements = std::size_t{1} << 18;
+constexpr std::size_t kElementsOfAnAutomaticThread = std::size_t{1} << 20;
 constexpr int kMostAutomaticThreads = 4;
 // From here on one table does for all four: the others would not stay in the cache, nor would
 // emptying them be worth it for few values.
@@ -28,9 +29,12 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 }  // namespace
 
 int choose_threads(int threads, std::size_t element_count) {
-  if (threads == 0) threads = is_forked() ? 1 : std::min(usable_cores(), kMostAutomaticThreads);
-  const auto parts = std::min<std::size_t>(element_count / kPartElements, 1024);
-  return std::max(1, std::min(threads, static_cast<int>(parts)));
+  std::size_t enough = element_count / kPartElements;
+  if (threads == 0) {
+    threads = is_forked() ? 1 : std::min(usable_cores(), kMostAutomaticThreads);
+    enough = element_count / kElementsOfAnAutomaticThread;
+  }
+  return std::max(1, std::min(threads, static_cast<int>(std::min<std::size_t>(enough, 1024))));
 }
 
 // What one thread counts: parts of the array, taken from a common counter.
@@ -49,8 +53,8 @@ class HistogramCounter::Worker {
     if (guess.kind == Guess::Kind::kNone) return;
     const auto below = static_cast<std::size_t>(std::max(1, -guess.first_cell));
     const std::size_t cell_count = below + static_cast<std::size_t>(guess.last_cell) + 1;
-    const bool are_four = cell_count <= kMostCellsOfFourTables &&
-                          element_count >= kLeastElementsOfFourTables;
+    const bool are_four =
+        cell_count <= kMostCellsOfFourTables && element_count >= kLeastElementsOfFourTables;
     // All cells are zero between calls.
     const std::size_t needed = are_four ? CellTables::kCount * cell_count : cell_count;
     if (table_.size() < needed) table_.resize(needed);
@@ -78,8 +82,8 @@ class HistogramCounter::Worker {
               std::atomic<std::size_t>& next_part, std::span<PartSums> part_sums) {
     BlockReader<Float> reader(values, kernels_);
     // Relaxed: it publishes nothing; what a worker wrote is read after its thread was joined.
-    for (std::size_t part; (part = next_part.fetch_add(1, std::memory_order_relaxed)) <
-                           part_sums.size();) {
+    for (std::size_t part;
+         (part = next_part.fetch_add(1, std::memory_order_relaxed)) < part_sums.size();) {
       const std::size_t begin = part * kPartElements;
       reader.seek(begin, std::min(begin + kPartElements, values.element_count()));
       for (Block<Float> block; (block = reader.next()).count > 0;) {
@@ -132,15 +136,18 @@ class HistogramCounter::Worker {
       return;
     }
     std::int32_t* cells = cells_[turn_];
-    bool is_any_ambiguous;
+    std::uint32_t ambiguous_groups;
     if (pending_ == kBlockElements && block.count == kBlockElements) {
-      is_any_ambiguous =
+      ambiguous_groups =
           kernel.guess_and_count(block.values, guess, cells, cells_[1 - turn_], tables_);
     } else {
       count_pending();
-      is_any_ambiguous = kernel.guess(block.values, block.count, guess, cells);
+      ambiguous_groups = kernel.guess(block.values, block.count, guess, cells);
     }
-    if (is_any_ambiguous) resolve(block, cells);
+    for (; ambiguous_groups != 0; ambiguous_groups &= ambiguous_groups - 1) {
+      resolve(block, cells,
+              kGroupElements * static_cast<std::size_t>(std::countr_zero(ambiguous_groups)));
+    }
     pending_ = block.count;
     turn_ = 1 - turn_;
     uncollected_ += block.count;
@@ -150,11 +157,13 @@ class HistogramCounter::Worker {
     }
   }
 
+  // Finds the bins of the ambiguous values in the group that begins at `start`.
   template <typename Float>
-  void resolve(Block<Float> block, const std::int32_t* cells) {
-    std::uint16_t indices[kBlockElements];
-    const std::size_t found = kernels_.find_ambiguous(cells, block.count, indices);
-    for (std::size_t i = 0; i < found; ++i) count_exactly(block.values[indices[i]]);
+  void resolve(Block<Float> block, const std::int32_t* cells, std::size_t start) {
+    const std::size_t end = std::min(start + kGroupElements, block.count);
+    for (std::size_t i = start; i < end; ++i) {
+      if (cells[i] == -1 || cells[i] == 0) count_exactly(block.values[i]);
+    }
   }
 
   void count_exactly(double x) {
@@ -183,14 +192,10 @@ class HistogramCounter::Worker {
         const std::size_t begin = std::max(first_bin, low);
         const std::size_t end = std::min(end_bin, high);
         if (begin >= end) continue;
-        std::uint32_t* const at = cells + first_cell + static_cast<std::ptrdiff_t>(begin - first_bin);
+        std::uint32_t* const at =
+            cells + first_cell + static_cast<std::ptrdiff_t>(begin - first_bin);
         for (std::size_t k = 0; k < end - begin; ++k) counts_[begin + k] += at[k];
         std::fill_n(at, end - begin, 0);
-      }
-      for (const auto& [bin, first_cell, last_cell] : edges_->wide_bins()) {
-        if (bin < low || bin >= high) continue;
-        counts_[bin] += std::accumulate(cells + first_cell, cells + last_cell + 1, std::uint32_t{0});
-        std::fill(cells + first_cell, cells + last_cell + 1, 0);
       }
       if (is_all_inside) {
         cells[-1] = cells[0] = 0;
@@ -238,6 +243,7 @@ void HistogramCounter::run(const ArrayView& values, const BinEdges* edges, int t
   std::atomic<std::size_t> next_part{0};
 
   std::vector<std::thread> started;
+  started.reserve(wanted);  // no exception once a thread runs
   for (std::size_t i = 1; i < wanted; ++i) {
     try {
       started.emplace_back([&, i] { workers_[i]->run(values, next_part, part_sums_); });

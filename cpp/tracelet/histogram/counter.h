@@ -24,9 +24,11 @@ struct Moments {
   std::uint64_t inf_count = 0;
 };
 
-// `threads` as 0: as many as usable_cores(), at most 4, one for each 262,144 values; one in a forked
-// child, where the parent's threads are missing from every pool a library may hold. Sums don't
-// depend on the number of threads: they are formed by parts of a fixed size, in order.
+// How many threads to use. `threads` as 0: one for each 1,048,576 values, at most 4 and at most
+// usable_cores(); one in a forked child, which is one of many that share the cores. On a machine
+// whose cores are busy a thread more may wait for one for milliseconds, longer than a million
+// values take. Otherwise as many as asked for, with 262,144 values each. Sums don't depend on the
+// number: they are formed by parts of a fixed size, in order.
 int choose_threads(int threads, std::size_t element_count);
 
 // Holds the tables, so that a call allocates nothing once they are large enough. One thread at a

@@ -58,8 +58,8 @@ TRACELET_INLINE auto guess_cells(typename Lanes<N>::Float x, const Guess& guess)
     position = x * guess.scale + guess.offset;
     // In this form NaN becomes the highest.
     position = position < guess.highest ? position : Float{} + guess.highest;
-    position = position > guess.lowest ? position : Float{} + guess.lowest;
   }
+  position = position > guess.lowest ? position : Float{} + guess.lowest;
   const Int fixed = __builtin_convertvector(position, Int);
   // All ones where no bit is left. By arithmetic: compilers make slow blends of a comparison.
   const Int is_ambiguous = ((fixed & guess.ambiguous_mask) - 1) >> 31;
@@ -94,71 +94,53 @@ TRACELET_INLINE void count_lanes(const std::int32_t* cells, std::uint32_t* table
   }
 }
 
-// The indices of cells that are -1 or 0.
-template <int N>
-TRACELET_INLINE std::size_t find_some_ambiguous(const std::int32_t* cells, std::size_t count,
-                                                std::uint16_t* indices) {
-  using Int = typename Lanes<N>::Int;
-  constexpr std::size_t kGroup = 4 * N;
-  std::size_t found = 0;
-  std::size_t i = 0;
-  for (; i + kGroup <= count; i += kGroup) {
-    Int ambiguous{};
-#pragma GCC unroll 4
-    for (std::size_t k = 0; k < kGroup; k += N) {
-      Int cell;
-      std::memcpy(&cell, cells + i + k, sizeof(cell));
-      // x ^ (x >> 31) is 0 for both, and above 0 for all others.
-      ambiguous |= ((cell ^ (cell >> 31)) - 1) >> 31;
-    }
-    if (!any(ambiguous)) continue;
-    for (std::size_t k = i; k < i + kGroup; ++k) {
-      if (cells[k] == -1 || cells[k] == 0) indices[found++] = static_cast<std::uint16_t>(k);
-    }
-  }
-  for (; i < count; ++i) {
-    if (cells[i] == -1 || cells[i] == 0) indices[found++] = static_cast<std::uint16_t>(i);
-  }
-  return found;
-}
-
 template <int N, Guess::Kind kKind, typename Float>
-TRACELET_INLINE bool guess_some(const Float* values, std::size_t count, const Guess& given,
-                                std::int32_t* cells) {
+TRACELET_INLINE std::uint32_t guess_some(const Float* values, std::size_t count, const Guess& given,
+                                         std::int32_t* cells) {
   using Int = typename Lanes<N>::Int;
   const Guess guess = given;
-  Int ambiguous{};
-  std::size_t i = 0;
-  for (; i + N <= count; i += N) {
-    const auto guessed = guess_cells<N, kKind>(load_approximately<N>(values + i), guess);
-    std::memcpy(cells + i, &guessed.cell, sizeof(guessed.cell));
-    ambiguous |= guessed.is_ambiguous;
+  std::uint32_t groups = 0;
+  for (std::size_t start = 0; start < count; start += kGroupElements) {
+    const std::size_t end = start + kGroupElements < count ? start + kGroupElements : count;
+    Int ambiguous{};
+    std::size_t i = start;
+    for (; i + N <= end; i += N) {
+      const auto guessed = guess_cells<N, kKind>(load_approximately<N>(values + i), guess);
+      std::memcpy(cells + i, &guessed.cell, sizeof(guessed.cell));
+      ambiguous |= guessed.is_ambiguous;
+    }
+    if (i < end) {
+      Float padded[N] = {};
+      std::memcpy(padded, values + i, (end - i) * sizeof(Float));
+      const auto guessed = guess_cells<N, kKind>(load_approximately<N>(padded), guess);
+      std::memcpy(cells + i, &guessed.cell, (end - i) * sizeof(std::int32_t));
+      ambiguous |= guessed.is_ambiguous;  // that of a padding zero does no harm
+    }
+    groups |= std::uint32_t{any(ambiguous)} << (start / kGroupElements);
   }
-  if (i < count) {
-    Float padded[N] = {};
-    std::memcpy(padded, values + i, (count - i) * sizeof(Float));
-    const auto guessed = guess_cells<N, kKind>(load_approximately<N>(padded), guess);
-    std::memcpy(cells + i, &guessed.cell, (count - i) * sizeof(std::int32_t));
-    ambiguous |= guessed.is_ambiguous;  // that of a padding zero does no harm
-  }
-  return any(ambiguous);
+  return groups;
 }
 
 template <int N, Guess::Kind kKind, typename Float>
-TRACELET_INLINE bool guess_and_count_block(const Float* values, const Guess& given,
-                                           std::int32_t* cells, const std::int32_t* previous,
-                                           const CellTables& tables) {
+TRACELET_INLINE std::uint32_t guess_and_count_block(const Float* values, const Guess& given,
+                                                    std::int32_t* cells,
+                                                    const std::int32_t* previous,
+                                                    const CellTables& tables) {
   using Int = typename Lanes<N>::Int;
   const Guess guess = given;
   const auto [table_0, table_1, table_2, table_3] = tables.cell_0;
-  Int ambiguous{};
-  for (std::size_t i = 0; i < kBlockElements; i += N) {
-    const auto guessed = guess_cells<N, kKind>(load_approximately<N>(values + i), guess);
-    std::memcpy(cells + i, &guessed.cell, sizeof(guessed.cell));
-    ambiguous |= guessed.is_ambiguous;
-    count_lanes<N>(previous + i, table_0, table_1, table_2, table_3);
+  std::uint32_t groups = 0;
+  for (std::size_t start = 0; start < kBlockElements; start += kGroupElements) {
+    Int ambiguous{};
+    for (std::size_t i = start; i < start + kGroupElements; i += N) {
+      const auto guessed = guess_cells<N, kKind>(load_approximately<N>(values + i), guess);
+      std::memcpy(cells + i, &guessed.cell, sizeof(guessed.cell));
+      ambiguous |= guessed.is_ambiguous;
+      count_lanes<N>(previous + i, table_0, table_1, table_2, table_3);
+    }
+    groups |= std::uint32_t{any(ambiguous)} << (start / kGroupElements);
   }
-  return any(ambiguous);
+  return groups;
 }
 
 // N / 2 values as double.
@@ -229,7 +211,8 @@ struct Bfloat16 {
   std::uint16_t bits;
 };
 
-// The bits of float32 values from those of the narrower ones; `Int` is an int32 or a vector of them.
+// The bits of float32 values from those of the narrower ones; `Int` is an int32 or a vector of
+// them.
 //
 // https://gist.github.com/rygorous/2156668 describes ways for float16; in this one a denormal comes
 // of a subtraction of normal numbers, which a thread that flushes denormals to zero can't spoil.
@@ -238,8 +221,8 @@ TRACELET_INLINE Int widen_float16(Int half) {
   constexpr std::int32_t kDenormalBias = 113 << 23;
   const Int magnitude = (half & 0x7fff) << 13;
   const Int exponent = magnitude & 0x0f800000;
-  const Float denormal = std::bit_cast<Float>(magnitude + kDenormalBias) -
-                         std::bit_cast<Float>(Int{} + kDenormalBias);
+  const Float denormal =
+      std::bit_cast<Float>(magnitude + kDenormalBias) - std::bit_cast<Float>(Int{} + kDenormalBias);
   const Int is_denormal = (exponent - 1) >> 31;
   const Int is_special = (0x0f7fffff - exponent) >> 31;
   const Int normal = magnitude + (112 << 23) + (is_special & (112 << 23));
@@ -328,16 +311,16 @@ TRACELET_INLINE void read_any(const std::byte* data, ElementType type, std::ptrd
 // The loops for vectors of N floats, as functions of one target.
 #define TRACELET_KERNEL_SET(NAME, N, TARGET)                                                     \
   template <typename Float>                                                                      \
-  TARGET bool guess_##NAME(const Float* values, std::size_t count, const Guess& guess,           \
-                           std::int32_t* cells) {                                                \
+  TARGET std::uint32_t guess_##NAME(const Float* values, std::size_t count, const Guess& guess,  \
+                                    std::int32_t* cells) {                                       \
     return guess.kind == Guess::Kind::kLogarithmic                                               \
                ? guess_some<N, Guess::Kind::kLogarithmic>(values, count, guess, cells)           \
                : guess_some<N, Guess::Kind::kLinear>(values, count, guess, cells);               \
   }                                                                                              \
   template <typename Float>                                                                      \
-  TARGET bool guess_and_count_##NAME(const Float* values, const Guess& guess,                    \
-                                     std::int32_t* cells, const std::int32_t* previous,          \
-                                     const CellTables& tables) {                                 \
+  TARGET std::uint32_t guess_and_count_##NAME(const Float* values, const Guess& guess,           \
+                                              std::int32_t* cells, const std::int32_t* previous, \
+                                              const CellTables& tables) {                        \
     return guess.kind == Guess::Kind::kLogarithmic                                               \
                ? guess_and_count_block<N, Guess::Kind::kLogarithmic>(values, guess, cells,       \
                                                                      previous, tables)           \
@@ -348,19 +331,14 @@ TRACELET_INLINE void read_any(const std::byte* data, ElementType type, std::ptrd
   TARGET BlockSums sum_##NAME(const Float* values, std::size_t count) {                          \
     return sum_some<N>(values, count);                                                           \
   }                                                                                              \
-  TARGET std::size_t find_ambiguous_##NAME(const std::int32_t* cells, std::size_t count,          \
-                                           std::uint16_t* indices) {                             \
-    return find_some_ambiguous<N>(cells, count, indices);                                        \
-  }                                                                                              \
   TARGET void read_##NAME(const std::byte* data, ElementType type, std::ptrdiff_t stride,        \
                           std::size_t count, void* out) {                                        \
-    read_any<N>(data, type, stride, count, out);                                                    \
+    read_any<N>(data, type, stride, count, out);                                                 \
   }                                                                                              \
   constexpr KernelSet NAME = {                                                                   \
       #NAME,                                                                                     \
       {guess_##NAME<float>, guess_and_count_##NAME<float>, sum_##NAME<float>},                   \
       {guess_##NAME<double>, guess_and_count_##NAME<double>, sum_##NAME<double>},                \
-      find_ambiguous_##NAME,                                                                     \
       read_##NAME};
 
 // SSE2 on x86-64, NEON on arm64: what each processor of the family has.

@@ -15,10 +15,12 @@ namespace tracelet {
 
 // What is guessed, and summed, in one go: with its cells it stays in the first cache.
 inline constexpr std::size_t kBlockElements = 1024;
+// Of each group of so many values it is known whether some of their cells are ambiguous.
+inline constexpr std::size_t kGroupElements = 128;
 
 // Four tables of counts by cell, so that equal values in a row don't wait for each other's store:
-// the element at i is counted in table i % 4. The pointers are to cell 0; cells may be negative. All
-// four may be one table.
+// the element at i is counted in table i % 4. The pointers are to cell 0; cells may be negative.
+// All four may be one table.
 struct CellTables {
   static constexpr std::size_t kCount = 4;
 
@@ -35,12 +37,14 @@ struct BlockSums {
 
 template <typename Float>
 struct Kernel {
-  // The cells of `count` values. True when some are ambiguous, whose cells are -1 or 0.
-  bool (*guess)(const Float* values, std::size_t count, const Guess& guess, std::int32_t* cells);
+  // The cells of `count` values, at most a block. Returns a bit for each group that has ambiguous
+  // ones, whose cells are -1 or 0.
+  std::uint32_t (*guess)(const Float* values, std::size_t count, const Guess& guess,
+                         std::int32_t* cells);
   // The same for a whole block, and meanwhile counts the cells of the block before it: the guess
   // waits for arithmetic and the counts for stores, so together they take little more than either.
-  bool (*guess_and_count)(const Float* values, const Guess& guess, std::int32_t* cells,
-                          const std::int32_t* previous_cells, const CellTables& tables);
+  std::uint32_t (*guess_and_count)(const Float* values, const Guess& guess, std::int32_t* cells,
+                                   const std::int32_t* previous_cells, const CellTables& tables);
   BlockSums (*sum)(const Float* values, std::size_t count);
 };
 
@@ -48,9 +52,6 @@ struct KernelSet {
   const char* name;
   Kernel<float> float32;
   Kernel<double> float64;
-  // The indices of the ambiguous cells, at most kBlockElements; returns how many.
-  std::size_t (*find_ambiguous)(const std::int32_t* cells, std::size_t count,
-                                std::uint16_t* indices);
   // Converts `count` elements that lie `stride_bytes` apart to float or double, as
   // is_read_as_float32 says. No alignment is asked for.
   void (*read)(const std::byte* data, ElementType type, std::ptrdiff_t stride_bytes,

@@ -41,6 +41,7 @@ bool read_doubles(std::span<const std::byte>& bytes, std::size_t count,
                   std::vector<double>& values) {
   if (bytes.size() / sizeof(double) < count) return false;
   values.resize(count);
+  if (count == 0) return true;
   std::memcpy(values.data(), bytes.data(), count * sizeof(double));
   bytes = bytes.subspan(count * sizeof(double));
   return true;
@@ -74,7 +75,8 @@ HistogramHeader header_of(const Moments& moments) {
   return header;
 }
 
-// Bins merged as torch's make_histogram merges them: groups of bins / max_bins, the last one padded.
+// Bins merged as torch's make_histogram merges them: groups of bins / max_bins, the last one
+// padded.
 struct MergedBins {
   std::vector<std::uint64_t> counts;
   std::vector<double> edges;

@@ -15,10 +15,10 @@ constexpr int kDigits = 7;
 void append_number(std::string& out, double value) {
   char text[32];
   const bool is_whole = std::abs(value) < 0x1p53 && value == std::trunc(value);
-  const auto end = is_whole ? std::to_chars(text, text + sizeof(text),
-                                            static_cast<std::int64_t>(value))
-                            : std::to_chars(text, text + sizeof(text), value,
-                                            std::chars_format::general, kDigits);
+  const auto end =
+      is_whole
+          ? std::to_chars(text, text + sizeof(text), static_cast<std::int64_t>(value))
+          : std::to_chars(text, text + sizeof(text), value, std::chars_format::general, kDigits);
   out.append(text, end.ptr);
 }
 
@@ -38,7 +38,9 @@ void append_list(std::string& out, const Values& values) {
 class Spreader {
  public:
   Spreader(double low, double high, std::size_t bin_count)
-      : low_(low), bins_per_unit_(static_cast<double>(bin_count) / (high - low)), bins_(bin_count) {}
+      : low_(low),
+        bins_per_unit_(static_cast<double>(bin_count) / (high - low)),
+        bins_(bin_count) {}
 
   void add(double left, double right, double count) {
     const double from = position(left);
@@ -84,7 +86,8 @@ struct Range {
   double high;
 };
 
-// From min to max, where they are numbers and in order; else from the first finite limit to the last.
+// From min to max, where they are numbers and in order; else from the first finite limit to the
+// last.
 Range extent(const HistogramBuckets& buckets) {
   const auto& [min, max] = std::pair(buckets.header.min, buckets.header.max);
   if (std::isfinite(min) && std::isfinite(max) && min <= max) return {min, max};
@@ -136,8 +139,7 @@ void append_title(const HistogramHeader& header, std::string& out) {
   } else {
     out.append(with_commas(static_cast<double>(header.nan_count))).append(" NaN and ");
     out.append(with_commas(static_cast<double>(header.inf_count))).append(" infinite of ");
-    out.append(with_commas(header.num +
-                           static_cast<double>(header.nan_count + header.inf_count)));
+    out.append(with_commas(header.num + static_cast<double>(header.nan_count + header.inf_count)));
     out.append(" values are not shown");
   }
   out.append("\",");
@@ -208,7 +210,8 @@ void HistogramTimeline::add(std::int64_t step, const HistogramBuckets& buckets) 
   last_ = {step, low, high, {counts.begin(), counts.end()}};
   if (added_++ % stride_ != 0) return;
   if (rows_.size() == kMostRows) {
-    for (std::size_t i = 0; i < kMostRows / 2; ++i) rows_[i] = std::move(rows_[2 * i]);
+    // From 1 on: moved onto itself, a row would be empty.
+    for (std::size_t i = 1; i < kMostRows / 2; ++i) rows_[i] = std::move(rows_[2 * i]);
     rows_.resize(kMostRows / 2);
     stride_ *= 2;
   }

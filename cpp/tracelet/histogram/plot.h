@@ -25,8 +25,8 @@ inline constexpr std::size_t kUniformBars = 64;
 void append_bar_figure(const HistogramBuckets& buckets, std::string& out);
 
 // The histograms of one series over time. Keeps at most kMostRows of them, evenly: the first of
-// every n, where n doubles when they have become too many; besides these the last one. Which ones it
-// keeps depends on nothing but how many there were.
+// every n, where n doubles when they have become too many; besides these the last one. Which ones
+// it keeps depends on nothing but how many there were.
 class HistogramTimeline {
  public:
   static constexpr std::size_t kMostRows = 48;

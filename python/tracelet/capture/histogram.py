@@ -33,7 +33,7 @@ class _Pending:
     """Work under way on a device."""
 
     result: Any
-    """float64 of shape (7 + bins,): `_MOMENTS`, then the counts; on the CPU once `event` is done."""
+    """float64 of shape (7 + bins,): `_MOMENTS`, then the counts; on the CPU after `event`."""
     event: Any
     edges: Any
     max_bins: int
@@ -61,9 +61,9 @@ def start(tag: str, tensor: Any, bins: Any, max_bins: Any) -> tuple[int, int] | 
     elif isinstance(bins, (int, str)):
         return None
     else:
-        edges = to_doubles(bins)
-        if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) >= 0).all():
-            return None  # the copy's way says what is wrong
+        edges = _read_edges(bins)
+        if edges is None:
+            return None
         edges_on_device = torch.from_numpy(edges).to(tensor.device)
     result = count(torch, tensor.detach(), edges_on_device)
     event = None
@@ -79,6 +79,22 @@ def start(tag: str, tensor: Any, bins: Any, max_bins: Any) -> tuple[int, int] | 
     return ticket, len(edges) - 1
 
 
+def _read_edges(bins: Any) -> Any:
+    """None for what are no edges: the copy's way says what is wrong."""
+    try:
+        edges = to_doubles(bins)
+    except TypeError:
+        return None
+    are_edges = edges.ndim == 1 and len(edges) >= 2 and bool((edges[1:] >= edges[:-1]).all())
+    return edges if are_edges else None
+
+
+def forget(ticket: int) -> None:
+    """The record of a ticket could not be pushed: nobody will ask for it."""
+    with _lock:
+        _pending.pop(ticket, None)
+
+
 def _standard_edges(torch: Any, device: Any) -> Any:
     if device not in _device_edges:
         _device_edges[device] = torch.from_numpy(_core.tensorflow_edges()).to(device)
@@ -89,7 +105,7 @@ def count(torch: Any, values: Any, edges: Any) -> Any:
     """`_MOMENTS` and counts of a tensor as one float64 tensor, on its device, without waiting.
 
     `edges` is float64 on the same device. Bins are numpy.histogram's. bincount and histc are not
-    used: on CUDA they wait for the device. Goes by pieces, so that what it needs besides is bounded.
+    used: on CUDA they wait for the device. Goes by pieces, so that what it needs is bounded.
     """
     bins = len(edges) - 1
     infinity = float("inf")
@@ -186,4 +202,4 @@ def forget_told() -> None:
     _told.clear()
 
 
-_core.set_histogram_helpers(to_doubles, start, tell_not_finite)
+_core.set_histogram_helpers(to_doubles, start, forget, tell_not_finite)

@@ -32,7 +32,8 @@ class SeriesNames:
     def name(self, log_dir: str, tag: str) -> tuple[str, str]:
         """(metric, variant) of a scalar's series; `log_dir` is empty without a SummaryWriter."""
         metric, variant = split_tag(tag)
-        return self._unique(log_dir, tag, metric, _add_scalars_entry(log_dir, tag) or variant)
+        variant = _add_scalars_entry(log_dir, tag) or variant
+        return self._unique(log_dir, tag, metric, variant, "{writer}: {variant}")
 
     def histogram_name(self, log_dir: str, tag: str, suffix: str = "") -> tuple[str, str]:
         """(metric, variant) of a histogram's plots, which are a name space of their own.
@@ -41,18 +42,24 @@ class SeriesNames:
         """
         *title, series = tag.split("/")
         metric = "_".join(title) or _HISTOGRAMS
-        return self._unique(log_dir, f"{tag}{suffix}", metric, f"{series}{suffix}")
+        # Not the series of a tag that has the suffix itself.
+        key = f"{tag}\0{suffix}" if suffix else tag
+        return self._unique(log_dir, key, metric, f"{series}{suffix}", "{variant} :{writer}")
 
-    def _unique(self, log_dir: str, tag: str, metric: str, variant: str) -> tuple[str, str]:
+    def _unique(
+        self, log_dir: str, tag: str, metric: str, variant: str, form: str
+    ) -> tuple[str, str]:
+        """`form` is how the binding tells two writers' series apart."""
         metric, variant = safe_name(metric), safe_name(variant)
         series = (log_dir, tag)
-        candidates = [
-            (metric, variant),
-            # As the binding tells two writers' series apart.
-            (metric, safe_name(f"{self._what_differs(log_dir, metric, variant)}: {variant}")),
-            (metric, safe_name(f"{log_dir}: {variant}")),
-            (metric, safe_name(f"{log_dir}: {tag}")),
+        differs = self._what_differs(log_dir, metric, variant)
+        variants = [
+            variant,
+            form.format(variant=variant, writer=differs),
+            form.format(variant=variant, writer=log_dir),
+            form.format(variant=tag.replace("\0", ""), writer=log_dir),
         ]
+        candidates = [(metric, safe_name(each)) for each in variants]
         for candidate in candidates:
             if self._owner.setdefault(_server_key(*candidate), series) == series:
                 return candidate

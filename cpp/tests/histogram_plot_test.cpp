@@ -1,0 +1,204 @@
+// Histograms as figures: mass is kept, bars stay few, a timeline stays small.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "tracelet/histogram/plot.h"
+
+namespace tracelet {
+namespace {
+
+HistogramBuckets buckets_of(double min, double max, std::vector<double> limits,
+                            std::vector<double> counts, std::uint16_t flags = 0) {
+  HistogramBuckets buckets;
+  buckets.header = HistogramHeader{};
+  buckets.header.min = min;
+  buckets.header.max = max;
+  buckets.header.num = std::accumulate(counts.begin(), counts.end(), 0.0);
+  buckets.header.flags = flags;
+  buckets.limits = std::move(limits);
+  buckets.counts = std::move(counts);
+  return buckets;
+}
+
+// Random values in TensorBoard's buckets.
+HistogramBuckets random_buckets(std::mt19937_64& random) {
+  std::normal_distribution<double> values(0, std::exp2(static_cast<int>(random() % 40) - 30));
+  std::vector<double> drawn(1 + random() % 5000);
+  for (double& value : drawn) value = values(random);
+  const Dimension dimension{static_cast<std::int64_t>(drawn.size()), sizeof(double)};
+  HistogramCounter counter;
+  counter.count(ArrayView(drawn.data(), ElementType::kFloat64, {&dimension, 1}),
+                BinEdges::tensorflow());
+  std::string payload;
+  append_histogram_payload(counter.moments(), BinEdges::tensorflow(), counter.counts(), 0, payload);
+  HistogramBuckets buckets;
+  REQUIRE(buckets.read(std::as_bytes(std::span(payload))));
+  return buckets;
+}
+
+// The numbers of the list that follows `key`.
+std::vector<double> list_of(const std::string& figure, const std::string& key) {
+  const std::size_t start = figure.find("\"" + key + "\":[");
+  REQUIRE(start != std::string::npos);
+  std::vector<double> values;
+  const char* at = figure.c_str() + start + key.size() + 4;
+  while (*at != ']') {
+    char* end;
+    values.push_back(std::strtod(at, &end));
+    REQUIRE(end != at);
+    at = *end == ',' ? end + 1 : end;
+  }
+  return values;
+}
+
+double sum(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+TEST_SUITE("histogram_plot") {
+  TEST_CASE("a bucket is spread over the bins that it reaches, as far as the values go") {
+    // 10 values in [0, 4), 6 in [4, 8), of which the largest is 6.
+    const auto buckets = buckets_of(0, 6, {0, 4, 8}, {0, 10, 6});
+    CHECK(spread(buckets, 0, 6, 3) == std::vector<double>{5, 5, 6});
+    CHECK(spread(buckets, 0, 6, 6) == std::vector<double>{3, 2, 3, 2, 3, 3});  // 2.5 each, rounded
+    CHECK(spread(buckets, -6, 6, 2) == std::vector<double>{0, 16});
+  }
+
+  TEST_CASE("counts stay whole and their total what it is") {
+    std::mt19937_64 random(3);
+    for (int round = 0; round < 300; ++round) {
+      const HistogramBuckets buckets = random_buckets(random);
+      const std::vector<double> bins =
+          spread(buckets, buckets.header.min, buckets.header.max + 1e-30, 64);
+      for (const double bin : bins) {
+        REQUIRE(bin >= 0);
+        REQUIRE(bin == std::trunc(bin));
+      }
+      REQUIRE(sum(bins) == buckets.header.num);
+    }
+  }
+
+  TEST_CASE("bars are at most 64, of one width, from min to max, without empty ones") {
+    std::mt19937_64 random(5);
+    for (int round = 0; round < 100; ++round) {
+      const HistogramBuckets buckets = random_buckets(random);
+      std::string figure;
+      append_bar_figure(buckets, figure);
+      const auto x = list_of(figure, "x"), y = list_of(figure, "y"),
+                 width = list_of(figure, "width");
+      REQUIRE(x.size() == y.size());
+      REQUIRE(x.size() == width.size());
+      REQUIRE(x.size() <= kUniformBars);
+      REQUIRE(sum(y) == buckets.header.num);
+      REQUIRE(*std::min_element(y.begin(), y.end()) > 0);
+      REQUIRE(figure.size() < 4096);
+    }
+  }
+
+  TEST_CASE("bins that the user chose are shown as they are, up to 128") {
+    const auto buckets = buckets_of(1, 9, {0, 2, 8, 10}, {0, 5, 0, 7}, kExplicitLimits);
+    std::string figure;
+    append_bar_figure(buckets, figure);
+    CHECK(list_of(figure, "x") == std::vector<double>{1, 9});
+    CHECK(list_of(figure, "y") == std::vector<double>{5, 7});
+    CHECK(list_of(figure, "width") == std::vector<double>{2, 2});
+    std::vector<double> limits(1001), counts(1001, 1);
+    std::iota(limits.begin(), limits.end(), 0.0);
+    counts[0] = 0;
+    std::string larger;
+    append_bar_figure(buckets_of(0, 1000, limits, counts, kExplicitLimits), larger);
+    CHECK(list_of(larger, "x").size() == kUniformBars);
+    CHECK(sum(list_of(larger, "y")) == 1000);
+  }
+
+  TEST_CASE("what can't be drawn leaves a figure that is JSON") {
+    constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    constexpr double kMost = std::numeric_limits<double>::max();
+    const std::uint16_t raw = kExplicitLimits | kDoubleCounts;
+    const std::vector<HistogramBuckets> cases = {
+        buckets_of(0, 0, {}, {}),
+        buckets_of(3, 3, {2.9, 3.1}, {0, 8}),
+        buckets_of(kNaN, kNaN, {1, 2}, {0, 8}, raw),
+        buckets_of(-kInfinity, kInfinity, {-kInfinity, 0, kInfinity}, {1, 2, 3}, raw),
+        buckets_of(0, 1, {kNaN, kNaN}, {kNaN, 2}, raw),
+        buckets_of(5, -5, {1, 2}, {-1, 2}, raw),
+        buckets_of(-kMost, kMost, {-kMost, 0, kMost}, {0, 2, 3}, raw),
+        buckets_of(-kMost, kMost, {-kMost, 0, kMost}, {0, 2, 3}),
+        buckets_of(5e-324, 1e-323, {5e-324, 1e-323}, {0, 3}),
+        buckets_of(1e300, 1e300, {1e300, 1.1e300}, {0, 3}),
+    };
+    for (const HistogramBuckets& buckets : cases) {
+      std::string figure;
+      append_bar_figure(buckets, figure);
+      HistogramTimeline timeline;
+      timeline.add(1, buckets);
+      timeline.add(2, buckets);
+      if (!timeline.is_empty()) timeline.append_heatmap_figure(figure);
+      CAPTURE(figure);
+      CHECK(figure.find("nan") == std::string::npos);
+      CHECK(figure.find("inf") == std::string::npos);
+    }
+  }
+
+  TEST_CASE("values that are not finite are in the title") {
+    auto buckets = buckets_of(0, 1, {0, 1}, {0, 5});
+    buckets.header.nan_count = 1234;
+    buckets.header.inf_count = 1;
+    std::string figure;
+    append_bar_figure(buckets, figure);
+    CHECK(figure.find("1,234 NaN and 1 infinite of 1,240 values are not shown") !=
+          std::string::npos);
+  }
+
+  TEST_CASE("a timeline keeps the first of every n and the last, and stays small") {
+    const auto buckets = buckets_of(-1, 1, {-1, 0, 1}, {0, 1'000'000, 2'000'000});
+    HistogramTimeline timeline;
+    std::size_t largest_bytes = 0;
+    for (std::int64_t step = 0; step < 100'000; ++step) {
+      timeline.add(step, buckets);
+      if (step != 47 && step != 48 && step != 49 && step != 95 && step != 96 && step % 9'973 != 0) {
+        continue;
+      }
+      std::string figure;
+      timeline.append_heatmap_figure(figure);
+      largest_bytes = std::max(largest_bytes, figure.size());
+      const auto steps = list_of(figure, "y");
+      CAPTURE(step);
+      REQUIRE(steps.size() <= HistogramTimeline::kMostRows + 1);
+      REQUIRE(steps.size() >= std::min<std::size_t>(static_cast<std::size_t>(step) + 1,
+                                                    HistogramTimeline::kMostRows / 2));
+      REQUIRE(steps.front() == 0);
+      REQUIRE(steps.back() == static_cast<double>(step));
+      for (std::size_t i = 2; i + 1 < steps.size(); ++i) {
+        REQUIRE(steps[i] - steps[i - 1] == steps[1] - steps[0]);
+      }
+      const std::string row = "\"z\":[[";
+      const std::size_t start = figure.find(row);
+      REQUIRE(start != std::string::npos);
+      figure.replace(start, row.size(), "\"first\":[");
+      REQUIRE(sum(list_of(figure, "first")) == 3'000'000);
+    }
+    CHECK(largest_bytes < 64 << 10);
+  }
+
+  TEST_CASE("rows are sorted by step, and of one step the last is shown") {
+    HistogramTimeline timeline;
+    for (const std::int64_t step : {5, 3, 9, 3}) {
+      timeline.add(step, buckets_of(0, 1, {0, 1}, {0, static_cast<double>(step)}));
+    }
+    std::string figure;
+    timeline.append_heatmap_figure(figure);
+    CHECK(list_of(figure, "y") == std::vector<double>{3, 5, 9});
+  }
+}
+
+}  // namespace
+}  // namespace tracelet
