@@ -66,8 +66,9 @@ TEST_SUITE("histogram_plot") {
   TEST_CASE("a bucket is spread over the bins that it reaches, as far as the values go") {
     // 10 values in [0, 4), 6 in [4, 8), of which the largest is 6.
     const auto buckets = buckets_of(0, 6, {0, 4, 8}, {0, 10, 6});
-    CHECK(spread(buckets, 0, 6, 3) == std::vector<double>{5, 5, 6});
-    CHECK(spread(buckets, 0, 6, 6) == std::vector<double>{3, 2, 3, 2, 3, 3});  // 2.5 each, rounded
+    // One of them is at 0, one at 6; the other 9 and 5 are spread.
+    CHECK(spread(buckets, 0, 6, 3) == std::vector<double>{6, 4, 6});           // of 5.5, 4.5, 6
+    CHECK(spread(buckets, 0, 6, 6) == std::vector<double>{3, 3, 2, 2, 3, 3});  // of 3.25, 2.25 ...
     CHECK(spread(buckets, -6, 6, 2) == std::vector<double>{0, 16});
   }
 
@@ -98,6 +99,9 @@ TEST_SUITE("histogram_plot") {
       REQUIRE(x.size() <= kUniformBars);
       REQUIRE(sum(y) == buckets.header.num);
       REQUIRE(*std::min_element(y.begin(), y.end()) > 0);
+      const double slack = 1e-5 * (buckets.header.max - buckets.header.min + width[0]);
+      REQUIRE(x.front() - width.front() / 2 <= buckets.header.min + slack);
+      REQUIRE(x.back() + width.back() / 2 >= buckets.header.max - slack);
       REQUIRE(figure.size() < 4096);
     }
   }

@@ -68,7 +68,8 @@ TEST_SUITE("ring_file") {
     struct stat status;
     REQUIRE(stat(dir.file("ring").c_str(), &status) == 0);
     CHECK((status.st_mode & 0777) == 0600);
-    constexpr off_t kBytes = static_cast<off_t>(kRingFileHeaderBytes + (1 << 14) * sizeof(Record));
+    constexpr off_t kBytes = static_cast<off_t>(kRingFileHeaderBytes + (1 << 14) * sizeof(Record) +
+                                                RingFile::kLeastPayloadBytes);
     CHECK(status.st_size == kBytes);
     CHECK(status.st_blocks * 512 >= kBytes);
 

@@ -57,9 +57,12 @@ TRACELET_INLINE auto guess_cells(typename Lanes<N>::Float x, const Guess& guess)
   } else {
     position = x * guess.scale + guess.offset;
     // In this form NaN becomes the highest.
-    position = position < guess.highest ? position : Float{} + guess.highest;
+    const Float highest = Float{} + guess.highest;
+    position = position < highest ? position : highest;
   }
-  position = position > guess.lowest ? position : Float{} + guess.lowest;
+  // As vectors on both sides: else compilers make a comparison and a blend of it.
+  const Float lowest = Float{} + guess.lowest;
+  position = position > lowest ? position : lowest;
   const Int fixed = __builtin_convertvector(position, Int);
   // All ones where no bit is left. By arithmetic: compilers make slow blends of a comparison.
   const Int is_ambiguous = ((fixed & guess.ambiguous_mask) - 1) >> 31;

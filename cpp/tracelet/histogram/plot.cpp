@@ -157,9 +157,16 @@ std::vector<double> spread(const HistogramBuckets& buckets, double low, double h
     const double count = buckets.counts[i];
     if (!is_shown(count)) continue;
     const Range range = reach(buckets, within, i);
-    spreader.add(range.low, range.high, count);
     total += count;
     are_whole = are_whole && count == std::trunc(count);
+    // One value is known to be at each end: rounding must not leave these empty.
+    double rest = count;
+    for (const double end : {within.low, within.high}) {
+      if (rest < 1 || (range.low != end && range.high != end)) continue;
+      spreader.add(end, end, 1);
+      --rest;
+    }
+    if (rest > 0) spreader.add(range.low, range.high, rest);
   }
   return are_whole ? spreader.whole(total) : spreader.as_they_are();
 }
