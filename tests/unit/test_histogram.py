@@ -32,9 +32,13 @@ def edges_by_numpy(floats, bins, range):
     if isinstance(bins, str) and bins == "tensorflow":
         return _core.tensorflow_edges()
     try:
-        return np.histogram_bin_edges(floats[np.isfinite(floats)], bins, range)
+        edges = np.histogram_bin_edges(floats[np.isfinite(floats)], bins, range)
     except ValueError:
         return None
+    # A range with fewer numbers than bins: numpy refuses it from 2.1 on, and repeated edges before.
+    if isinstance(bins, int) and not np.all(edges[:-1] < edges[1:]):
+        return None
+    return edges
 
 
 def check_moments(found, floats):
