@@ -150,10 +150,11 @@ PyObject* add_histogram(PyObject* self, PyObject* const* args, Py_ssize_t count,
       return name_call(method, tag);
     }
     count_values(array.view(), chosen.edges(), threads);
-    const Moments moments = thread_counter().moments();
+    const HistogramCounter& counter = thread_counter();
+    const Moments moments = counter.moments();
     PayloadText payload;
-    append_histogram_payload(moments, chosen.edges(), thread_counter().counts(), max_bins,
-                             payload.bytes);
+    append_histogram_payload(moments, chosen.edges(), counter.counts(), max_bins, payload.bytes,
+                             counter.occupied_bins());
     if (!push_payload(producer, self, tag, point, payload)) return name_call(method, tag);
     return producer.ring() == nullptr || account(producer, tag, moments);
   });

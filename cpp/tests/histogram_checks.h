@@ -20,7 +20,12 @@ namespace tracelet::testing {
 using Counts = std::vector<std::uint64_t>;
 
 inline Counts counts_of(const HistogramCounter& counter) {
-  return {counter.counts().begin(), counter.counts().end()};
+  const auto counts = counter.counts();
+  const auto [begin, end] = counter.occupied_bins();
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    if (i < begin || i >= end) REQUIRE(counts[i] == 0);
+  }
+  return {counts.begin(), counts.end()};
 }
 
 inline Counts counted_plainly(std::span<const double> values, const BinEdges& edges) {

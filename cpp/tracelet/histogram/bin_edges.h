@@ -37,6 +37,13 @@ struct Guess {
   std::int32_t last_cell = 0;       //
 };
 
+// Bins from `begin` on, before `end`.
+struct BinRange {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+};
+inline constexpr BinRange kAllBins{0, SIZE_MAX};
+
 class BinEdges {
  public:
   // TensorBoard's default: 0 and ±1e-12 * 1.1^k below 1e20, by repeated multiplication.

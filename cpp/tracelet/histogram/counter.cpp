@@ -29,11 +29,11 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 }  // namespace
 
 int choose_threads(int threads, std::size_t element_count) {
-  std::size_t enough = element_count / kPartElements;
-  if (threads == 0) {
-    threads = is_forked() ? 1 : std::min(usable_cores(), kMostAutomaticThreads);
-    enough = element_count / kElementsOfAnAutomaticThread;
-  }
+  const bool is_automatic = threads == 0;
+  const std::size_t enough =
+      element_count / (is_automatic ? kElementsOfAnAutomaticThread : kPartElements);
+  if (enough <= 1) return 1;  // spares small arrays the system's answer on cores
+  if (is_automatic) threads = is_forked() ? 1 : std::min(usable_cores(), kMostAutomaticThreads);
   return std::max(1, std::min(threads, static_cast<int>(std::min<std::size_t>(enough, 1024))));
 }
 
@@ -48,7 +48,12 @@ class HistogramCounter::Worker {
     pending_ = 0;
     uncollected_ = 0;
     if (edges == nullptr) return;
-    counts_.assign(edges->bin_count(), 0);
+    if (counts_.size() == edges->bin_count()) {
+      std::fill_n(counts_.data() + occupied_.begin, occupied_.end - occupied_.begin, 0);
+    } else {
+      counts_.assign(edges->bin_count(), 0);
+    }
+    occupied_ = {};
     const Guess& guess = edges->guess();
     if (guess.kind == Guess::Kind::kNone) return;
     const auto below = static_cast<std::size_t>(std::max(1, -guess.first_cell));
@@ -73,8 +78,18 @@ class HistogramCounter::Worker {
     }
   }
 
+  // Adds the bins of another worker on the same edges.
+  void add_counts(const Worker& other) {
+    for (std::size_t i = other.occupied_.begin; i < other.occupied_.end; ++i) {
+      counts_[i] += other.counts_[i];
+    }
+    occupied_.begin = std::min(occupied_.begin, other.occupied_.begin);
+    occupied_.end = std::max(occupied_.end, other.occupied_.end);
+  }
+
   const Moments& moments() const { return moments_; }
-  std::vector<std::uint64_t>& counts() { return counts_; }
+  const std::vector<std::uint64_t>& counts() const { return counts_; }
+  BinRange occupied() const { return occupied_; }
 
  private:
   template <typename Float>
@@ -91,6 +106,7 @@ class HistogramCounter::Worker {
         if (edges_ != nullptr) count_block(kernel, block);
       }
     }
+    if (edges_ == nullptr) return;
     count_pending();
     collect();
   }
@@ -178,38 +194,48 @@ class HistogramCounter::Worker {
 
   // Moves the tables' counts into the bins', and leaves the tables empty.
   void collect() {
+    occupied_ = bins_of_extremes();
     if (uncollected_ == 0) return;
     uncollected_ = 0;
-    const bool is_all_inside = moments_.nan_count + moments_.inf_count == 0 &&
-                               moments_.min >= edges_->edges().front() &&
-                               moments_.max <= edges_->edges().back();
     // A guess is in the value's bin or, ambiguous, not counted here.
-    const std::size_t low = is_all_inside ? edges_->find(moments_.min) : 0;
-    const std::size_t high = is_all_inside ? edges_->find(moments_.max) + 1 : counts_.size();
+    const bool are_all = occupied_.end - occupied_.begin == counts_.size();
     for (std::size_t i = 0; i < table_count_; ++i) {
       std::uint32_t* const cells = tables_.cell_0[i];
       for (const auto& [first_bin, end_bin, first_cell] : edges_->cell_runs()) {
-        const std::size_t begin = std::max(first_bin, low);
-        const std::size_t end = std::min(end_bin, high);
+        const std::size_t begin = std::max(first_bin, occupied_.begin);
+        const std::size_t end = std::min(end_bin, occupied_.end);
         if (begin >= end) continue;
         std::uint32_t* const at =
             cells + first_cell + static_cast<std::ptrdiff_t>(begin - first_bin);
         for (std::size_t k = 0; k < end - begin; ++k) counts_[begin + k] += at[k];
         std::fill_n(at, end - begin, 0);
       }
-      if (is_all_inside) {
-        cells[-1] = cells[0] = 0;
-      } else {
+      if (are_all) {
         const Guess& guess = edges_->guess();
         std::fill(cells + std::min(guess.first_cell, -1), cells + guess.last_cell + 1, 0);
+      } else {
+        cells[-1] = cells[0] = 0;
       }
     }
+  }
+
+  // The bins from the least to the greatest value so far, where each value is in one of them; all
+  // bins where one may lie outside.
+  BinRange bins_of_extremes() const {
+    const std::uint64_t others = moments_.nan_count + moments_.inf_count;
+    if (moments_.num + others == 0) return {0, 0};
+    if (others > 0 || moments_.min < edges_->edges().front() ||
+        moments_.max > edges_->edges().back()) {
+      return {0, counts_.size()};
+    }
+    return {edges_->find(moments_.min), edges_->find(moments_.max) + 1};
   }
 
   const KernelSet& kernels_;
   const BinEdges* edges_ = nullptr;
   Moments moments_;
   std::vector<std::uint64_t> counts_;
+  BinRange occupied_;  // outside of it counts_ is zero
   std::vector<std::uint32_t> table_;
   CellTables tables_;
   std::size_t table_count_ = 1;
@@ -230,6 +256,8 @@ void HistogramCounter::count(const ArrayView& values, const BinEdges& edges, int
 }
 
 std::span<const std::uint64_t> HistogramCounter::counts() const { return workers_[0]->counts(); }
+
+BinRange HistogramCounter::occupied_bins() const { return workers_[0]->occupied(); }
 
 void HistogramCounter::measure(const ArrayView& values, int threads) {
   run(values, nullptr, threads);
@@ -262,9 +290,7 @@ void HistogramCounter::run(const ArrayView& values, const BinEdges* edges, int t
     moments_.num += part.num;
     moments_.nan_count += part.nan_count;
     moments_.inf_count += part.inf_count;
-    if (edges == nullptr || i == 0) continue;
-    const std::vector<std::uint64_t>& counts = workers_[i]->counts();
-    for (std::size_t bin = 0; bin < counts.size(); ++bin) workers_[0]->counts()[bin] += counts[bin];
+    if (edges != nullptr && i > 0) workers_[0]->add_counts(*workers_[i]);
   }
   for (const PartSums& part : part_sums_) {
     moments_.sum += part.sum;

@@ -49,6 +49,8 @@ class HistogramCounter {
   const Moments& moments() const { return moments_; }
   // One count for each bin; good until the next call.
   std::span<const std::uint64_t> counts() const;
+  // The counts of all other bins are 0.
+  BinRange occupied_bins() const;
 
  private:
   class Worker;

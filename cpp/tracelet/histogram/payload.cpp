@@ -1,6 +1,7 @@
 #include "tracelet/histogram/payload.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace tracelet {
@@ -11,19 +12,39 @@ void append_raw(std::string& out, const T* values, std::size_t count) {
   out.append(reinterpret_cast<const char*>(values), count * sizeof(T));
 }
 
-void append_varint(std::string& out, std::uint64_t value) {
-  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
-  out.push_back(static_cast<char>(value));
+char* write_varint(char* out, std::uint64_t value) {
+  for (; value >= 0x80; value >>= 7) *out++ = static_cast<char>(value | 0x80);
+  *out++ = static_cast<char>(value);
+  return out;
 }
+constexpr std::size_t kLongestVarint = 10;
 
+// Goes from one count that is not 0 to the next by the bits of a mask: a branch for each of the
+// many zeros between them would be guessed wrong at every change.
 void append_counts(std::string& out, std::span<const std::uint64_t> counts) {
-  for (std::size_t i = 0; i < counts.size();) {
-    append_varint(out, counts[i]);
-    if (counts[i++] != 0) continue;
-    const std::size_t first_zero = i - 1;
-    while (i < counts.size() && counts[i] == 0) ++i;
-    append_varint(out, i - first_zero);
+  constexpr std::size_t kMaskBits = 64;
+  char written[kMaskBits * (2 * kLongestVarint + 1)];
+  std::size_t done = 0;  // counts that were written
+  const auto write_zeros = [&](char* to, std::size_t end) {
+    if (end == done) return to;
+    *to++ = 0;
+    return write_varint(to, end - done);
+  };
+  for (std::size_t start = 0; start < counts.size(); start += kMaskBits) {
+    const std::size_t size = std::min(kMaskBits, counts.size() - start);
+    std::uint64_t mask = 0;
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < size; ++i) mask |= std::uint64_t{counts[start + i] != 0} << i;
+    char* to = written;
+    for (; mask != 0; mask &= mask - 1) {
+      const std::size_t i = start + static_cast<std::size_t>(std::countr_zero(mask));
+      to = write_zeros(to, i);
+      to = write_varint(to, counts[i]);
+      done = i + 1;
+    }
+    out.append(written, to);
   }
+  out.append(written, write_zeros(written, counts.size()));
 }
 
 bool read_varint(std::span<const std::byte>& bytes, std::uint64_t* value) {
@@ -100,7 +121,7 @@ MergedBins merge(const BinEdges& edges, std::span<const std::uint64_t> counts,
 
 void append_histogram_payload(const Moments& moments, const BinEdges& edges,
                               std::span<const std::uint64_t> counts, std::size_t max_bins,
-                              std::string& out) {
+                              std::string& out, BinRange occupied) {
   HistogramHeader header = header_of(moments);
   std::span<const double> limits = edges.edges();
   MergedBins merged;
@@ -109,9 +130,10 @@ void append_histogram_payload(const Moments& moments, const BinEdges& edges,
     merged = merge(edges, counts, max_bins);
     limits = merged.edges;
     counts = merged.counts;
+    occupied = kAllBins;
   }
-  std::size_t start = 0;
-  std::size_t end = counts.size();
+  std::size_t start = occupied.begin;
+  std::size_t end = std::min(occupied.end, counts.size());
   while (start < end && counts[start] == 0) ++start;
   while (end > start && counts[end - 1] == 0) --end;
   const bool is_explicit = is_merged || !edges.is_tensorflow();
@@ -124,8 +146,7 @@ void append_histogram_payload(const Moments& moments, const BinEdges& edges,
   append_raw(out, &header, 1);
   if (start >= end) return;
   if (is_explicit) append_raw(out, limits.data() + start, header.bucket_count);
-  append_varint(out, 0);
-  append_varint(out, 1);
+  out.append({'\0', '\1'});
   append_counts(out, counts.subspan(start, end - start));
 }
 
@@ -142,12 +163,11 @@ void append_raw_histogram_payload(const HistogramHeader& moments, std::span<cons
 void append_parked_histogram_payload(std::uint64_t ticket, std::size_t bin_count,
                                      std::string& out) {
   // Explicit limits, and counts that are a zero with its run or as long as a varint gets.
-  constexpr std::size_t kLongestCount = 10;
   HistogramHeader header{};
   header.nan_count = ticket;
   header.flags = kParked;
   append_raw(out, &header, 1);
-  out.append((bin_count + 1) * (sizeof(double) + kLongestCount) + 2, '\0');
+  out.append((bin_count + 1) * (sizeof(double) + kLongestVarint) + 2, '\0');
 }
 
 bool HistogramBuckets::read(std::span<const std::byte> payload) {

@@ -45,10 +45,11 @@ void append_parked_histogram_payload(std::uint64_t ticket, std::size_t bin_count
 
 // Appends the payload of counted values to `out`: the buckets that
 // torch.utils.tensorboard.summary.make_histogram makes of the same counts. `max_bins` merges
-// neighbours as it does there; 0: all bins. No bucket at all when every bin is empty.
+// neighbours as it does there; 0: all bins. No bucket at all when every bin is empty. Counts
+// outside of `occupied` must be 0.
 void append_histogram_payload(const Moments& moments, const BinEdges& edges,
                               std::span<const std::uint64_t> counts, std::size_t max_bins,
-                              std::string& out);
+                              std::string& out, BinRange occupied = kAllBins);
 // Appends the payload of buckets that the caller has counted; `limits` and `counts` are of one
 // size.
 void append_raw_histogram_payload(const HistogramHeader& moments, std::span<const double> limits,

@@ -14,7 +14,8 @@
 namespace tracelet {
 
 // A bucket's count is spread evenly over the bucket, as far as it lies between min and max, but for
-// one value each at min and max. Counts that are whole stay whole, and their total stays what it is.
+// one value each at min and max. Counts that are whole stay whole, and their total stays what it
+// is.
 std::vector<double> spread(const HistogramBuckets& buckets, double low, double high,
                            std::size_t bin_count);
 
