@@ -22,6 +22,7 @@ struct RunRing {
   // they publish no other bytes.
   std::atomic<std::uint64_t> dropped_ring_full{0};
   std::atomic<std::uint64_t> dropped_tag_table_full{0};
+  std::atomic<std::uint64_t> dropped_no_disk_space{0};
   // NaN and infinities among the values of histograms. As above.
   std::atomic<std::uint64_t> not_finite_values{0};
   // Set once a push waited in vain, so that the next ones don't wait again; cleared by the first

@@ -79,10 +79,11 @@ std::string_view utf8(PyObject* text) {
 }
 
 // torch gives each entry of the dict a writer of its own: LOGDIR/MAIN_TAG_ENTRY, "/" replaced in
-// the main tag, which is the tag of its events.
-std::string entry_folder(std::string_view log_dir, std::string_view main_tag,
+// the main tag, which is the tag of its events; its file's name has the same suffix.
+std::string entry_writer(std::string_view writer, std::string_view main_tag,
                          std::string_view entry) {
-  std::string folder(log_dir);
+  const std::size_t mark = writer.find(kSuffixMark);
+  std::string folder(writer.substr(0, mark));
   folder.push_back('/');
   const std::size_t start = folder.size();
   folder.append(main_tag);
@@ -90,7 +91,9 @@ std::string entry_folder(std::string_view log_dir, std::string_view main_tag,
     if (folder[i] == '/') folder[i] = '_';
   }
   folder.push_back('_');
-  return folder.append(entry);
+  folder.append(entry);
+  if (mark != std::string_view::npos) folder.append(writer.substr(mark));
+  return folder;
 }
 
 PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
@@ -106,11 +109,11 @@ PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count, P
     Point common;
     if (!read_step_and_time(method, main_tag, step, wall_time, producer, common)) return false;
     if (producer.ring() == nullptr) return true;
-    std::uint32_t log_dir_id;
+    std::uint32_t writer_id;
     if (!producer.tag_id(main_tag, &common.tag_id)) return false;
-    if (!producer.writer_id(self, &log_dir_id)) return false;
+    if (!producer.writer_id(self, &writer_id)) return false;
     TagTable& table = producer.run().file->tags();
-    const std::string_view log_dir = table.text(log_dir_id);
+    const std::string_view writer = table.text(writer_id);
 
     const nb::object items = nb::handle(entries).attr("items")();
     for (nb::handle item : items) {
@@ -119,7 +122,7 @@ PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count, P
       if (!read_value(method, main_tag, value.ptr(), point)) return false;
       Ring* ring = producer.ring();
       if (ring == nullptr) return true;
-      point.writer_id = table.intern(entry_folder(log_dir, utf8(main_tag), utf8(entry.ptr())));
+      point.writer_id = table.intern(entry_writer(writer, utf8(main_tag), utf8(entry.ptr())));
       if (point.writer_id == kNoWriter) point.tag_id = 0;
       if (!push(producer, *ring, point)) return false;
     }
@@ -182,6 +185,7 @@ void register_capture(nb::module_& m) {
   add_scalars_signature.intern();
   learn_numpy_types();
   register_capture_histogram(m);
+  register_capture_event(m);
 
   m.def("set_active_run", &set_active_run, nb::arg("ring").none(),
         "Makes a ring the one that is logged into; None for none.");

@@ -167,5 +167,6 @@ PyCFunction as_method(Function* function) {
 nb::object make_add_histogram(PyTypeObject* type);
 nb::object make_add_histogram_raw(PyTypeObject* type);
 void register_capture_histogram(nb::module_& m);
+void register_capture_event(nb::module_& m);
 
 }  // namespace tracelet::bindings

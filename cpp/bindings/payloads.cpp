@@ -1,11 +1,14 @@
 // Payloads: the arena of a ring as a buffer, and payloads gathered for a block of the journal.
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "bindings.h"
@@ -75,23 +78,57 @@ nb::object gather_block(nb::handle records, nb::handle payloads, std::size_t lim
 }
 
 using Awaited = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
+using PayloadFile = std::pair<std::uint64_t, std::string>;
+using Inspected = std::tuple<unsigned, std::vector<Awaited>, std::vector<PayloadFile>>;
 
-std::vector<Awaited> awaited_payloads(nb::handle records, nb::handle payloads) {
+void add_awaited(const Record& record, std::span<const std::byte> payload,
+                 std::vector<Awaited>& awaited) {
+  HistogramHeader header;
+  if (payload.size() < sizeof(header)) return;
+  std::memcpy(&header, payload.data(), sizeof(header));
+  if ((header.flags & kParked) == 0) return;
+  awaited.emplace_back(record.sequence, header.nan_count, record.payload_offset,
+                       record.payload_size);
+}
+
+unsigned kind_bit(const Record& record) { return 1U << static_cast<unsigned>(record.kind); }
+
+Inspected inspect(nb::handle records, nb::handle payloads) {
   const RecordBuffer buffer(records);
   const PayloadBuffer payload_buffer(payloads);
   ReleasedGil released;
-  std::vector<Awaited> awaited;
+  Inspected inspected;
+  auto& [kinds, awaited, files] = inspected;
   for (const Record& record : buffer.span()) {
-    if ((record.flags & kAwaitsDevice) == 0) continue;
+    kinds |= kind_bit(record);
+    if ((record.flags & (kAwaitsDevice | kPayloadInFile)) == 0) [[likely]]
+      continue;
     const std::span<const std::byte> payload = payload_buffer.span().of(record);
-    HistogramHeader header;
-    if (payload.size() < sizeof(header)) continue;
-    std::memcpy(&header, payload.data(), sizeof(header));
-    if ((header.flags & kParked) == 0) continue;
-    awaited.emplace_back(record.sequence, header.nan_count, record.payload_offset,
-                         record.payload_size);
+    if ((record.flags & kAwaitsDevice) != 0) add_awaited(record, payload, awaited);
+    if ((record.flags & kPayloadInFile) != 0) {
+      files.emplace_back(record.sequence, std::string(reinterpret_cast<const char*>(payload.data()),
+                                                      payload.size()));
+    }
   }
-  return awaited;
+  return inspected;
+}
+
+unsigned kinds_in(nb::handle records) {
+  const RecordBuffer buffer(records);
+  ReleasedGil released;
+  unsigned kinds = 0;
+  for (const Record& record : buffer.span()) kinds |= kind_bit(record);
+  return kinds;
+}
+
+nb::bytes select_kinds(nb::handle records, unsigned kinds) {
+  const RecordBuffer buffer(records);
+  std::vector<Record> selected;
+  for (const Record& record : buffer.span()) {
+    if ((kind_bit(record) & kinds) != 0) selected.push_back(record);
+  }
+  return nb::bytes(reinterpret_cast<const char*>(selected.data()),
+                   selected.size() * sizeof(Record));
 }
 
 // Completes the payload of a record that awaited a device.
@@ -113,8 +150,13 @@ void register_payloads(nb::module_& m) {
           "__init__",
           [](Payloads* self, std::shared_ptr<RunRing> ring) { new (self) Payloads{ring}; },
           nb::arg("ring"));
-  m.def("awaited_payloads", &awaited_payloads, nb::arg("records"), nb::arg("payloads"),
-        "(sequence, ticket, offset, size) of each payload that still awaits its device.");
+  m.def("inspect", &inspect, nb::arg("records"), nb::arg("payloads"),
+        "(kinds, awaited, files) of records: a bit for each kind there is (1 << kind); (sequence, "
+        "ticket, offset, size) of each payload that still awaits its device; (sequence, path) of "
+        "each that lies in a file.");
+  m.def("kinds_in", &kinds_in, nb::arg("records"), "A bit for each kind there is: 1 << kind.");
+  m.def("select_kinds", &select_kinds, nb::arg("records"), nb::arg("kinds"),
+        "A copy of the records of these kinds.");
   m.def("write_payload", &write_payload, nb::arg("ring"), nb::arg("offset"), nb::arg("payload"),
         "Writes over the beginning of a payload that is leased. Consumer only.");
   m.def("gather_block", &gather_block, nb::arg("records"), nb::arg("payloads").none(),

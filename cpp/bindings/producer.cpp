@@ -93,12 +93,14 @@ bool Producer::push_or_wait(TryPush try_push, Wait wait) {
   using std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kSlice(50);  // signals are seen this often
   const std::shared_ptr<RunRing> run = run_;       // stop_logging may run while the GIL is away
+  has_dropped_ = false;
   if (try_push(*run)) return true;
   const auto deadline = steady_clock::now() + std::chrono::nanoseconds(run->full_ring_timeout_ns);
   do {
     if (run->consumer_is_stuck.load(std::memory_order_relaxed) || steady_clock::now() >= deadline) {
       run->consumer_is_stuck.store(true, std::memory_order_relaxed);
       run->dropped_ring_full.fetch_add(1, std::memory_order_relaxed);
+      has_dropped_ = true;
       return true;
     }
     {
@@ -108,6 +110,7 @@ bool Producer::push_or_wait(TryPush try_push, Wait wait) {
     if (PyErr_CheckSignals() != 0) return false;
   } while (!try_push(*run));
   run->consumer_is_stuck.store(false, std::memory_order_relaxed);
+  has_dropped_ = false;  // another thread may have dropped something meanwhile
   return true;
 }
 

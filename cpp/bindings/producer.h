@@ -90,6 +90,8 @@ class Producer {
   bool push_to_full_ring(const Point& point);
   // Pushes a point with its payload, waiting likewise. False with a Python exception set.
   bool push_with_payload(const Point& point, std::span<const std::byte> payload);
+  // Whether what was just pushed was dropped instead. Good until the GIL is given away.
+  bool has_dropped() const { return has_dropped_; }
 
  private:
   struct TagEntry {
@@ -112,6 +114,7 @@ class Producer {
 
   std::uint64_t generation_ = 0;
   Ring* ring_ = nullptr;
+  bool has_dropped_ = false;
   std::shared_ptr<RunRing> run_;
   WallClock clock_;
   std::array<WriterEntry, 8> writers_{};

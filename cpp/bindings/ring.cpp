@@ -145,6 +145,8 @@ void register_ring(nb::module_& m) {
                    [](const RunRing& self) { return self.dropped_ring_full.load(); })
       .def_prop_ro("dropped_tag_table_full",
                    [](const RunRing& self) { return self.dropped_tag_table_full.load(); })
+      .def_prop_ro("dropped_no_disk_space",
+                   [](const RunRing& self) { return self.dropped_no_disk_space.load(); })
       .def_prop_ro("not_finite_values",
                    [](const RunRing& self) { return self.not_finite_values.load(); })
       .def(

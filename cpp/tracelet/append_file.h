@@ -8,6 +8,9 @@
 
 namespace tracelet {
 
+// Appends the whole content of a file; false when it can't be read, and then a part may be there.
+bool append_content(const std::string& path, std::string& out);
+
 class AppendFile {
  public:
   // Opens `path` for appending and creates it if need be. Throws std::system_error.
@@ -24,6 +27,7 @@ class AppendFile {
   // its last byte is not a line end, so that this piece does not land inside that writer's line.
   void wait_for_whole_line() const;
 
+  bool is_empty() const;
   const std::string& path() const { return path_; }
 
  private:

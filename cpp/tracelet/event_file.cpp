@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <exception>
+#include <filesystem>
+#include <system_error>
+#include <utility>
 
 #include "tracelet/crc32c.h"
 
@@ -183,6 +187,19 @@ void append_histogram_event(const Record& record, std::string_view tag,
   });
 }
 
+void append_ready_event(std::span<const std::byte> event, std::string& out) {
+  append_tfrecord(out,
+                  [&] { out.append(reinterpret_cast<const char*>(event.data()), event.size()); });
+}
+
+bool append_event_from_file(const std::string& path, std::string& out) {
+  const std::size_t before = out.size();
+  bool is_read = false;
+  append_tfrecord(out, [&] { is_read = append_content(path, out); });
+  if (!is_read) out.resize(before);
+  return is_read;
+}
+
 std::string version_event(double wall_time_s) {
   std::string out;
   append_tfrecord(out, [&] {
@@ -197,9 +214,30 @@ std::string version_event(double wall_time_s) {
 }
 
 void EventFileSet::open(std::uint32_t writer_id, const std::string& path, double wall_time_s) {
-  AppendFile file(path);
-  file.append(version_event(wall_time_s));
-  files_.try_emplace(writer_id, File{std::move(file), {}});
+  File& file = files_.try_emplace(writer_id, File{path, wall_time_s, std::nullopt}).first->second;
+  try {
+    reopen(file);
+  } catch (...) {
+    files_.erase(writer_id);
+    throw;
+  }
+}
+
+void EventFileSet::reopen(File& file) {
+  if (open_files_ >= kMostOpenFiles) {
+    File* oldest = nullptr;
+    for (auto& [id, each] : files_) {
+      if (each.file && (oldest == nullptr || each.last_flush < oldest->last_flush)) oldest = &each;
+    }
+    oldest->file.reset();
+    --open_files_;
+  }
+  AppendFile opened(file.path);
+  // New, or removed while it was closed: what follows is readable either way.
+  if (opened.is_empty()) opened.append(version_event(file.wall_time_s));
+  file.file.emplace(std::move(opened));
+  ++open_files_;
+  file.last_flush = ++flushes_;
 }
 
 std::vector<std::uint32_t> EventFileSet::unopened_writers(RecordSpan records) const {
@@ -220,8 +258,18 @@ EventFileSet::Written EventFileSet::write(RecordSpan records, PayloadSpan payloa
   for (auto& [id, file] : files_) {
     file.buffer.clear();
     file.buffered_sequence = file.written_sequence;
+    file.has_failed = false;
   }
   Written written;
+  std::exception_ptr failure;
+  const auto try_flush = [&](File& each) {
+    try {
+      flush(each);
+    } catch (const std::system_error&) {
+      each.has_failed = true;
+      if (!failure) failure = std::current_exception();
+    }
+  };
   std::uint32_t writer_id = kNoWriter;
   File* file = nullptr;
   for (const Record& record : records) {
@@ -230,18 +278,21 @@ EventFileSet::Written EventFileSet::write(RecordSpan records, PayloadSpan payloa
       const auto found = files_.find(writer_id);
       file = found == files_.end() ? nullptr : &found->second;
     }
-    if (file == nullptr) continue;
+    if (file == nullptr || file->has_failed) continue;  // what can't be written is not gathered
     if (record.sequence > file->written_sequence) {
       if (!append(record, payloads, file->buffer)) {
         ++written.unreadable;
         continue;
       }
       file->buffered_sequence = record.sequence;
-      if (file->buffer.size() >= kBufferBytes) flush(*file);
+      if (file->buffer.size() >= kBufferBytes) try_flush(*file);
     }
     ++written.count;
   }
-  for (auto& [id, each] : files_) flush(each);
+  for (auto& [id, each] : files_) {
+    if (!each.has_failed) try_flush(each);
+  }
+  if (failure) std::rethrow_exception(failure);
   return written;
 }
 
@@ -255,15 +306,36 @@ bool EventFileSet::append(const Record& record, PayloadSpan payloads, std::strin
       if (!buckets_.read(payloads.of(record))) return false;
       append_histogram_event(record, cached.text, buckets_, out);
       return true;
+    case RecordKind::kEvent:
+      return append_event(record, payloads, out);
   }
   return false;
 }
 
+bool EventFileSet::append_event(const Record& record, PayloadSpan payloads, std::string& out) {
+  const std::span<const std::byte> payload = payloads.of(record);
+  if (payload.size() != record.payload_size) return false;  // not in here
+  if ((record.flags & kPayloadInFile) == 0) {
+    append_ready_event(payload, out);
+    return true;
+  }
+  return append_event_from_file(
+      std::string(reinterpret_cast<const char*>(payload.data()), payload.size()), out);
+}
+
 void EventFileSet::flush(File& file) {
   if (file.buffer.empty()) return;
-  file.file.append(file.buffer);
+  if (!file.file) {
+    std::error_code ignored;  // opening tells
+    std::filesystem::create_directories(std::filesystem::path(file.path).parent_path(), ignored);
+    reopen(file);
+  }
+  file.last_flush = ++flushes_;
+  file.file->append(file.buffer);
   file.written_sequence = file.buffered_sequence;
   file.buffer.clear();
+  // Of many writers that log large events now and then, each would keep room for its largest.
+  if (file.buffer.capacity() > 4 * kBufferBytes) std::string().swap(file.buffer);
 }
 
 const EventFileSet::CachedTag& EventFileSet::tag(std::uint32_t id) {

@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,10 +30,16 @@ std::string scalar_summary_prefix(std::string_view tag);
 // Appends the TFRecord of a histogram record to `out`.
 void append_histogram_event(const Record& record, std::string_view tag,
                             const HistogramBuckets& buckets, std::string& out);
+// Appends the TFRecord of an Event protobuf, given as its bytes.
+void append_ready_event(std::span<const std::byte> event, std::string& out);
+// The same for an Event that is a file's content; false, and nothing appended, when it can't be
+// read.
+bool append_event_from_file(const std::string& path, std::string& out);
 // The record every event file begins with: the format's version and who wrote it.
 std::string version_event(double wall_time_s);
 
-// The event files of a run, one a log folder. Not thread-safe: one thread at a time.
+// The event files of a run, one a writer. Not thread-safe: one thread at a time. As there may be
+// more writers than a process may have files open, only those written last are open.
 class EventFileSet {
  public:
   explicit EventFileSet(TagTable* tags) : tags_(tags) {}
@@ -42,22 +50,31 @@ class EventFileSet {
   void open(std::uint32_t writer_id, const std::string& path, double wall_time_s);
   // The writers in `records` that have no file yet, each once. kNoWriter is left out.
   std::vector<std::uint32_t> unopened_writers(RecordSpan records) const;
+  static constexpr std::size_t kMostOpenFiles = 64;
   struct Written {
     std::size_t count = 0;       // records that a file has now
     std::size_t unreadable = 0;  // left out: their payload can't be read
   };
   // Appends every record whose writer has a file to that file, in order. Throws std::system_error
-  // when a file can't be written. Calling it again with the same records is then right: each file
-  // knows what it already holds, by the records' sequence.
+  // when a file can't be written, once the others are: they may lie on other disks. Calling it
+  // again with the same records is then right: each file knows what it already holds, by the
+  // records' sequence.
   Written write(RecordSpan records, PayloadSpan payloads);
-  void close() { files_.clear(); }
+  void close() {
+    files_.clear();
+    open_files_ = 0;
+  }
 
  private:
   struct File {
-    AppendFile file;
-    std::string buffer;
+    std::string path;
+    double wall_time_s = 0;          // of its version event
+    std::optional<AppendFile> file;  // while it is open
+    std::uint64_t last_flush = 0;    // counted in flushes of any file
+    std::string buffer{};
     std::uint64_t written_sequence = 0;  // the file holds all its records up to this one
     std::uint64_t buffered_sequence = 0;
+    bool has_failed = false;  // in the write under way
   };
   struct CachedTag {
     std::string_view text;
@@ -65,11 +82,15 @@ class EventFileSet {
   };
 
   bool append(const Record& record, PayloadSpan payloads, std::string& out);
+  bool append_event(const Record& record, PayloadSpan payloads, std::string& out);
   void flush(File& file);
+  void reopen(File& file);
   const CachedTag& tag(std::uint32_t id);
 
   TagTable* tags_;
   std::map<std::uint32_t, File> files_;
+  std::size_t open_files_ = 0;
+  std::uint64_t flushes_ = 0;
   std::vector<CachedTag> cached_tags_;
   HistogramBuckets buckets_;
 };

@@ -11,7 +11,8 @@ namespace tracelet {
 
 enum class RecordKind : std::uint16_t {
   kScalar = 1,
-  kHistogram = 2,  // its payload: histogram_payload.h
+  kHistogram = 2,  // its payload: histogram/payload.h
+  kEvent = 3,      // its payload: a TensorBoard Event protobuf that was built outside
 };
 
 enum RecordFlags : std::uint16_t {
@@ -19,14 +20,19 @@ enum RecordFlags : std::uint16_t {
   kNewStyle = 2,         // add_scalar(new_style=True): a tensor in the event, not a simple_value
   kDoublePrecision = 4,  // add_scalar(double_precision=True): that tensor is a DT_DOUBLE
   kAwaitsDevice = 8,     // the payload is completed before a sink sees the record
+  kPayloadInFile = 16,   // the payload is the path of a file that holds it
 };
 
 // The id of a writer that has no folder: Experiment.log_metric.
 inline constexpr std::uint32_t kNoWriter = 0;
 
+// What the tag table has for a writer: its log folder and, after a NUL, the suffix of its event
+// file's name where it has one. Writers that differ in either have files of their own.
+inline constexpr char kSuffixMark = '\0';
+
 // The layout is a file format: the ring's file outlives the process, the journal holds the same
 // bytes, and python/tracelet/records.py describes them to numpy. A change raises kRecordVersion.
-inline constexpr std::uint32_t kRecordVersion = 2;
+inline constexpr std::uint32_t kRecordVersion = 3;
 
 struct Record {
   std::uint64_t sequence;        // position in the stream plus one, once committed; see ring.h
@@ -34,7 +40,7 @@ struct Record {
   std::int64_t step;             //
   double wall_time_s;            // seconds since the epoch
   std::uint32_t tag_id;          // TagTable
-  std::uint32_t writer_id;       // TagTable: the log folder; kNoWriter without one
+  std::uint32_t writer_id;       // TagTable: folder and suffix; kNoWriter without one
   RecordKind kind;               //
   std::uint16_t flags;           // RecordFlags
   std::uint32_t producer_pid;    // who claimed the slot

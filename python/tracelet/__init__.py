@@ -22,11 +22,12 @@ from tracelet.errors import (
 )
 from tracelet.experiment import Experiment
 from tracelet.histograms import Histogram, histogram
-from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
+from tracelet.records import EVENT, HISTOGRAM, RECORD_DTYPE, SCALAR
 from tracelet.sinks import Batch, Delivery, RunInfo, Sink, register_sink
 from tracelet.stats import Stats
 
 __all__ = [
+    "EVENT",
     "HISTOGRAM",
     "RECORD_DTYPE",
     "SCALAR",

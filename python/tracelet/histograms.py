@@ -78,7 +78,8 @@ def read_histogram(payload: Any) -> Histogram:
         counts = counts[1:]
     elif len(counts):
         limits = np.concatenate([[low], limits])
-    whole = counts.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # a histogram given ready-made may count to 1e300
+        whole = counts.astype(np.int64)
     are_whole = bool((whole == counts).all())
     return Histogram(
         whole if are_whole else counts,

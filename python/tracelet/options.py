@@ -20,6 +20,7 @@ TASK_TYPES = (
     "controller", "optimizer", "service", "qc", "custom",
 )  # fmt: skip
 REDUCTIONS = ("mean", "last", "min_max")
+TENSORBOARD_MODES = ("native", "passthrough", "off")
 
 
 def _option(kind: str, default: Any = None) -> Any:
@@ -41,6 +42,10 @@ class Options:
     log_dir: str | None = _option("str")
     """Folder of the event file for `Experiment.log_metric`. None: no event file for those points,
     unless "tensorboard" is the backend, which takes runs/EXP_NAME."""
+    tensorboard: str = _option("str", "native")
+    """Who writes the event files of the SummaryWriters. "native": tracelet, in its drainer.
+    "passthrough": torch's (and tensorboardX') own writer as ever, at its cost, some 100 us an
+    add_scalar; the backends get everything too. "off": nobody; calls cost what native ones do."""
     runs_dir: str = _option("str", "~/.tracelet/runs")
     """Where each run has its folder (also `TRACELET_DIR`)."""
 
@@ -53,8 +58,9 @@ class Options:
     full_ring_timeout_s: float = _option("float", 10.0)
     """How long a call may wait for room in a full ring before its point is dropped and counted."""
     payload_bytes: int = _option("int", 16 << 20)
-    """Room for the histograms on their way from the ring, besides its slots: one takes some hundred
-    bytes to some thousand. A single one can't be larger."""
+    """Room for the histograms and events (images, text ...) on their way from the ring, besides its
+    slots: a histogram takes some hundred bytes to some thousand, and can't be larger; an event of
+    more than a quarter of it goes by a file in the run's folder."""
     drain_interval_s: float = _option("float", 0.25)
     """The drainer wakes this often, and whenever the ring is half full."""
     batch_max_points: int = _option("int", 20_000)
@@ -163,6 +169,16 @@ def _check(options: Options) -> None:
     if options.task_type not in TASK_TYPES:
         raise ConfigurationError(
             f"task_type {options.task_type!r} is not one of {', '.join(TASK_TYPES)}"
+        )
+    if options.tensorboard not in TENSORBOARD_MODES:
+        raise ConfigurationError(
+            f"tensorboard must be one of {', '.join(TENSORBOARD_MODES)}, not "
+            f"{options.tensorboard!r}"
+        )
+    if options.tensorboard != "native" and set(options.backend) <= {"tensorboard"}:
+        raise ConfigurationError(
+            f"tensorboard={options.tensorboard!r} leaves a run without another backend nothing to "
+            "do: choose 'native', or name a backend besides 'tensorboard'"
         )
     if options.ring_slots < 16 or options.ring_slots & (options.ring_slots - 1):
         raise ConfigurationError(

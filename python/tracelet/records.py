@@ -28,10 +28,14 @@ RECORD_DTYPE = np.dtype(
 
 SCALAR = 1
 HISTOGRAM = 2
-"""The kinds of record; a histogram's value is 0, and its data are its payload."""
+EVENT = 3
+"""The kinds of record. A histogram's and an event's value is 0; its data are its payload, which for
+an event is a TensorBoard Event protobuf."""
 
 AWAITS_DEVICE = 8
 """A flag: the payload was being counted on a device when the record was pushed."""
+PAYLOAD_IN_FILE = 16
+"""A flag: the payload is the path of a file that holds it."""
 
 if RECORD_DTYPE.itemsize != _core.RECORD_SIZE_BYTES:
     raise ImportError("tracelet's native core and its Python half are of different versions")

@@ -15,7 +15,9 @@ class Stats:
     """Points for which a logging call returned and a place in the ring was taken."""
     delivered: Mapping[str, int]
     """Points each sink has taken. The "tensorboard" sink is meant only for points that have a log
-    folder: those of a SummaryWriter, and of `log_metric` when `log_dir` is set."""
+    folder: those of a SummaryWriter, and of `log_metric` when `log_dir` is set. "clearml" takes
+    scalars and histograms; "clearml-media", which is here from the first such point on, what other
+    methods log: images, text, audio, curves, hyperparameters."""
     pending: int
     """Points that some sink has yet to take; they are in the ring or in the journal."""
     retried: int

@@ -7,23 +7,28 @@ import re
 from email.message import Message
 from urllib.parse import unquote, urlsplit
 
+from .faults import FaultMode, FaultPlan
 from .http_server import Reply, Request
 
+_TAKES_EFFECT = (FaultMode.SLOW, FaultMode.CLOSE_AFTER, FaultMode.HALF_ANSWER)
 _FIELD_NAME = re.compile(rb'\bname="((?:[^"\\]|\\.)*)"')
 
 
 class FileStore:
-    """The files by path. As on ClearML's own server the name of a form field is the path."""
+    """The files by path. As on ClearML's own server the name of a form field is the path.
 
-    def __init__(self) -> None:
+    Uploads go wrong as `faults` says; there the "endpoint" is a file's own name, without folders.
+    """
+
+    def __init__(self, faults: FaultPlan) -> None:
         self.files: dict[str, bytes] = {}
+        self.upload_count = 0
+        self._faults = faults
 
     def respond(self, request: Request) -> Reply:
         path = unquote(urlsplit(request.path).path).lstrip("/")
         if request.method == "POST":
-            uploaded = _parse_multipart(request.headers, request.body)
-            self.files.update(uploaded)
-            return Reply(200, json.dumps(list(uploaded)).encode(), "text/html")
+            return self._upload(_parse_multipart(request.headers, request.body))
         if request.method == "DELETE":
             found = self.files.pop(path, None) is not None
             return Reply(200, json.dumps(path).encode()) if found else _missing(path)
@@ -33,6 +38,22 @@ class FileStore:
         if content is None:
             return _missing(path)
         return Reply(200, content, "application/octet-stream")
+
+    def _upload(self, uploaded: dict[str, bytes]) -> Reply:
+        self.upload_count += 1
+        names = [path.rpartition("/")[2] for path in uploaded]
+        fault = self._faults.choose(names[0]) if names else None
+        reply = Reply(200, json.dumps(list(uploaded)).encode(), "text/html")
+        if fault is None or fault.mode in _TAKES_EFFECT:
+            self.files.update(uploaded)
+        if fault is not None:
+            if fault.mode.value.isdigit():
+                reply = Reply(int(fault.mode.value), b"Injected fault", "text/html")
+            elif fault.mode is FaultMode.SLOW:
+                reply.delay = fault.delay
+            else:
+                reply.cut = "half" if fault.mode is FaultMode.HALF_ANSWER else "all"
+        return reply
 
 
 def _missing(path: str) -> Reply:

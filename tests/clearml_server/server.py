@@ -6,14 +6,14 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from .auth import Auth, expired
 from .endpoints import Endpoints
-from .errors import ApiError, ServerCrashError
+from .errors import ApiError, ServerCrashError, invalid
 from .event_store import LOG, EventStore, Scalars
 from .events import Batch
 from .faults import Fault, FaultMode, FaultPlan
@@ -62,6 +62,10 @@ class ClearMLServer:
 
     def __init__(self, *, seed: int = 0, token_lifetime: float = 30 * 86400.0) -> None:
         self.faults = FaultPlan(seed)
+        self.file_faults = FaultPlan(seed)
+        """Of uploads; their "endpoint" is the file's own name."""
+        self.refuses: Callable[[dict[str, Any]], bool] = lambda event: False
+        """Events for which a batch is answered 400 as a whole, whatever the reason may be."""
         self.auth = Auth(token_lifetime)
         self.schema_violations: list[SchemaViolation] = []
         self.request_log: list[RequestRecord] = []
@@ -72,7 +76,7 @@ class ClearMLServer:
         self._store = EventStore()
         self._endpoints = Endpoints(self._registry, self._store)
         self._event_schemas: dict[str | None, EventSchema] = {}
-        self._files = FileStore()
+        self._files = FileStore(self.file_faults)
         self._api_server = LoopbackServer(self._respond)
         self._file_server = LoopbackServer(self._files.respond)
 
@@ -83,6 +87,10 @@ class ClearMLServer:
 
     def stop(self) -> None:
         self._api_server.stop()
+        self.stop_files()
+
+    def stop_files(self) -> None:
+        """Stops the file server alone; `start` brings it back."""
         self._file_server.stop()
 
     def __enter__(self) -> ClearMLServer:
@@ -132,6 +140,11 @@ class ClearMLServer:
     def files(self) -> Mapping[str, bytes]:
         """Uploaded files by their path on the file server."""
         return self._files.files
+
+    @property
+    def upload_count(self) -> int:
+        """Uploads, also those that replaced a file or failed."""
+        return self._files.upload_count
 
     @property
     def write_count(self) -> int:
@@ -292,6 +305,8 @@ class ClearMLServer:
         def report(message: str, event: dict[str, Any]) -> None:
             self.schema_violations.append(SchemaViolation(name, version, message, event))
 
+        if any(map(self.refuses, events)):
+            raise invalid("this event")
         if version not in self._event_schemas:
             self._event_schemas[version] = EventSchema(version)
         batch = Batch(self._registry, self._store, worker)

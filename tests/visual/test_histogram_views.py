@@ -6,18 +6,11 @@ TRACELET_TEST_PICTURES names a folder that the pictures are kept in.
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import tracelet
+from tensorboard_server import ask, tensorboard, wait_for
 
 from visual.browser import chromium, colored_columns, screenshot
 
@@ -43,44 +36,13 @@ def log_a_training(log_dir: Path) -> None:
     writer.close()
 
 
-@contextmanager
-def tensorboard(log_dir: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--load_fast=false"]
-    server = subprocess.Popen(
-        [*command, "--logdir", str(log_dir), "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{url}/data/plugin/histograms/tags", "layers/0.weight")
-        yield url
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait_for(url: str, text: str) -> None:
-    deadline_s = time.monotonic() + 60
-    while time.monotonic() < deadline_s:
-        try:
-            if text in urllib.request.urlopen(url, timeout=5).read().decode():
-                return
-        except (URLError, ConnectionError, TimeoutError):
-            pass
-        time.sleep(0.2)
-    raise TimeoutError(f"{url} does not show {text!r}")
-
-
 def test_tensorboards_histogram_tab_shows_a_run_that_goes_on(tmp_path):
     chromium()
     tracelet.start_logging(exp_name="view", project="tests", backend="tensorboard")
     try:
         log_a_training(tmp_path / "logs")
         with tensorboard(tmp_path / "logs") as url:
+            wait_for(lambda: "layers/0.weight" in ask(url, "plugin/histograms/tags")["."])
             png = tmp_path / "tensorboard-histograms.png"
             screenshot(f"{url}/?darkMode=false#histograms", png)
     finally:

@@ -1,25 +1,28 @@
-"""Patches torch's SummaryWriter at class level while a run is active, and restores it exactly."""
+"""Patches torch's SummaryWriter while a run is active: its hot methods become native ones."""
 
 from __future__ import annotations
 
 import functools
-import logging
-import os
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from tracelet import _core
-from tracelet.capture import histogram
-
-_log = logging.getLogger("tracelet")
+from tracelet.capture.file_writer import (
+    for_own_file_only,
+    key_of_file_writer,
+    patch_file_writer,
+    patch_file_writer_beside,
+)
+from tracelet.capture.patch import Patch, then
+from tracelet.writer_key import writer_key
 
 _native_methods: dict[type, dict[str, Any]] = {}
 _writers: dict[int, weakref.ref[Any]] = {}
 
 
-def _log_dir_of(writer: Any) -> str:
-    """The log folder of a writer: a URL, or absolute, for the drainer opens it from elsewhere."""
+def _writer_key_of(writer: Any) -> str:
     key = id(writer)
 
     def forget(_: weakref.ref[Any]) -> None:
@@ -27,11 +30,13 @@ def _log_dir_of(writer: Any) -> str:
         _core.forget_writers()
 
     _writers[key] = weakref.ref(writer, forget)
-    log_dir = str(writer.log_dir)
-    return log_dir if "://" in log_dir else os.path.abspath(log_dir)
+    # What is hot and what is not go to one file: its folder was made absolute when it was made.
+    known = key_of_file_writer(getattr(writer, "file_writer", None))
+    suffix = str(getattr(writer, "filename_suffix", None) or "")
+    return known or writer_key(str(writer.log_dir), suffix)
 
 
-_core.set_writer_resolver(_log_dir_of)
+_core.set_writer_resolver(_writer_key_of)
 
 
 def find_summary_writer() -> type | None:
@@ -51,33 +56,20 @@ def find_summary_writer() -> type | None:
     return SummaryWriter  # type: ignore[no-any-return]
 
 
-class SummaryWriterPatch:
-    """Our methods in the place of a class' own: made, then undone once."""
+def patch_summary_writer(cls: type, flush_event_files: Callable[[], None]) -> list[Patch]:
+    """Native methods for what is hot; the rest of `cls` reaches the run through its FileWriter."""
+    ours = dict(_native_methods_for(cls))
+    for name in ("flush", "close"):
+        ours[name] = then(cls.__dict__[name], flush_event_files)
+    return [Patch(cls, ours), *patch_file_writer(sys.modules[cls.__module__], flush_event_files)]
 
-    def __init__(self, cls: type, flush_event_files: Callable[[], None]) -> None:
-        histogram.forget_told()
-        self._cls = cls
-        self._ours = dict(_native_methods_for(cls))
-        for name in ("flush", "close"):
-            self._ours[name] = _then(cls.__dict__[name], flush_event_files)
-        self._originals = {name: cls.__dict__[name] for name in self._ours}
-        for name, method in self._ours.items():
-            setattr(cls, name, method)
 
-    def undo(self) -> None:
-        """Puts the original functions back, except where someone else has patched over ours."""
-        for name, original in self._originals.items():
-            if self._cls.__dict__.get(name) is self._ours[name]:
-                setattr(self._cls, name, original)
-            else:
-                _log.warning(
-                    "tracelet: %s.%s was replaced by another library and is left as it is",
-                    self._cls.__name__,
-                    name,
-                )
-        # Our methods refer to the run, and the run to this patch.
-        self._ours.clear()
-        self._originals.clear()
+def patch_summary_writer_beside(cls: type) -> list[Patch]:
+    """`cls` writes its own event files as ever; the run gets everything too."""
+    ours = {
+        name: _both(native, cls.__dict__[name]) for name, native in _native_methods_for(cls).items()
+    }
+    return [Patch(cls, ours), *patch_file_writer_beside(sys.modules[cls.__module__])]
 
 
 def _native_methods_for(cls: type) -> dict[str, Any]:
@@ -86,11 +78,11 @@ def _native_methods_for(cls: type) -> dict[str, Any]:
     return _native_methods[cls]
 
 
-def _then(original: Callable[..., Any], afterwards: Callable[[], None]) -> Callable[..., Any]:
+def _both(native: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def method(self: Any) -> Any:
-        result = original(self)
-        afterwards()
-        return result
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        native(self, *args, **kwargs)
+        with for_own_file_only():
+            return original(self, *args, **kwargs)
 
     return method

@@ -9,8 +9,10 @@ on, by a thread of its own: the ring never waits for a backend.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Callable
 
@@ -21,11 +23,12 @@ from tracelet.options import Options
 from tracelet.pipeline.journal import Journal
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.shipper import Shipper
-from tracelet.records import RECORD_DTYPE
+from tracelet.records import RECORD_DTYPE, SCALAR
 
 _log = logging.getLogger("tracelet")
 
 _RETRY_S = 0.1
+_SCALARS = 1 << SCALAR
 
 _Lease = Any  # _core.Lease; its buffer protocol is not in the stub
 
@@ -58,8 +61,10 @@ class Drainer(threading.Thread):
         self._keepers: set[str] = set()
         self._warned: set[str] = set()
         self.shippers: dict[str, Shipper] = {}
+        # Payloads that lie in files, by the sequence of their record; oldest first.
+        self._payload_files: deque[tuple[int, str]] = deque()
         for lane in lanes:
-            if lane.sink.is_remote:
+            if lane.sink.is_remote and lane.kinds & _SCALARS:
                 self._start_shipper(lane)
         self.cpu_with_gil_ns = 0
         """CPU time of this thread outside native calls that release the GIL."""
@@ -102,15 +107,23 @@ class Drainer(threading.Thread):
 
     def _hand_over(self, lease: _Lease, first: int) -> None:
         end = first + len(lease)
+        kinds, awaited, files = _core.inspect(lease, self._payloads)
         if end > self._completed_position:
-            self._complete_payloads(lease)
+            self._complete_payloads(awaited)
+            self._payload_files.extend(file for file in files if file[0] > self._completed_position)
             self._completed_position = end
         for lane in self._lanes:
             if lane.sink.name in self.shippers or lane.position >= end:
                 continue
+            if not kinds & lane.kinds:
+                lane.position = end
+                continue
+            if lane.sink.is_remote:
+                self._start_shipper(lane)
+                continue
             start = max(first, lane.position)  # further on, when a lease is given once more
             buffer = self._buffer(lane, lease, start - first)
-            if not lane.deliver(buffer, self._payloads, start, end - start):
+            if not lane.deliver(buffer, self._payloads, start, end - start, kinds):
                 self._start_shipper(lane)
             if lease.exports:
                 self._note_keeper(lane)
@@ -119,10 +132,23 @@ class Drainer(threading.Thread):
             for shipper in self.shippers.values():
                 shipper.notify()
             self._journal.release(min(lane.position for lane in self._lanes))
+        self._remove_payload_files()
 
-    def _complete_payloads(self, lease: _Lease) -> None:
+    def _remove_payload_files(self) -> None:
+        """Removes the files of payloads that every sink has."""
+        if not self._payload_files:
+            return
+        position = min(lane.position for lane in self._lanes)
+        while self._payload_files and self._payload_files[0][0] <= position:
+            path = self._payload_files.popleft()[1]
+            try:
+                os.unlink(path)
+            except OSError as error:
+                _log.debug("tracelet: %s was not removed: %s", path, error)
+
+    def _complete_payloads(self, awaited: list[tuple[int, int, int, int]]) -> None:
         """Puts in the payloads that were being counted on a device when they were pushed."""
-        for sequence, ticket, offset, size in _core.awaited_payloads(lease, self._payloads):
+        for sequence, ticket, offset, size in awaited:
             if sequence <= self._completed_position:
                 continue  # of a lease that is given once more
             completed = self._complete(ticket)

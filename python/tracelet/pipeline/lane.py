@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tracelet import _core
-from tracelet.records import RECORD_DTYPE
+from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
 from tracelet.sinks.base import Batch, Delivery, Names, Sink
 
 _log = logging.getLogger("tracelet")
@@ -35,6 +35,9 @@ class Lane:
         self, sink: Sink, names: Names, aggregate: Mapping[str, Mapping[str, Any]]
     ) -> None:
         self.sink = sink
+        kinds = getattr(sink, "record_kinds", (SCALAR, HISTOGRAM))
+        self.kinds = sum(1 << kind for kind in set(kinds))
+        """A bit for each kind of record that the sink is given, 1 << kind."""
         self.position = 0
         self.delivered = 0
         self.not_finite = 0
@@ -58,12 +61,18 @@ class Lane:
         """Points that wait in the fold for their window to end."""
         return self._fold.held if self._fold else 0
 
-    def deliver(self, buffer: Any, payloads: Any, first: int, count: int) -> bool:
+    def deliver(self, buffer: Any, payloads: Any, first: int, count: int, kinds: int) -> bool:
         """Gives the sink the `count` records of `buffer`, which begin at position `first`.
 
-        False when the sink failed; these records, and maybe more, are then to be given again.
+        `kinds` has a bit for each kind there is. False when the sink failed; these records, and
+        maybe more, are then to be given again.
         """
-        shipped = self._fold_batch(buffer, count) if self._fold else buffer
+        if kinds & ~self.kinds:
+            buffer = _core.select_kinds(buffer, self.kinds)
+            kept = len(buffer) // RECORD_DTYPE.itemsize
+        else:
+            kept = count
+        shipped = self._fold_batch(buffer, kept) if self._fold else buffer
         if not self._write(shipped, payloads):
             self.retry_count = count
             return False

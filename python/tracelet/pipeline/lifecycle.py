@@ -8,7 +8,15 @@ import os
 import threading
 
 from tracelet import _core
-from tracelet.capture.summary_writer import SummaryWriterPatch, find_summary_writer
+from tracelet.capture.events import EventCapture
+from tracelet.capture.file_writer import set_event_capture
+from tracelet.capture.patch import Patch
+from tracelet.capture.summary_writer import (
+    find_summary_writer,
+    patch_summary_writer,
+    patch_summary_writer_beside,
+)
+from tracelet.capture.tensorboardx import TensorboardXCapture
 from tracelet.options import Options
 from tracelet.pipeline.run import Run
 
@@ -23,8 +31,14 @@ class _Active:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.owner_pid = os.getpid()
+        beside = run.options.tensorboard == "passthrough"
+        self.patches: list[Patch | TensorboardXCapture] = []
         cls = find_summary_writer()
-        self.patch = SummaryWriterPatch(cls, self._flush_event_files) if cls else None
+        if cls is not None and beside:
+            self.patches += patch_summary_writer_beside(cls)
+        elif cls is not None:
+            self.patches += patch_summary_writer(cls, self._flush_event_files)
+        self.patches.append(TensorboardXCapture(self._flush_event_files, beside))
 
     def _flush_event_files(self) -> None:
         if os.getpid() == self.owner_pid:
@@ -54,6 +68,7 @@ def start(options: Options) -> Run:
         run = Run(options)
         _active = _Active(run)
         _core.set_histogram_threads(options.histogram_threads)
+        set_event_capture(EventCapture(run.folder.payloads_path, options.payload_bytes // 4))
         _core.set_active_run(run.ring)
         # Registered anew, so that it runs before the hooks that the backends have just registered.
         atexit.unregister(_at_exit)
@@ -79,8 +94,9 @@ def stop(timeout_s: float | None, process_is_ending: bool = False) -> None:
 
 
 def _stop_capture(active: _Active) -> None:
-    if active.patch:
-        active.patch.undo()
+    for patch in active.patches:
+        patch.undo()
+    set_event_capture(None)
     _core.set_active_run(None)
 
 

@@ -18,7 +18,8 @@ from tracelet.pipeline.drainer import Drainer
 from tracelet.pipeline.journal import Journal
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.run_folder import RunFolder
-from tracelet.sinks import RunInfo, Sink, make_sink
+from tracelet.records import EVENT
+from tracelet.sinks import RunInfo, Sink, make_sinks
 from tracelet.sinks.tensorboard import TensorBoardSink
 from tracelet.stats import Stats
 
@@ -49,7 +50,9 @@ class Run:
         self.sinks: list[Sink] = []
         try:
             info = RunInfo(options, self.folder.run_id, self.folder.path)
-            self.sinks = [make_sink(n, info) for n in options.backend if n != "tensorboard"]
+            for name in options.backend:
+                if name != "tensorboard":
+                    self.sinks += make_sinks(name, info)
             ring = _core.Ring.create(
                 self.folder.ring_path,
                 options.ring_slots,
@@ -69,9 +72,12 @@ class Run:
         del ring
 
     def _start(self, ring: _core.Ring) -> _Live:
-        sinks = [TensorBoardSink(ring), *self.sinks]
+        sinks = list(self.sinks)
+        if self.options.tensorboard == "native":
+            sinks.insert(0, TensorBoardSink(ring))
         lanes = [Lane(sink, ring, self.options.aggregate) for sink in sinks]
         drainer = Drainer(ring, lanes, self._journal, self.options, histogram.complete)
+        histogram.forget_told()
         drainer.start()
         return _Live(ring, lanes, drainer)
 
@@ -104,11 +110,19 @@ class Run:
         dropped: Counter[str] = Counter()
         dropped["ring full"] = ring.dropped_ring_full
         dropped["tag table full"] = ring.dropped_tag_table_full
+        dropped["no disk space"] = ring.dropped_no_disk_space
         for lane in lanes:
             dropped.update(lane.set_aside)
         return Stats(
             accepted=accepted,
-            delivered={lane.sink.name: lane.delivered for lane in lanes},
+            delivered={
+                lane.sink.name: lane.delivered
+                for lane in lanes
+                # One for events alone is not mentioned before there are any.
+                if lane.kinds & ~(1 << EVENT)
+                or lane.delivered
+                or lane.sink.name in live.drainer.shippers
+            },
             pending=max(accepted - lane.position + lane.held for lane in lanes),
             retried=sum(lane.retried for lane in lanes),
             folded=sum(lane.folded for lane in lanes),
@@ -126,16 +140,22 @@ class Run:
     def flush(self, timeout_s: float, event_files_only: bool = False) -> bool:
         """Waits until the points logged before this call are delivered.
 
-        False when that took longer than `timeout_s`, or the drainer is gone.
+        False when that took longer than `timeout_s`, or the drainer is gone. With
+        `event_files_only`, as a training step calls it by a writer's flush, also when the files
+        can't be written now.
         """
         live = self._live
         if live is None:
             return self.stats().pending == 0
         end = live.ring.head
-        lanes = live.lanes[:1] if event_files_only else live.lanes
+        lanes = live.lanes
+        if event_files_only:
+            lanes = [lane for lane in lanes if lane.sink.name == "tensorboard"]
         deadline_s = time.monotonic() + timeout_s
         live.ring.wake()
-        while any(lane.position < end for lane in lanes):
+        while lagging := [lane for lane in lanes if lane.position < end]:
+            if event_files_only and any(lane.is_failing for lane in lagging):
+                return False
             for shipper in list(live.drainer.shippers.values()):
                 shipper.hurry(end)
             if time.monotonic() >= deadline_s or not live.drainer.is_alive():
@@ -212,6 +232,7 @@ class Run:
         self._journal.close()
         if self.folder.has_set_aside:
             self.folder.remove_ring()
+            self.folder.remove_payloads()
             self.folder.update(state="finished")
         else:
             self.folder.remove()

@@ -35,6 +35,7 @@ class RunFolder:
                 f"the run's folder can't be made: {error}; TRACELET_DIR chooses another place"
             ) from error
         self.ring_path = os.path.join(self._ring_dir(options), f"tracelet-{self.run_id}.ring")
+        self.payloads_path = os.path.join(self.path, "payloads")
         self._manifest: dict[str, Any] = {
             "run": self.run_id,
             "project": options.project,
@@ -72,6 +73,9 @@ class RunFolder:
     def remove(self) -> None:
         self.remove_ring()
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_payloads(self) -> None:
+        shutil.rmtree(self.payloads_path, ignore_errors=True)
 
     def remove_ring(self) -> None:
         try:

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 
+from tracelet import _core
 from tracelet.errors import JournalError
 from tracelet.options import Options
 from tracelet.pipeline.journal import Journal
@@ -104,7 +105,8 @@ class Shipper(threading.Thread):
         except (JournalError, OSError) as error:
             _log.error("tracelet: the journal can't be read: %s", error)
             return False
-        return self._lane.deliver(records, payloads, self._lane.position, len(records))
+        kinds = _core.kinds_in(records)
+        return self._lane.deliver(records, payloads, self._lane.position, len(records), kinds)
 
     def _back_off(self) -> None:
         self._failures = min(self._failures + 1, 30)

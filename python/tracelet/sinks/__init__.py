@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Sequence
 
 from tracelet.errors import ConfigurationError
 from tracelet.sinks.base import Batch, Delivery, RunInfo, Sink, SinkFactory
 
-__all__ = ["Batch", "Delivery", "RunInfo", "Sink", "SinkFactory", "make_sink", "register_sink"]
+__all__ = ["Batch", "Delivery", "RunInfo", "Sink", "SinkFactory", "make_sinks", "register_sink"]
 
 
-def _clearml(info: RunInfo) -> Sink:
-    from tracelet.sinks.clearml import open_clearml_sink
+def _clearml(info: RunInfo) -> Sequence[Sink]:
+    from tracelet.sinks.clearml import open_clearml_sinks
 
-    return open_clearml_sink(info)
+    return open_clearml_sinks(info)
 
 
 _factories: dict[str, SinkFactory] = {"clearml": _clearml}
 
 
-def register_sink(name: str, factory: Callable[[RunInfo], Sink]) -> None:
+def register_sink(name: str, factory: SinkFactory) -> None:
     """Makes a sink of your own known under `name`, for `start_logging(backend=[..., name])`.
 
     `factory` is called with a RunInfo when a run starts and returns an object with the attributes
     and methods of `tracelet.Sink`. Registering a name again replaces it for later runs; the names
-    "clearml" and "tensorboard" are taken (ValueError).
+    "clearml" and "tensorboard" are taken (ValueError). A list of such objects gives each a lane of
+    its own: what is slow in one does not hold back the others.
     """
     if name in ("clearml", "tensorboard"):
         raise ValueError(f"the sink name {name!r} is taken by tracelet's own")
@@ -33,8 +34,11 @@ def register_sink(name: str, factory: Callable[[RunInfo], Sink]) -> None:
     _factories[name] = factory
 
 
-def make_sink(name: str, info: RunInfo) -> Sink:
-    """A new sink. Raises ConfigurationError for an unknown name, and what the factory raises."""
+def make_sinks(name: str, info: RunInfo) -> list[Sink]:
+    """The new sinks of a backend, one for each lane it needs.
+
+    Raises ConfigurationError for an unknown name, and what the factory raises.
+    """
     try:
         factory = _factories[name]
     except KeyError:
@@ -42,4 +46,5 @@ def make_sink(name: str, info: RunInfo) -> Sink:
         raise ConfigurationError(
             f"backend {name!r} is not known; known: {known}; add your own by tracelet.register_sink"
         ) from None
-    return factory(info)
+    made = factory(info)
+    return list(made) if isinstance(made, Sequence) else [made]

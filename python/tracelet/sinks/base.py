@@ -7,15 +7,17 @@ thread at a time; it returns when the backend has the batch, or raises. To add o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol, Union
 
 import numpy as np
 
 from tracelet.errors import LeaseError
 from tracelet.histograms import Histogram, read_histogram
-from tracelet.records import RECORD_DTYPE
+from tracelet.records import PAYLOAD_IN_FILE, RECORD_DTYPE
+from tracelet.writer_key import split_writer_key
 
 if TYPE_CHECKING:
     from tracelet.options import Options
@@ -24,21 +26,23 @@ if TYPE_CHECKING:
 _ENDED = "this batch's records were on loan until write() returned; copy what you keep"
 
 
-UNREADABLE = "histogram did not come from its device"
-"""The reason under which a sink counts a record whose payload is not complete."""
+UNREADABLE = "payload can't be read"
+"""The reason under which a sink counts a record without its payload: a device did not count the
+histogram in time, or the file of a large event is gone."""
 
 
 class Names(Protocol):
     """The strings behind the ids of a record."""
 
     def text(self, id: int) -> str:
-        """The tag of a `tag_id`, the log folder of a `writer_id`; empty for 0."""
+        """The tag of a `tag_id`, the `writer_key` of a `writer_id`; empty for 0."""
 
 
 class Batch:
     """Points on their way to a sink, in the order in which they were logged.
 
-    A point is a scalar, or a histogram whose data are its record's payload.
+    A point is a scalar, a histogram or an event; what is no scalar has its data in its record's
+    payload.
     `records` is a numpy structured array (dtype `tracelet.RECORD_DTYPE`, shape (n,), read-only)
     that usually views the ring's own memory. It is on loan until `write` returns: copy what you
     keep. `buffer` is the same memory for native code.
@@ -88,7 +92,23 @@ class Batch:
 
     def log_dir(self, writer_id: int) -> str:
         """The log folder of a record's `writer_id`; empty for points without a SummaryWriter."""
-        return self._names.text(int(writer_id))
+        return split_writer_key(self._names.text(int(writer_id)))[0]
+
+    def filename_suffix(self, writer_id: int) -> str:
+        """The `filename_suffix` of the SummaryWriter behind a record's `writer_id`."""
+        return split_writer_key(self._names.text(int(writer_id)))[1]
+
+    def event(self, record: Any) -> bytes:
+        """The bytes of the Event protobuf of a record whose kind is `tracelet.EVENT`.
+
+        Raises OSError when they lie in a file that can't be read.
+        """
+        start = int(record["payload_offset"])
+        payload = bytes(memoryview(self.payloads)[start : start + int(record["payload_size"])])
+        if not int(record["flags"]) & PAYLOAD_IN_FILE:
+            return payload
+        with open(os.fsdecode(payload), "rb") as file:
+            return file.read()
 
     def end(self) -> None:
         """Ends the loan; the pipeline calls it when `write` has returned."""
@@ -117,6 +137,9 @@ class Sink(Protocol):
     the pipeline gives it, so that its waits hold back nobody."""
     takes_every_point: bool
     """Whether the option `aggregate` is not for this sink."""
+    record_kinds: Sequence[int]
+    """The kinds of records it is given, of `tracelet.SCALAR`, `HISTOGRAM` and `EVENT`. A sink
+    without this attribute is given scalars and histograms."""
 
     def write(self, batch: Batch) -> Delivery:
         """Delivers the batch.
@@ -138,4 +161,4 @@ class RunInfo:
     run_dir: str
 
 
-SinkFactory = Callable[[RunInfo], Sink]
+SinkFactory = Callable[[RunInfo], Union[Sink, Sequence[Sink]]]

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
 import socket
 import time
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from tracelet import _core
+from tracelet.records import EVENT, HISTOGRAM, SCALAR
 from tracelet.sinks.base import UNREADABLE, Batch, Delivery
 
 _log = logging.getLogger("tracelet")
 
 _file_numbers = itertools.count()
+
+_LASTING = {
+    errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP,
+    errno.EACCES, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+"""Errors at opening a file that say something of its folder or its name."""
 
 
 def event_file_name(wall_time_s: float) -> str:
@@ -36,35 +46,65 @@ class TensorBoardSink:
     name = "tensorboard"
     is_remote = False
     takes_every_point = True
+    record_kinds: Sequence[int] = (SCALAR, HISTOGRAM, EVENT)
 
     def __init__(self, ring: _core.Ring) -> None:
         self._files = _core.EventFileSet(ring)
-        self._remote_writers: set[int] = set()
+        self._paths: dict[int, str] = {}
+        # Writers that no file can be opened for, with the reason under which points are counted.
+        self._without_file: dict[int, str] = {}
 
     def write(self, batch: Batch) -> Delivery:
+        failure = None
         for writer_id in self._files.unopened_writers(batch.buffer):
-            folder = batch.log_dir(writer_id)
-            if "://" in folder:
-                self._note_remote(writer_id, folder)
-                continue
-            os.makedirs(folder, exist_ok=True)
-            now_s = time.time()
-            self._files.open(writer_id, os.path.join(folder, event_file_name(now_s)), now_s)
+            try:
+                self._open(writer_id, batch)
+            except OSError as error:
+                failure = error
         delivered, unreadable = self._files.write(batch.buffer, batch.payloads)
-        set_aside = {UNREADABLE: unreadable} if unreadable else {}
-        if self._remote_writers:
-            remote = int(np.isin(batch.records["writer_id"], list(self._remote_writers)).sum())
-            if remote:
-                set_aside["log folder is a URL"] = remote
+        if failure is not None:
+            raise failure  # once the others' points are written: they may lie on other disks
+        set_aside = Counter({UNREADABLE: unreadable} if unreadable else {})
+        if self._without_file:
+            writers, counts = np.unique(batch.records["writer_id"], return_counts=True)
+            for writer_id, count in zip(writers.tolist(), counts.tolist()):
+                if writer_id in self._without_file:
+                    set_aside[self._without_file[writer_id]] += count
         return Delivery(delivered, set_aside=set_aside)
 
-    def _note_remote(self, writer_id: int, folder: str) -> None:
-        if writer_id not in self._remote_writers:
-            self._remote_writers.add(writer_id)
-            _log.warning(
-                "tracelet: event files are written to local folders only, not to %s; its points go "
-                "to the other backends and are counted in stats", folder,
+    def _open(self, writer_id: int, batch: Batch) -> None:
+        """Raises OSError for what may pass, such as a full disk: the points are given again."""
+        folder = batch.log_dir(writer_id)
+        if "://" in folder:
+            self._leave_out(
+                writer_id, "log folder is a URL",
+                f"event files are written to local folders only, not to {folder}; its points go to "
+                "the other backends and are counted in stats. With tensorboard='passthrough' torch "
+                "writes them",
             )  # fmt: skip
+            return
+        now_s = time.time()
+        if writer_id not in self._paths:  # tried again it is the same file, which may be there
+            name = event_file_name(now_s) + batch.filename_suffix(writer_id)
+            self._paths[writer_id] = os.path.join(folder, name)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            self._files.open(writer_id, self._paths[writer_id], now_s)
+        except OSError as error:
+            if error.errno not in _LASTING:
+                raise
+            self._leave_out(
+                writer_id, "event file can't be opened",
+                f"there is no event file in {folder:.300} ({error!s:.300}); its points go to the "
+                "other backends and are counted in stats",
+            )  # fmt: skip
+        else:
+            self._without_file.pop(writer_id, None)
+
+    def _leave_out(self, writer_id: int, reason: str, words: str) -> None:
+        if writer_id not in self._without_file:
+            _log.warning("tracelet: %s.", words)
+        self._without_file[writer_id] = reason
 
     def close(self, process_is_ending: bool) -> None:
         self._files.close()

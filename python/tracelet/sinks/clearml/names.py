@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass, field
 
 # Elasticsearch refuses a keyword of more bytes, and the server the whole batch with it.
 _LONGEST_NAME_BYTES = 32_766
@@ -18,6 +19,12 @@ _SHORTENED_CHARACTERS = 1_000
 _DATE_OR_TIME = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}:\d{2}:\d{2}.*", re.DOTALL)
 _HISTOGRAMS = "Histograms"  # the binding's title for a tag without "/"
 _INVALID_TAG_CHARACTERS = re.compile(r"[^-/\w\.]")
+
+
+# (metric, variant) of a series whose own names another writer has.
+_VARIANT_LAST = ("{metric}", "{writer}: {variant}")
+_VARIANT_FIRST = ("{metric}", "{variant} :{writer}")
+_METRIC_FIRST = ("{metric} {writer}", "{variant}")
 
 
 class SeriesNames:
@@ -33,7 +40,7 @@ class SeriesNames:
         """(metric, variant) of a scalar's series; `log_dir` is empty without a SummaryWriter."""
         metric, variant = split_tag(tag)
         variant = _add_scalars_entry(log_dir, tag) or variant
-        return self._unique(log_dir, tag, metric, variant, "{writer}: {variant}")
+        return self._unique(log_dir, tag, metric, variant, _VARIANT_LAST)
 
     def histogram_name(self, log_dir: str, tag: str, suffix: str = "") -> tuple[str, str]:
         """(metric, variant) of a histogram's plots, which are a name space of their own.
@@ -44,32 +51,59 @@ class SeriesNames:
         metric = "_".join(title) or _HISTOGRAMS
         # Not the series of a tag that has the suffix itself.
         key = f"{tag}\0{suffix}" if suffix else tag
-        return self._unique(log_dir, key, metric, f"{series}{suffix}", "{variant} :{writer}")
+        return self._unique(log_dir, key, metric, f"{series}{suffix}", _VARIANT_FIRST)
+
+    def sample_name(self, log_dir: str, tag: str, default_title: str) -> tuple[str, str]:
+        """(metric, variant) of a debug sample: of up to three parts of the tag the variant."""
+        parts = tag.split("/")
+        in_variant = max(1, min(3, len(parts) - 1))
+        metric = "_".join(parts[:-in_variant]) or default_title
+        return self._unique(log_dir, tag, metric, "_".join(parts[-in_variant:]), _METRIC_FIRST)
+
+    def plot_name(self, log_dir: str, tag: str) -> tuple[str, str]:
+        """(metric, variant) of any other plot: the whole tag, and nothing."""
+        return self._unique(log_dir, tag, tag, "", _METRIC_FIRST)
 
     def _unique(
-        self, log_dir: str, tag: str, metric: str, variant: str, form: str
+        self, log_dir: str, tag: str, metric: str, variant: str, form: tuple[str, str]
     ) -> tuple[str, str]:
         """`form` is how the binding tells two writers' series apart."""
-        metric, variant = safe_name(metric), safe_name(variant)
-        series = (log_dir, tag)
-        differs = self._what_differs(log_dir, metric, variant)
-        variants = [
-            variant,
-            form.format(variant=variant, writer=differs),
-            form.format(variant=variant, writer=log_dir),
-            form.format(variant=tag.replace("\0", ""), writer=log_dir),
-        ]
-        candidates = [(metric, safe_name(each)) for each in variants]
-        for candidate in candidates:
-            if self._owner.setdefault(_server_key(*candidate), series) == series:
+        plain = safe_name(metric), safe_name(variant)
+        if self._take(plain, log_dir, tag):
+            return plain
+        differs = self._what_differs(log_dir, *plain)
+        others = ((differs, variant), (log_dir, variant), (log_dir, tag.replace("\0", "")))
+        for writer, name in others:
+            words = {"metric": metric, "variant": name, "writer": writer}
+            candidate = safe_name(form[0].format(**words)), safe_name(form[1].format(**words))
+            if self._take(candidate, log_dir, tag):
                 return candidate
         digest = hashlib.sha256(f"{log_dir}\0{tag}".encode()).hexdigest()[:16]
-        return metric, f"{variant} [{digest}]"
+        return plain[0], f"{plain[1]} [{digest}]"
+
+    def _take(self, name: tuple[str, str], log_dir: str, tag: str) -> bool:
+        """Whether the name is this series' own; it becomes so when it is nobody's."""
+        series = (log_dir, tag)
+        # One step, for two sinks share an object, each on its own thread.
+        return self._owner.setdefault(_server_key(*name), series) == series
 
     def _what_differs(self, log_dir: str, metric: str, variant: str) -> str:
         other_dir, _ = self._owner.get(_server_key(metric, variant), ("", ""))
         others = set(other_dir.split("/"))
         return "/".join(part for part in log_dir.split("/") if part not in others)
+
+
+@dataclass(frozen=True)
+class TaskNames:
+    """The names of a task's series: scalars, plots and debug samples are name spaces of their own.
+
+    The sinks of a task share them, so that what comes by two lanes is told apart too.
+    """
+
+    scalars: SeriesNames = field(default_factory=SeriesNames)
+    plots: SeriesNames = field(default_factory=SeriesNames)
+    samples: SeriesNames = field(default_factory=SeriesNames)
+    configurations: SeriesNames = field(default_factory=SeriesNames)
 
 
 def split_tag(tag: str) -> tuple[str, str]:

@@ -6,10 +6,13 @@ Each line is a JSON array of events, which `Task.import_offline_session` sends a
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from tracelet import _core
+from tracelet.records import HISTOGRAM, SCALAR
 from tracelet.sinks.base import Batch, Delivery, RunInfo
+from tracelet.sinks.clearml.names import TaskNames
 from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.sinks.clearml.task import ClearMLTask
 
@@ -20,19 +23,25 @@ _log = logging.getLogger("tracelet")
 _LINE_BYTES = 1 << 20
 
 
+def open_session_file(task: ClearMLTask) -> _core.AppendFile:
+    """The session's metrics file, to which the SDK and either sink append whole lines."""
+    folder = task.task.get_offline_mode_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return _core.AppendFile(str(folder / "metrics.jsonl"))
+
+
 class OfflineClearMLSink:
     """Appends the points to the session's metrics file. One thread at a time."""
 
     name = "clearml"
     is_remote = False
     takes_every_point = False
+    record_kinds: Sequence[int] = (SCALAR, HISTOGRAM)
 
-    def __init__(self, task: ClearMLTask, info: RunInfo) -> None:
+    def __init__(self, task: ClearMLTask, info: RunInfo, names: TaskNames) -> None:
         self.task = task
-        folder = task.task.get_offline_mode_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = _core.AppendFile(str(folder / "metrics.jsonl"))
-        self._encoder = SeriesEncoder(task.id)
+        self._file = open_session_file(task)
+        self._encoder = SeriesEncoder(task.id, names)
         self._views = HistogramViews(self._encoder, info.options.histogram_view_interval_s)
         # How far the batch at `_first_sequence` came when a write failed: none is written twice.
         self._first_sequence = 0

@@ -7,38 +7,30 @@ be known; for the rest a refused batch is sent in halves until the culprit is al
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tracelet.errors import SinkUnavailableError
+from tracelet.records import HISTOGRAM, SCALAR
 from tracelet.sinks.base import Batch, Delivery, RunInfo
+from tracelet.sinks.clearml.add_batch import REFUSED, TOO_LARGE, AddBatch, RefusedError
+from tracelet.sinks.clearml.names import TaskNames
 from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
+from tracelet.sinks.clearml.set_aside import SetAsideFile
 from tracelet.sinks.clearml.task import ClearMLTask
 
 _log = logging.getLogger("tracelet")
 
 _Records = Any  # np.ndarray of RECORD_DTYPE; its type parameters differ between numpy versions
 
-# Answers that may be a verdict on the data. A sick server gives them too, so a batch is taken apart
-# only when it was refused this often in a row, and a point set aside only when it was refused this
-# often alone while other points of its batch were taken.
-_VERDICTS = (400, 500)
+# A sick server refuses too, so a batch is taken apart only when it was refused this often in a row,
+# and a point set aside only when it was refused this often alone while other points of its batch
+# were taken.
 _REFUSALS_BEFORE_SPLITTING = 2
 _REFUSALS_BEFORE_SETTING_ASIDE = 5
-_TOO_LARGE = 413
-_REFUSED = "refused by clearml"
-
-
-class _RefusedError(Exception):
-    """The server read the request and did not take it."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(f"{status}: {words}")
-        self.status = status
 
 
 @dataclass
@@ -52,7 +44,7 @@ class _Progress:
     delivered: int = 0
     not_finite: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    suspects: list[tuple[Any, _RefusedError]] = field(default_factory=list)  # refused alone
+    suspects: list[tuple[Any, RefusedError]] = field(default_factory=list)  # refused alone
 
     def add_counts(self, counts: Any) -> None:
         self.done += counts.consumed
@@ -66,14 +58,15 @@ class OnlineClearMLSink:
     name = "clearml"
     is_remote = True
     takes_every_point = False
+    record_kinds: Sequence[int] = (SCALAR, HISTOGRAM)
 
-    def __init__(self, task: ClearMLTask, info: RunInfo) -> None:
+    def __init__(self, task: ClearMLTask, info: RunInfo, names: TaskNames) -> None:
         self.task = task
-        self._encoder = SeriesEncoder(task.id)
+        self._encoder = SeriesEncoder(task.id, names)
         self._views = HistogramViews(self._encoder, info.options.histogram_view_interval_s)
         self._batch_bytes = info.options.batch_max_bytes
-        self._set_aside_path = os.path.join(info.run_dir, "set_aside-clearml.jsonl")
-        self._post = _AddBatch()
+        self._set_aside = SetAsideFile(info.run_dir, self.name)
+        self._post = AddBatch()
         self._progress = _Progress()
 
     def write(self, batch: Batch) -> Delivery:
@@ -100,20 +93,20 @@ class OnlineClearMLSink:
         if counts.encoded:
             try:
                 taken = self._post(body)
-            except _RefusedError as refusal:
+            except RefusedError as refusal:
                 self._learn_from(refusal, records[: counts.consumed])
                 return
             progress.delivered += taken
-            progress.reasons.update({_REFUSED: counts.encoded - taken})
+            progress.reasons.update({REFUSED: counts.encoded - taken})
         progress.add_counts(counts)
         progress.refusals = 0
         progress.part_limit *= 2
 
-    def _learn_from(self, refusal: _RefusedError, records: _Records) -> None:
+    def _learn_from(self, refusal: RefusedError, records: _Records) -> None:
         progress = self._progress
         progress.refusals += 1
         if len(records) > 1:
-            if refusal.status != _TOO_LARGE and progress.refusals < _REFUSALS_BEFORE_SPLITTING:
+            if refusal.status != TOO_LARGE and progress.refusals < _REFUSALS_BEFORE_SPLITTING:
                 raise SinkUnavailableError(f"ClearML refused a batch: {refusal}") from refusal
             progress.part_limit = len(records) // 2
         elif progress.refusals >= _REFUSALS_BEFORE_SETTING_ASIDE:
@@ -129,27 +122,8 @@ class OnlineClearMLSink:
             self._progress = _Progress()
             raise SinkUnavailableError(f"ClearML refuses every point: {refusal}") from refusal
         for record, error in suspects:
-            self._set_aside(batch, record, error)
-        self._progress.reasons.update({_REFUSED: len(suspects)})
-
-    def _set_aside(self, batch: Batch, record: Any, error: _RefusedError) -> None:
-        """Keeps a point that the server would not take, with the server's words."""
-        point = {
-            "tag": batch.tag(record["tag_id"]),
-            "log_dir": batch.log_dir(record["writer_id"]),
-            "step": int(record["step"]),
-            "value": float(record["value"]),
-            "wall_time": float(record["wall_time"]),
-            "answer": str(error)[:1000],
-        }
-        is_first = not os.path.exists(self._set_aside_path)
-        with open(self._set_aside_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(point) + "\n")
-        if is_first:
-            _log.warning(
-                "tracelet: ClearML refused the point %.200s at step %d (%.300s); points it refuses "
-                "are kept in %s", point["tag"], point["step"], error, self._set_aside_path,
-            )  # fmt: skip
+            self._set_aside.keep(batch, record, error)
+        self._progress.reasons.update({REFUSED: len(suspects)})
 
     def _send_views(self) -> bool:
         """Sends the views that changed. False when one could not be: it is sent the next time."""
@@ -157,7 +131,7 @@ class OnlineClearMLSink:
         for key, event in self._views.take():
             try:
                 self._post(event)
-            except (_RefusedError, SinkUnavailableError) as error:
+            except (RefusedError, SinkUnavailableError) as error:
                 self._views.put_back(key)
                 _log.debug("tracelet: a view of histograms was not sent: %s", error)
                 is_sent = False
@@ -170,69 +144,3 @@ class OnlineClearMLSink:
                 "the histograms themselves were"
             )
         self.task.close(process_is_ending)
-
-
-class _AddBatch:
-    """The request events.add_batch, by an SDK session of its own that does not retry by itself.
-
-    The SDK's common session sleeps and retries inside the call, for minutes; the pipeline has its
-    own backoff and deadline. Credentials, token renewal and hosts are the SDK's.
-    """
-
-    def __init__(self) -> None:
-        from clearml.backend_api import Session
-        from clearml.backend_api.services import events
-
-        self._session = Session(http_retries_config={"total": 0})
-        self._request = events.AddBatchRequest
-
-    def __call__(self, body: bytes) -> int:
-        """Sends lines of events; returns how many the server took.
-
-        Raises _RefusedError for an answer that may be a verdict on the data, SinkUnavailableError
-        for any other failure.
-        """
-        try:
-            answer = self._session.send_request(
-                service="events",
-                action="add_batch",
-                version=self._request._version,
-                method=self._request._method,
-                headers={"Content-Type": "application/json-lines"},
-                data=body,
-            )
-        except Exception as error:
-            # Connection refused or lost, time-outs, 429, 502, 503: the SDK raises what requests
-            # does, and its own kinds.
-            raise SinkUnavailableError(f"ClearML can't be reached: {error}") from error
-        if answer is None:
-            raise SinkUnavailableError("ClearML's session is offline")
-        if answer.status_code == 200:
-            return self._taken(answer, body)
-        words = _words(answer)
-        if answer.status_code in (*_VERDICTS, _TOO_LARGE):
-            raise _RefusedError(answer.status_code, words)
-        raise SinkUnavailableError(f"ClearML answered {answer.status_code}: {words}")
-
-    def _taken(self, answer: Any, body: bytes) -> int:
-        try:
-            data = answer.json()["data"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise SinkUnavailableError(f"ClearML's answer can't be read: {error}") from error
-        sent = body.count(b"\n") + 1
-        errors: int | None = data.get("errors")
-        if errors:
-            _log.warning(
-                "tracelet: ClearML did not take %d points of a batch: %.300s",
-                errors, data.get("errors_info"),
-            )  # fmt: skip
-        return sent - min(errors or 0, sent)
-
-
-def _words(answer: Any) -> str:
-    """The server's own words, in short."""
-    try:
-        meta = answer.json()["meta"]
-        return f"{meta.get('result_msg')} (subcode {meta.get('result_subcode')})"[:500]
-    except (ValueError, KeyError, TypeError):
-        return str(answer.text)[:500]

@@ -9,7 +9,7 @@ from typing import Any
 
 from tracelet import _core
 from tracelet.sinks.base import UNREADABLE, Batch
-from tracelet.sinks.clearml.names import SeriesNames
+from tracelet.sinks.clearml.names import TaskNames
 
 _log = logging.getLogger("tracelet")
 
@@ -19,26 +19,25 @@ _OVER_TIME = " over time"
 class SeriesEncoder:
     """Encodes batches of one task. One thread at a time."""
 
-    def __init__(self, task_id: str) -> None:
+    def __init__(self, task_id: str, names: TaskNames | None = None) -> None:
         self.native = _core.JsonLinesEncoder(json.dumps(task_id))
-        self._names = SeriesNames()
-        self._plot_names = SeriesNames()
+        self._names = names or TaskNames()
         self._task_id = task_id
 
     def define_new_series(self, batch: Batch) -> None:
         for writer_id, tag_id, is_histogram in self.native.undefined_series(batch.buffer):
             log_dir, tag = batch.log_dir(writer_id), batch.tag(tag_id)
             if is_histogram:
-                metric, variant = self._plot_names.histogram_name(log_dir, tag)
+                metric, variant = self._names.plots.histogram_name(log_dir, tag)
             else:
-                metric, variant = self._names.name(log_dir, tag)
+                metric, variant = self._names.scalars.name(log_dir, tag)
             self.native.define(
                 writer_id, tag_id, is_histogram, json.dumps(metric), json.dumps(variant)
             )
 
     def plot_over_time(self, log_dir: str, tag: str, figure: str) -> bytes:
         """The event of a series' histograms over time: one plot, written over each time."""
-        metric, variant = self._plot_names.histogram_name(log_dir, tag, _OVER_TIME)
+        metric, variant = self._names.plots.histogram_name(log_dir, tag, _OVER_TIME)
         event = {
             "type": "plot",
             "task": self._task_id,

@@ -47,6 +47,24 @@ class ClearMLTask:
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.task.connect(dict(params))
 
+    def update_params(self, values: Mapping[str, Any]) -> None:
+        """Sets parameters by "section/name". Raises BackendError when the server has not got them.
+
+        The SDK only logs that.
+        """
+        self.task.update_parameters(dict(values))
+        self.task.reload()
+        missing = set(values) - set(self.task.get_parameters())
+        if missing:
+            raise BackendError(f"ClearML did not take the parameters {sorted(missing)}")
+
+    def set_configuration(self, name: str, text: str) -> None:
+        """Sets a configuration object. Raises BackendError when the server has not got it."""
+        self.task.set_configuration_object(name, config_text=text)
+        self.task.reload()
+        if self.task.get_configuration_object(name) != text:
+            raise BackendError(f"ClearML did not take the configuration object {name!r}")
+
     def log_artifact(self, name: str, artifact: Any) -> None:
         self.task.upload_artifact(name=name, artifact_object=artifact)
 

@@ -1,0 +1,111 @@
+// Events that torch or tensorboardX built as protobufs: pushed as they are, or as the scalar or
+// histogram that they hold.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bindings.h"
+#include "capture_support.h"
+#include "tracelet/histogram/payload.h"
+
+namespace tracelet::bindings {
+namespace {
+
+// Finds the ids of `point` and calls `push`, which gives it to the ring. False without a run.
+template <typename Push>
+bool push_for(std::string_view writer, std::string_view tag, Point& point, Push push) {
+  Producer& producer = Producer::current();
+  if (producer.ring() == nullptr) return false;
+  TagTable& table = producer.run().file->tags();
+  point.writer_id = table.intern(writer);
+  point.tag_id = table.intern(tag);
+  if (point.writer_id == kNoWriter || point.tag_id == 0) {
+    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  if (!push(producer)) throw nb::python_error();
+  return true;
+}
+
+Point point_at(RecordKind kind, std::int64_t step, double wall_time_s) {
+  Point point;
+  point.kind = kind;
+  point.step = step;
+  point.wall_time_s = wall_time_s;
+  return point;
+}
+
+// None without a run; whether the event is in the ring, or was dropped and counted.
+std::optional<bool> push_event(std::string_view writer, std::string_view tag, nb::bytes payload,
+                               std::int64_t step, double wall_time_s, bool is_path) {
+  Point point = point_at(RecordKind::kEvent, step, wall_time_s);
+  if (is_path) point.flags = kPayloadInFile;
+  bool is_pushed = false;
+  const bool is_active = push_for(writer, tag, point, [&](Producer& producer) {
+    const bool is_done = producer.push_with_payload(
+        point, {reinterpret_cast<const std::byte*>(payload.c_str()), payload.size()});
+    is_pushed = !producer.has_dropped();
+    return is_done;
+  });
+  return is_active ? std::optional(is_pushed) : std::nullopt;
+}
+
+bool push_scalar(std::string_view writer, std::string_view tag, double value, std::int64_t step,
+                 double wall_time_s) {
+  Point point = point_at(RecordKind::kScalar, step, wall_time_s);
+  point.value = value;
+  return push_for(writer, tag, point,
+                  [&](Producer& producer) { return push(producer, *producer.ring(), point); });
+}
+
+bool push_histogram(std::string_view writer, std::string_view tag, double min, double max,
+                    double num, double sum, double sum_squares, const std::vector<double>& limits,
+                    const std::vector<double>& counts, std::int64_t step, double wall_time_s) {
+  if (limits.size() != counts.size()) throw nb::value_error("as many limits as counts are needed");
+  Point point = point_at(RecordKind::kHistogram, step, wall_time_s);
+  HistogramHeader header{};
+  header.min = min;
+  header.max = max;
+  header.num = num;
+  header.sum = sum;
+  header.sum_squares = sum_squares;
+  std::string payload;
+  append_raw_histogram_payload(header, limits, counts, payload);
+  return push_for(writer, tag, point, [&](Producer& producer) {
+    return producer.push_with_payload(point, std::as_bytes(std::span(payload)));
+  });
+}
+
+bool count_event_without_room() {
+  Producer& producer = Producer::current();
+  if (producer.ring() == nullptr) return false;
+  producer.run().dropped_no_disk_space.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+}  // namespace
+
+void register_capture_event(nb::module_& m) {
+  m.def("push_event", &push_event, nb::arg("writer"), nb::arg("tag"), nb::arg("payload"),
+        nb::arg("step"), nb::arg("wall_time"), nb::arg("is_path"),
+        "Pushes an Event protobuf's bytes, or the path of a file that holds them, waiting for room "
+        "as long as the run allows. `writer` is a log folder and, after a NUL, the suffix of its "
+        "file's name. False when it was dropped and counted; None when no run is active.");
+  m.def("count_event_without_room", &count_event_without_room,
+        "Counts an event that there is no room for on disk. False when no run is active.");
+  m.def("push_scalar", &push_scalar, nb::arg("writer"), nb::arg("tag"), nb::arg("value"),
+        nb::arg("step"), nb::arg("wall_time"),
+        "Pushes the scalar that an Event holds. False when no run is active.");
+  m.def("push_histogram", &push_histogram, nb::arg("writer"), nb::arg("tag"), nb::arg("min"),
+        nb::arg("max"), nb::arg("num"), nb::arg("sum"), nb::arg("sum_squares"), nb::arg("limits"),
+        nb::arg("counts"), nb::arg("step"), nb::arg("wall_time"),
+        "Pushes the histogram that an Event holds. False when no run is active.");
+}
+
+}  // namespace tracelet::bindings
