@@ -2,6 +2,7 @@
 # make test   C++ and Python tests
 # make lint   formatters, linters, type checker
 # make bench  the benchmarks, with JSON, plot and tables written; BENCH_ARGS=--quick: a smoke run
+# make soak-events  1 GB of scalars, histograms and images in one event file, each check sum verified
 # make clean  removes everything that was built or installed here
 #
 # Each sets up what it needs in .venv. PYTHON chooses the interpreter.
@@ -14,7 +15,7 @@ TORCH ?= torch==2.13.0
 
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard cpp/tracelet/* cpp/tracelet/*/* cpp/bindings/*)
 
-.PHONY: demo test test-cpp test-python test-pythons lint format bench clean
+.PHONY: demo test test-cpp test-python test-pythons soak-events lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -24,13 +25,16 @@ test: test-cpp test-python
 test-cpp: $(VENV)/.tools
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/cpp-tests
 
-test-python: $(VENV)/.installed
+test-python: $(VENV)/.users
 	.ci/browser
 	$(BIN)/python -m pytest
 
 # The core on every Python from 3.9 to 3.13 found here, and ClearML's oldest supported version.
 test-pythons: $(VENV)/.tools
 	.ci/test-pythons
+
+soak-events: $(VENV)/.installed
+	TRACELET_SOAK_BYTES=1e9 $(BIN)/python -m pytest -s tests/integration/test_event_file_soak.py
 
 # mypy reads the stub that the build generated.
 lint: $(VENV)/.installed
@@ -65,4 +69,9 @@ $(VENV)/.tools: pyproject.toml
 $(VENV)/.installed: $(VENV)/.tools $(NATIVE)
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet --no-build-isolation -C cmake.define.TRACELET_STRICT=ON -e ".[dev]"
+	touch $@
+
+# Named together with torch, so that none of them changes its version.
+$(VENV)/.users: $(VENV)/.installed
+	$(BIN)/pip install --quiet "$(TORCH)" --group users
 	touch $@
