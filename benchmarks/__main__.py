@@ -15,7 +15,16 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.harness import MissingError, Settings, WorkerError
 
-PARTS = ("scalars", "call_shapes", "latency", "shipping", "memory", "histograms")
+PARTS = (
+    "scalars",
+    "call_shapes",
+    "latency",
+    "shipping",
+    "memory",
+    "histograms",
+    "event_files",
+    "training",
+)
 
 
 def main() -> int:

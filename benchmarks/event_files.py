@@ -1,0 +1,159 @@
+"""What do event files and the calls that are not hot cost?
+
+The calls of both writers run in processes of their own; a burst of them is dealt with before the
+next one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.event_file_workers import ACCUMULATOR, DATA_SERVER, TORCH, TRACELET
+from benchmarks.harness import (
+    Entrant,
+    Rounds,
+    Settings,
+    Summary,
+    Worker,
+    column,
+    interleave,
+    ratios,
+    summarise,
+    worker,
+    workers,
+)
+from benchmarks.media_contenders import KINDS
+from benchmarks.report import Figure, Part
+
+_READERS = (DATA_SERVER, ACCUMULATOR)
+_WRITERS = {
+    TRACELET: "benchmarks.media_contenders:TraceletMedia",
+    TORCH: "benchmarks.media_contenders:TorchMedia",
+}
+
+
+def run(settings: Settings) -> Part:
+    encoding = _measure_encoding(settings)
+    points = settings.pick(1_000_000, 20_000)
+    loading, sizes = _measure_loading(settings, points)
+    calls = _measure_calls(settings)
+    return Part(
+        name="event_files",
+        figures=[
+            *_encoding_figures(encoding),
+            *_loading_figures(loading, points),
+            *_call_figures(calls),
+        ],
+        notes=[
+            "Event files of scalars, in bytes: "
+            + ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+            + ". The data server's time is by its own account."
+        ],
+        rounds={"encoding": encoding, "loading": loading, "calls": calls},
+    )
+
+
+def _measure_encoding(settings: Settings) -> Rounds:
+    rounds = settings.pick(15, 1)
+    points = settings.pick(1_000_000, 20_000)
+    with worker(settings, "benchmarks.event_file_workers:Encoding", points=points) as made:
+        entrant = Entrant("encoding", lambda: _call(made, "write"), rounds)
+        return interleave([entrant], rounds, settings.rng("encoding"))["encoding"]
+
+
+def _measure_loading(settings: Settings, points: int) -> tuple[dict[str, Rounds], dict[str, int]]:
+    """By reader and writer, and the files' sizes."""
+    rounds = settings.pick(7, 1)
+    with worker(settings, "benchmarks.event_file_workers:Loading", points=points) as made:
+
+        def entrant(reader: str, name: str, rounds: int) -> Entrant:
+            return Entrant(
+                f"{reader} {name}", lambda: _call(made, "load", reader=reader, name=name), rounds
+            )
+
+        entrants = [
+            entrant(reader, name, rounds if reader == DATA_SERVER else settings.pick(2, 1))
+            for reader in _READERS
+            for name in (TRACELET, TORCH)
+        ]
+        rng = settings.rng("loading")
+        return interleave(entrants, rounds, rng, warm_up=False), made.call("size_bytes")
+
+
+def _measure_calls(settings: Settings) -> dict[str, Rounds]:
+    rounds = settings.pick(15, 1)
+    made = {name: Worker(settings, target) for name, target in _WRITERS.items()}
+
+    def entrant(kind: str, name: str) -> Entrant:
+        def measure() -> dict[str, Any]:
+            measured = _call(made[name], "log_media", kind=kind, calls=settings.pick(20, 2))
+            made[name].settle()
+            return measured
+
+        return Entrant(f"{kind} {name}", measure, rounds)
+
+    with workers(made, required=TRACELET):
+        entrants = [entrant(kind, name) for kind in KINDS for name in made]
+        return interleave(entrants, rounds, settings.rng("media calls"))
+
+
+def _call(made: Worker, method: str, **arguments: Any) -> dict[str, Any]:
+    measured: dict[str, Any] = made.call(method, **arguments)
+    return measured
+
+
+def _encoding_figures(encoding: Rounds) -> list[Figure]:
+    points = summarise(value / 1e6 for value in column(encoding, "points_per_s").values())
+    sizes = summarise(value / 1e6 for value in column(encoding, "bytes_per_s").values())
+    return [
+        Figure(
+            "scalars encoded and written to an event file, one thread",
+            "M/s",
+            points,
+            at_least=2,
+            aim=10,
+            higher_is_better=True,
+        ),
+        Figure("the same in bytes", "MB/s", sizes),
+    ]
+
+
+def _loading_figures(loading: dict[str, Rounds], points: int) -> list[Figure]:
+    figures = []
+    for reader in _READERS:
+        ours, theirs = (
+            column(loading[f"{reader} {name}"], "seconds") for name in (TRACELET, TORCH)
+        )
+        figures.append(
+            Figure(
+                f"{reader}: load time of {points:,} points, Tracelet's file by torch's",
+                "x",
+                ratios(ours, theirs),
+                at_least=1.05,
+                aim=1.0,
+            )
+        )
+        figures.append(Figure(f"{reader}: load time of torch's file", "s", _median(theirs)))
+    return figures
+
+
+def _call_figures(calls: dict[str, Rounds]) -> list[Figure]:
+    figures = []
+    for kind, what in KINDS.items():
+        ours, theirs = (column(calls[f"{kind} {name}"], "call") for name in (TRACELET, TORCH))
+        figures.append(
+            Figure(
+                f"time in {what}: Tracelet by the unpatched writer",
+                "x",
+                ratios(ours, theirs),
+                at_least=1.0,
+                aim=0.7,
+            )
+        )
+        us = {number: value / 1e3 for number, value in ours.items()}
+        figures.append(Figure(f"time in {what}", "us", _median(us)))
+    return figures
+
+
+def _median(values: dict[int, float]) -> Summary:
+    return summarise(values.values())
