@@ -75,13 +75,18 @@ TRACELET_INLINE auto guess_cells(typename Lanes<N>::Float x, const Guess& guess)
   return Result{cell, is_ambiguous};
 }
 
-template <typename Int>
-TRACELET_INLINE bool any(Int mask) {
-  std::int32_t lanes[sizeof(Int) / 4];
-  std::memcpy(lanes, &mask, sizeof(mask));
-  std::int32_t all = 0;
-  for (const std::int32_t lane : lanes) all |= lane;
-  return all != 0;
+// Halved until it is two words: an OR of the lanes one by one takes as long as the guesses of some.
+template <int N>
+TRACELET_INLINE bool any(typename Lanes<N>::Int mask) {
+  if constexpr (N > 4) {
+    typename Lanes<N / 2>::Int halves[2];
+    std::memcpy(halves, &mask, sizeof(mask));
+    return any<N / 2>(halves[0] | halves[1]);
+  } else {
+    std::uint64_t words[2];
+    std::memcpy(words, &mask, sizeof(mask));
+    return (words[0] | words[1]) != 0;
+  }
 }
 
 template <int N>
@@ -119,7 +124,7 @@ TRACELET_INLINE std::uint32_t guess_some(const Float* values, std::size_t count,
       std::memcpy(cells + i, &guessed.cell, (end - i) * sizeof(std::int32_t));
       ambiguous |= guessed.is_ambiguous;  // that of a padding zero does no harm
     }
-    groups |= std::uint32_t{any(ambiguous)} << (start / kGroupElements);
+    groups |= std::uint32_t{any<N>(ambiguous)} << (start / kGroupElements);
   }
   return groups;
 }
@@ -151,7 +156,7 @@ TRACELET_INLINE std::uint32_t guess_and_count_block(const Float* values, const G
       ambiguous |= guessed.is_ambiguous;
       count_lanes<N>(previous + i, table_0, table_1, table_2, table_3);
     }
-    groups |= std::uint32_t{any(ambiguous)} << (start / kGroupElements);
+    groups |= std::uint32_t{any<N>(ambiguous)} << (start / kGroupElements);
   }
   return groups;
 }
@@ -358,7 +363,9 @@ TRACELET_INLINE void read_any(const std::byte* data, ElementType type, std::ptrd
 TRACELET_KERNEL_SET(portable, 4, )
 #if defined(__x86_64__)
 TRACELET_KERNEL_SET(avx2, 8, __attribute__((target("avx2,fma"))))
-TRACELET_KERNEL_SET(avx512, 16, __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))))
+// Not vectors of 64 bytes: on Zen 4 they take two turns each and 0.03 ns more a value. What AVX-512
+// brings is registers and instructions.
+TRACELET_KERNEL_SET(avx512, 8, __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))))
 #endif
 
 struct Available {

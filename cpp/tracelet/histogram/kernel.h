@@ -16,7 +16,8 @@ namespace tracelet {
 // What is guessed, and summed, in one go: with its cells it stays in the first cache.
 inline constexpr std::size_t kBlockElements = 1024;
 // Of each group of so many values it is known whether some of their cells are ambiguous.
-inline constexpr std::size_t kGroupElements = 128;
+inline constexpr std::size_t kGroupElements = 32;
+static_assert(kBlockElements / kGroupElements <= 32, "a block's groups are the bits of a word");
 
 // Four tables of counts by cell, so that equal values in a row don't wait for each other's store:
 // the element at i is counted in table i % 4. The pointers are to cell 0; cells may be negative.
