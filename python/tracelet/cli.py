@@ -1,15 +1,44 @@
-"""The command `tracelet`."""
+"""The command `tracelet`: a table of its subcommands, each a module of `tracelet.commands`.
+
+A command's module has `HELP` (one line), `add_arguments(parser)` and `run(arguments)`, which
+returns the exit code: 0 done, 1 not (all) done and worth trying again, 2 used wrongly.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
+from collections.abc import Sequence
 
 from tracelet._version import __version__
+from tracelet.errors import TraceletError
+
+COMMANDS = ("runs",)
+"""By name; a "-" in it is a "_" in its module's."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="tracelet", description="Native experiment logging.")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; `argv` is what follows the program's name. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="tracelet", description="Native experiment logging: what is left of runs, and its way."
+    )
     parser.add_argument("--version", action="version", version=f"tracelet {__version__}")
-    parser.parse_args()
-    parser.print_help()
-    return 0
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name in COMMANDS:
+        module = importlib.import_module(f"tracelet.commands.{name.replace('-', '_')}")
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    if not hasattr(arguments, "run"):
+        parser.print_help()
+        return 0
+    try:
+        return int(arguments.run(arguments))
+    except TraceletError as error:
+        print(f"tracelet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ntracelet: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130

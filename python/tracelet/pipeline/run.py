@@ -234,6 +234,7 @@ class Run:
             self.folder.remove_ring()
             self.folder.remove_payloads()
             self.folder.update(state="finished")
+            self.folder.leave()
         else:
             self.folder.remove()
 

@@ -12,6 +12,12 @@ from typing import Any
 from tracelet._version import __version__
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options
+from tracelet.pipeline.process_identity import process_identity
+from tracelet.pipeline.run_lock import RunLock
+
+MANIFEST = "manifest.json"
+RUN_LOCK = "run.lock"
+"""Held by the run's process, and by what is forked from it, as long as they may log into it."""
 
 _SHARED_MEMORY = "/dev/shm"
 _SLOT_BYTES = 64
@@ -34,6 +40,9 @@ class RunFolder:
             raise ConfigurationError(
                 f"the run's folder can't be made: {error}; TRACELET_DIR chooses another place"
             ) from error
+        # Before the manifest, so that no one sees a run whose lock is still to be had.
+        self._lock = RunLock(os.path.join(self.path, RUN_LOCK))
+        self._lock.acquire()
         self.ring_path = os.path.join(self._ring_dir(options), f"tracelet-{self.run_id}.ring")
         self.payloads_path = os.path.join(self.path, "payloads")
         self._manifest: dict[str, Any] = {
@@ -42,7 +51,7 @@ class RunFolder:
             "exp_name": options.exp_name,
             "backend": list(options.backend),
             "tracelet": __version__,
-            "pid": os.getpid(),
+            **process_identity(),
             "ring": self.ring_path,
             "state": "starting",
         }
@@ -60,7 +69,7 @@ class RunFolder:
     def update(self, **changes: Any) -> None:
         """Writes the manifest anew, whole or not at all."""
         self._manifest.update(changes)
-        path = os.path.join(self.path, "manifest.json")
+        path = os.path.join(self.path, MANIFEST)
         with open(path + ".new", "w", encoding="utf-8", opener=_private) as file:
             json.dump(self._manifest, file, indent=2)
         os.replace(path + ".new", path)
@@ -70,8 +79,13 @@ class RunFolder:
         """Whether a sink keeps points here that its server would not take (`set_aside-*`)."""
         return any(name.startswith("set_aside-") for name in os.listdir(self.path))
 
+    def leave(self) -> None:
+        """Says that nothing in this process will write here again."""
+        self._lock.release()
+
     def remove(self) -> None:
         self.remove_ring()
+        self.leave()
         shutil.rmtree(self.path, ignore_errors=True)
 
     def remove_payloads(self) -> None:

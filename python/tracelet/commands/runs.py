@@ -1,0 +1,47 @@
+"""tracelet runs: what lies in the runs' folder."""
+
+from __future__ import annotations
+
+import argparse
+
+from tracelet.commands.selection import add_runs_dir, runs_dir_of
+from tracelet.pipeline.stored_run import StoredRun, find_runs
+
+HELP = "list runs that go on, and those that left something on disk"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_runs_dir(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    runs_dir = runs_dir_of(arguments)
+    rows = [_row(run) for run in find_runs(runs_dir)]
+    if not rows:
+        print(f"no runs in {runs_dir}: everything was delivered")
+        return 0
+    header = ("RUN", "STATE", "SIZE", "AGE", "PROJECT / EXPERIMENT")
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    for row in (header, *rows):
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
+    return 0
+
+
+def _row(run: StoredRun) -> tuple[str, ...]:
+    name = f"{run.project} / {run.exp_name}"
+    return run.run_id, run.state, _size(run.size_bytes()), _age(run.age_s()), name
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} GiB"
+
+
+def _age(age_s: float) -> str:
+    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
+        if age_s >= seconds:
+            return f"{age_s / seconds:.0f} {unit}"
+    return f"{age_s:.0f} s"

@@ -1,0 +1,63 @@
+"""Which process a run belongs to, and whether it still lives: a pid alone may be another's by now.
+
+Read from Linux' /proc; elsewhere the pid has to do.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+
+def process_identity() -> dict[str, Any]:
+    """What tells this process from all others: pid, start (of boot and process) and host."""
+    pid = os.getpid()
+    return {"pid": pid, "process_start": _start_of(pid), "host": socket.gethostname()}
+
+
+def is_alive(identity: Mapping[str, Any]) -> bool | None:
+    """Whether the process lives; None when that can't be seen from this host."""
+    if identity.get("host") != socket.gethostname():
+        return None
+    pid = int(identity["pid"])
+    start = identity.get("process_start")
+    if start is not None and os.path.isdir("/proc/self"):
+        return _start_of(pid) == start
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _start_of(pid: int) -> str | None:
+    """The boot's id and the process' start in clock ticks since; None for a dead one (a zombie
+    is one) or without /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name in parentheses may hold anything; state is the field after it, the third.
+            fields = file.read().rpartition(b")")[2].split()
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else f"{boot}/{int(fields[19])}"
+
+
+def processes_that_map(path: str) -> list[int]:
+    """Pids of this user's processes that have the file mapped, this one left out."""
+    found = []
+    needle = os.fsencode(path) + b"\n"
+    for entry in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/maps", "rb") as file:
+                    if any(line.endswith(needle) for line in file):
+                        found.append(int(entry))
+            except OSError:
+                continue
+    return found

@@ -1,0 +1,108 @@
+"""A lock on a file, held by a process until it lets go or dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from tracelet.pipeline.process_identity import is_alive, process_identity
+
+_POLL_S = 0.02
+
+
+class RunLock:
+    """Exclusive between processes. One thread.
+
+    By flock, which the kernel gives back when the last process that has the file open is gone:
+    children of a fork count, those that run another program do not. Where the file system has no
+    flock, by a file that is created exclusively and names its process, and is taken from the dead.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._claim_path = f"{path}.claim"
+        self._fd: int | None = None
+        self._has_claim = False
+
+    def acquire(self, timeout_s: float = 0.0) -> bool:
+        """Whether the lock was to be had within the time. Raises OSError for a folder that is not
+        there or may not be written."""
+        deadline_s = time.monotonic() + timeout_s
+        while not self._try_acquire():
+            if time.monotonic() >= deadline_s:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def _try_acquire(self) -> bool:
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if (locked := _flock(fd, shared=False)) is True:
+            self._fd = fd
+            return True
+        os.close(fd)
+        return locked is None and self._try_claim()
+
+    def _try_claim(self) -> bool:
+        try:
+            fd = os.open(self._claim_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            if _claim_is_dead(self._claim_path):
+                os.unlink(self._claim_path)
+            return False  # a caller that can wait tries again
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(process_identity(), file)
+        self._has_claim = True
+        return True
+
+    def release(self) -> None:
+        """Lets go, also where forked children have the file open."""
+        if self._fd is not None:
+            import fcntl
+
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            os.close(self._fd)
+            self._fd = None
+        if self._has_claim:
+            os.unlink(self._claim_path)
+            self._has_claim = False
+
+    @classmethod
+    def is_held(cls, path: str) -> bool | None:
+        """Whether a process holds the lock; None when that can't be told. Takes nothing."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return None
+        try:
+            # Shared: two that look at once don't disturb each other.
+            locked = _flock(fd, shared=True)
+        finally:
+            os.close(fd)
+        if locked is not None:
+            return not locked
+        claim_path = f"{path}.claim"
+        return os.path.exists(claim_path) and not _claim_is_dead(claim_path)
+
+
+def _flock(fd: int, shared: bool) -> bool | None:
+    """Whether the lock was to be had; None where there is no flock."""
+    try:
+        import fcntl
+
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def _claim_is_dead(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return is_alive(json.load(file)) is False
+    except (OSError, ValueError, KeyError):
+        return False  # being written, or just gone

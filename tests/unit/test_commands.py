@@ -1,0 +1,23 @@
+"""The command `tracelet` and its subcommands, called as `main(argv)`."""
+
+from __future__ import annotations
+
+import tracelet
+from tracelet.cli import COMMANDS, main
+
+
+def test_without_a_command_the_help_names_them_all(capsys):
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n    {name} " in told for name in COMMANDS)
+
+
+def test_runs_lists_a_run_that_goes_on_and_none_when_it_has_ended(capsys):
+    tracelet.start_logging("listed", "my project", backend="tensorboard")
+    assert main(["runs"]) == 0
+    (row,) = capsys.readouterr().out.splitlines()[1:]
+    assert "running" in row
+    assert row.endswith("my project / listed")
+    tracelet.stop_logging()
+    assert main(["runs"]) == 0
+    assert "no runs in" in capsys.readouterr().out
