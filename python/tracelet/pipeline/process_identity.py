@@ -24,7 +24,7 @@ def is_alive(identity: Mapping[str, Any]) -> bool | None:
     pid = int(identity["pid"])
     start = identity.get("process_start")
     if start is not None and os.path.isdir("/proc/self"):
-        return _start_of(pid) == start
+        return bool(_start_of(pid) == start)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
