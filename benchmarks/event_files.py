@@ -34,22 +34,29 @@ _WRITERS = {
 
 def run(settings: Settings) -> Part:
     encoding = _measure_encoding(settings)
-    points = settings.pick(1_000_000, 20_000)
-    loading, sizes = _measure_loading(settings, points)
+    points = {
+        DATA_SERVER: settings.pick(1_000_000, 20_000),
+        ACCUMULATOR: settings.pick(100_000, 5_000),  # 34 us a point
+    }
+    loaded = {reader: _measure_loading(settings, reader, count) for reader, count in points.items()}
     calls = _measure_calls(settings)
     return Part(
         name="event_files",
         figures=[
             *_encoding_figures(encoding),
-            *_loading_figures(loading, points),
+            *_loading_figures({reader: times for reader, (times, _) in loaded.items()}, points),
             *_call_figures(calls),
         ],
         notes=[
-            "Event files of scalars, in bytes: "
-            + ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+            f"Event files of {points[DATA_SERVER]:,} scalars, in bytes: "
+            + ", ".join(f"{name} {size:,}" for name, size in loaded[DATA_SERVER][1].items())
             + ". The data server's time is by its own account."
         ],
-        rounds={"encoding": encoding, "loading": loading, "calls": calls},
+        rounds={
+            "encoding": encoding,
+            "loading": {reader: times for reader, (times, _) in loaded.items()},
+            "calls": calls,
+        },
     )
 
 
@@ -61,23 +68,23 @@ def _measure_encoding(settings: Settings) -> Rounds:
         return interleave([entrant], rounds, settings.rng("encoding"))["encoding"]
 
 
-def _measure_loading(settings: Settings, points: int) -> tuple[dict[str, Rounds], dict[str, int]]:
-    """By reader and writer, and the files' sizes."""
+def _measure_loading(
+    settings: Settings, reader: str, points: int
+) -> tuple[dict[str, Rounds], dict[str, int]]:
+    """The reader's times by writer, and the files' sizes."""
     rounds = settings.pick(7, 1)
     with worker(settings, "benchmarks.event_file_workers:Loading", points=points) as made:
 
-        def entrant(reader: str, name: str, rounds: int) -> Entrant:
-            return Entrant(
-                f"{reader} {name}", lambda: _call(made, "load", reader=reader, name=name), rounds
-            )
+        def entrant(name: str) -> Entrant:
+            return Entrant(name, lambda: _call(made, "load", reader=reader, name=name), rounds)
 
-        entrants = [
-            entrant(reader, name, rounds if reader == DATA_SERVER else settings.pick(2, 1))
-            for reader in _READERS
-            for name in (TRACELET, TORCH)
-        ]
-        rng = settings.rng("loading")
-        return interleave(entrants, rounds, rng, warm_up=False), made.call("size_bytes")
+        times = interleave(
+            [entrant(name) for name in (TRACELET, TORCH)],
+            rounds,
+            settings.rng(f"loading by {reader}"),
+            warm_up=False,
+        )
+        return times, made.call("size_bytes")
 
 
 def _measure_calls(settings: Settings) -> dict[str, Rounds]:
@@ -118,15 +125,13 @@ def _encoding_figures(encoding: Rounds) -> list[Figure]:
     ]
 
 
-def _loading_figures(loading: dict[str, Rounds], points: int) -> list[Figure]:
+def _loading_figures(loading: dict[str, dict[str, Rounds]], points: dict[str, int]) -> list[Figure]:
     figures = []
     for reader in _READERS:
-        ours, theirs = (
-            column(loading[f"{reader} {name}"], "seconds") for name in (TRACELET, TORCH)
-        )
+        ours, theirs = (column(loading[reader][name], "seconds") for name in (TRACELET, TORCH))
         figures.append(
             Figure(
-                f"{reader}: load time of {points:,} points, Tracelet's file by torch's",
+                f"{reader}: load time of {points[reader]:,} points, Tracelet's file by torch's",
                 "x",
                 ratios(ours, theirs),
                 at_least=1.05,
