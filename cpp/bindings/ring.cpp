@@ -1,7 +1,6 @@
 // Ring, Lease: the ring file of a run and the leased views of its records.
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
-#include <time.h>
 
 #include <chrono>
 #include <string_view>
@@ -9,17 +8,12 @@
 
 #include "bindings.h"
 #include "tracelet/crc32c.h"
+#include "tracelet/platform.h"
 
 namespace tracelet::bindings {
 namespace {
 
 thread_local std::int64_t cpu_without_gil_ns = 0;
-
-std::int64_t thread_cpu_ns() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
 
 std::chrono::nanoseconds to_ns(double seconds) {
   return std::chrono::nanoseconds(static_cast<std::int64_t>(seconds * 1e9));
@@ -90,8 +84,8 @@ RecordBuffer::RecordBuffer(nb::handle object) {
   }
 }
 
-ReleasedGil::ReleasedGil() : start_ns_(thread_cpu_ns()) {}
-ReleasedGil::~ReleasedGil() { cpu_without_gil_ns += thread_cpu_ns() - start_ns_; }
+ReleasedGil::ReleasedGil() : start_ns_(thread_cpu_time_ns()) {}
+ReleasedGil::~ReleasedGil() { cpu_without_gil_ns += thread_cpu_time_ns() - start_ns_; }
 std::int64_t thread_cpu_without_gil_ns() { return cpu_without_gil_ns; }
 
 void register_ring(nb::module_& m) {

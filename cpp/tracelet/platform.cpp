@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,7 +19,6 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
-#include <time.h>
 #endif
 
 namespace tracelet {
@@ -114,8 +114,8 @@ MappedFile MappedFile::open(const std::string& path, std::size_t reserved_bytes)
 }
 
 std::size_t MappedFile::size_bytes() const {
-  struct stat status;
-  return fstat(fd_, &status) == 0 ? static_cast<std::size_t>(status.st_size) : 0;
+  const std::int64_t size = file_size_bytes(fd_);
+  return size < 0 ? 0 : static_cast<std::size_t>(size);
 }
 
 bool MappedFile::grow(std::size_t size_bytes) noexcept {
@@ -181,6 +181,35 @@ bool process_is_alive(std::uint32_t pid) {
   return true;
 }
 
+std::int64_t thread_cpu_time_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+int open_to_read(const std::string& path) noexcept {
+  return ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+}
+
+int open_to_append(const std::string& path) noexcept {
+  return ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+}
+
+void close_file(int fd) noexcept { ::close(fd); }
+
+std::int64_t file_size_bytes(int fd) noexcept {
+  struct stat status;
+  return fstat(fd, &status) == 0 ? std::int64_t{status.st_size} : -1;
+}
+
+std::int64_t read_at(int fd, char* out, std::size_t size_bytes, std::int64_t offset) noexcept {
+  ssize_t count;
+  do {
+    count = ::pread(fd, out, size_bytes, static_cast<off_t>(offset));
+  } while (count < 0 && errno == EINTR);
+  return count;
+}
+
 int write_all(int fd, const char* data, std::size_t size_bytes) noexcept {
   while (size_bytes > 0) {
     const ssize_t written = ::write(fd, data, size_bytes);
@@ -192,6 +221,10 @@ int write_all(int fd, const char* data, std::size_t size_bytes) noexcept {
     size_bytes -= static_cast<std::size_t>(written);
   }
   return 0;
+}
+
+int truncate_file(int fd, std::int64_t size_bytes) noexcept {
+  return ::ftruncate(fd, static_cast<off_t>(size_bytes)) == 0 ? 0 : errno;
 }
 
 }  // namespace tracelet

@@ -1,4 +1,6 @@
-// The one place that talks to the operating system: mapped files, waiting on a word, process ids.
+// The one place that talks to the operating system: mapped files, waiting on a word, process ids,
+// appending. Written twice: platform.cpp for POSIX, platform_windows.cpp, which is experimental.
+// Nothing else of the core includes a header of the operating system.
 #pragma once
 
 #include <atomic>
@@ -60,7 +62,23 @@ bool is_forked();
 // How many cores this process may use.
 int usable_cores();
 
+// CPU time that the calling thread has used.
+std::int64_t thread_cpu_time_ns();
+
+// Files by descriptor. Each may be called from any thread; what fails is told by errno's values.
+//
+// For reading and for appending, which makes the file (mode 0644). -1 with errno set on failure.
+int open_to_read(const std::string& path) noexcept;
+int open_to_append(const std::string& path) noexcept;
+void close_file(int fd) noexcept;
+// -1 when it can't be told.
+std::int64_t file_size_bytes(int fd) noexcept;
+// Reads up to `size_bytes` at `offset`. Returns how many were read: 0 at the file's end, -1 on
+// failure.
+std::int64_t read_at(int fd, char* out, std::size_t size_bytes, std::int64_t offset) noexcept;
 // Writes all of `data` at the end of `fd`. Returns 0, or the errno of the write that failed.
 int write_all(int fd, const char* data, std::size_t size_bytes) noexcept;
+// Cuts the file to `size_bytes`. Returns 0, or errno.
+int truncate_file(int fd, std::int64_t size_bytes) noexcept;
 
 }  // namespace tracelet
