@@ -5,7 +5,6 @@ What is given to `start_logging` wins over the environment, the environment over
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -84,23 +83,47 @@ class Options:
     histogram_view_interval_s: float = _option("float", 60.0)
     """How often ClearML gets a series' histograms over time anew; the last ones come at the end."""
 
-    # ClearML's Task.init.
+    # ClearML's task: the arguments of Task.init, as the SDK documents them, and what is set on it.
     task_name: str | None = _option("str")
-    """The task's name; default: exp_name."""
+    """The task's name, where it is to differ from exp_name. Arguments of start_logging win over
+    variables: config's task_name, exp_name, TRACELET_TASK_NAME, TRACELET_EXP_NAME,
+    CLEARML_TASK_NAME, the script's name."""
     task_type: str = _option("str", "training")
+    """One of TASK_TYPES."""
     tags: Sequence[str] | None = _option("list")
     output_uri: str | bool | None = _option("bool or str")
+    """Where artifacts and models go: a URL or folder; True and None: the file server. With None,
+    models that ClearML's own bindings catch are registered where they lie, without an upload."""
     auto_connect_frameworks: bool | Mapping[str, Any] = _option("bool or mapping", True)
     """As in Task.init; its TensorBoard part is always off, that is what tracelet does."""
     auto_connect_arg_parser: bool | Mapping[str, bool] = _option("bool or mapping", True)
     auto_resource_monitoring: bool | Mapping[str, Any] = _option("bool or mapping", True)
     auto_connect_streams: bool | Mapping[str, bool] = _option("bool or mapping", True)
     continue_last_task: bool | str | int = _option("bool or str", False)
+    """True or 0: goes on with the last task of this project and name; a task's id: with that one.
+    Points keep the steps they are logged with, those of a step that is there are overwritten.
+    Other than in Task.init no iteration is shifted, and a number above 0 is refused."""
     reuse_last_task_id: bool | str = _option("bool or str", False)
+    """As in Task.init, but off by default: True resets the last task of this name and uses it."""
+    random_seed: bool | int = _option("bool or int", True)
+    """What the SDK seeds random, numpy and torch with at the start: a number; True: its own default
+    (1337, or Task.set_random_seed); False: they are left alone."""
+    comment: str | None = _option("str")
+    """The task's description."""
+    docker: str | Mapping[str, Any] | None = _option("str or mapping")
+    """What an agent runs the task in: an image, or {"image", "arguments", "setup_bash_script"}."""
 
 
 _LEAST_PAYLOAD_BYTES = 1 << 16
 _CALL_ARGUMENTS = ("exp_name", "project", "backend")
+# Arguments of Task.init that are no options, and what to do instead.
+_REFUSED = {
+    "project_name": "is start_logging's argument `project`",
+    "deferred_init": "can't be used: tracelet needs the task's id at once",
+    **{name: f"is an argument of start_logging itself: start_logging({name}=...)"
+       for name in _CALL_ARGUMENTS},
+}  # fmt: skip
+_DOCKER_KEYS = {"image", "arguments", "setup_bash_script"}
 
 
 def resolve_options(
@@ -118,7 +141,9 @@ def resolve_options(
     values: dict[str, Any] = {}
     for each in fields(Options):
         value = given.get(each.name)
-        if value is None:
+        # An exp_name that is an argument is not to lose against a variable.
+        is_named = each.name == "task_name" and exp_name is not None
+        if value is None and not is_named:
             value = environment.read_option(each.name, each.metadata["kind"])
         if value is not None:
             values[each.name] = value
@@ -142,7 +167,11 @@ def _given(
     given = dict(config or {})
     known = [each.name for each in fields(Options) if each.name not in _CALL_ARGUMENTS]
     for key in given:
+        if key in _REFUSED:
+            raise ConfigurationError(f"config has no option {key!r}: it {_REFUSED[key]}")
         if key not in known:
+            import difflib
+
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ConfigurationError(f"config has no option {key!r}; {hint}")
@@ -195,8 +224,32 @@ def _check(options: Options) -> None:
     for name in ("drain_interval_s", "batch_max_points", "batch_max_bytes", "stop_timeout_s"):
         if not getattr(options, name) > 0:
             raise ConfigurationError(f"{name} must be positive, not {getattr(options, name)!r}")
+    _check_clearml(options)
     for pattern, rule in options.aggregate.items():
         _check_rule(pattern, rule)
+
+
+def _check_clearml(options: Options) -> None:
+    tags = options.tags
+    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags or ()):
+        raise TypeError(f'tags must be a list of str, like ["baseline"], not {tags!r}')
+    number = options.continue_last_task
+    if isinstance(number, int) and number not in (0, 1):
+        raise ConfigurationError(
+            f"continue_last_task={number!r}: tracelet shifts no iteration; give True, False or a "
+            "task's id, and log the steps you mean"
+        )
+    for name in ("frameworks", "arg_parser", "streams"):
+        value = getattr(options, f"auto_connect_{name}")
+        if not isinstance(value, (bool, Mapping)):
+            raise TypeError(f"auto_connect_{name} must be a bool or a mapping, not {value!r}")
+    docker = options.docker
+    if isinstance(docker, Mapping) and (not docker.get("image") or set(docker) - _DOCKER_KEYS):
+        raise ConfigurationError(
+            f"docker takes {', '.join(sorted(_DOCKER_KEYS))} and needs 'image': {dict(docker)!r}"
+        )
+    if docker is not None and not isinstance(docker, (str, Mapping)):
+        raise TypeError(f"docker must be an image's name or a mapping, not {docker!r}")
 
 
 def _check_rule(pattern: str, rule: Any) -> None:

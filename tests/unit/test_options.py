@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tracelet
+from tracelet import environment
 from tracelet.options import resolve_options
 
 
@@ -59,6 +60,10 @@ def test_each_kind_of_option_is_read_from_the_environment(monkeypatch):
         ({"aggregate": {"a": {"every_steps": 2.5}}}, "must be positive"),
         ({"aggregate": {"a": {"every_steps": 2, "reduce": "median"}}}, "reduce must be one of"),
         ({"aggregate": {"a": {"every_step": 2}}}, "has no 'every_step'"),
+        ({"project_name": "x"}, "argument `project`"),
+        ({"deferred_init": True}, "needs the task's id"),
+        ({"continue_last_task": 7}, "shifts no iteration"),
+        ({"docker": {"arguments": "x"}}, "needs 'image'"),
     ],
 )
 def test_wrong_options_name_the_option_and_the_fix(config, words):
@@ -92,3 +97,56 @@ def test_a_default_experiment_name_is_never_too_short_for_clearml(monkeypatch):
     assert resolve_options(None, None, None, None).exp_name == "experiment"
     monkeypatch.setattr("sys.argv", ["/work/train_model.py"])
     assert resolve_options(None, None, None, None).exp_name == "train_model"
+
+
+def test_names_come_from_clearmls_variables_last(monkeypatch):
+    monkeypatch.setenv("CLEARML_PROJECT_NAME", "theirs")
+    monkeypatch.setenv("CLEARML_TASK_NAME", "their task")
+    options = resolve_options(None, None, None, None)
+    assert (options.project, options.exp_name) == ("theirs", "their task")
+    monkeypatch.setenv("TRACELET_EXP_NAME", "ours")
+    monkeypatch.setenv("TRACELET_TASK_NAME", "our task")
+    options = resolve_options(None, None, None, None)
+    assert (options.exp_name, options.task_name) == ("ours", "our task")
+    options = resolve_options("argument", None, None, None)
+    assert (options.exp_name, options.task_name) == ("argument", None)
+    options = resolve_options("argument", None, None, {"task_name": "config's"})
+    assert options.task_name == "config's"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"tags": "abc"}, {"tags": [1]}, {"auto_connect_frameworks": "no"}, {"docker": 5}],
+)
+def test_wrong_types_of_clearmls_options(config):
+    with pytest.raises(TypeError, match=next(iter(config))):
+        resolve_options(None, None, None, config)
+
+
+def test_clearmls_configuration_file(monkeypatch, tmp_path):
+    for name in ("CLEARML_CONFIG_FILE", "TRAINS_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment.clearml_config_file() is None
+    assert not environment.use_clearml_config_file()
+    (tmp_path / ".clearml").mkdir()
+    path = tmp_path / ".clearml" / "clearml.conf"
+    path.touch()
+    (tmp_path / "clearml.conf").touch()
+    assert not environment.use_clearml_config_file()  # the SDK finds its own
+    (tmp_path / "clearml.conf").unlink()
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", "elsewhere")
+    assert not environment.use_clearml_config_file()  # the user has named one
+    monkeypatch.delenv("CLEARML_CONFIG_FILE")
+    assert environment.use_clearml_config_file()
+    assert environment.clearml_config_file() == str(path)
+
+
+def test_the_files_servers_timeout(monkeypatch):
+    assert environment.clearml_files_timeout_s() is None
+    monkeypatch.setenv("CLEARML_FILES_SERVER_TIMEOUT", "300")
+    assert environment.clearml_files_timeout_s() == 300
+    for text in ("-1", "0", "soon", "inf", "nan"):
+        monkeypatch.setenv("CLEARML_FILES_SERVER_TIMEOUT", text)
+        with pytest.raises(tracelet.ConfigurationError, match="CLEARML_FILES_SERVER_TIMEOUT"):
+            environment.clearml_files_timeout_s()

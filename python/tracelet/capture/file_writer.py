@@ -11,8 +11,6 @@ import contextlib
 import functools
 import os
 import re
-import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -129,6 +127,8 @@ def _maker(cls: Any) -> Callable[..., CapturingEventWriter]:
         if "://" not in logdir:
             os.makedirs(logdir, exist_ok=True)
             # What is wrong with the folder or the suffix is an error here, as it would be there.
+            import tempfile
+
             with tempfile.NamedTemporaryFile(dir=logdir, suffix=suffix):
                 pass
         return CapturingEventWriter(functools.partial(cls, logdir, *args, **kwargs), logdir, suffix)
@@ -171,7 +171,7 @@ def _filename_suffix(writer: Any) -> str:
     path = getattr(writer, "_file_name", None)
     if path is None:
         path = getattr(getattr(writer, "_ev_writer", None), "_file_name", "")  # tensorboardX'
-    host = re.escape(socket.gethostname())
+    host = re.escape(os.uname().nodename)
     found = re.search(
         rf"\.tfevents\.\d{{10}}\.{host}(\.\d+\.\d+)?(.*)$", os.path.basename(str(path))
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import time
 from typing import Any
@@ -31,7 +30,7 @@ class RunFolder:
     """Made when a run starts, readable by its owner alone; removed when all was delivered."""
 
     def __init__(self, options: Options) -> None:
-        self.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+        self.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}"
         self.path = os.path.join(options.runs_dir, self.run_id)
         try:
             os.makedirs(options.runs_dir, mode=0o700, exist_ok=True)

@@ -6,7 +6,6 @@ import errno
 import itertools
 import logging
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ def event_file_name(wall_time_s: float) -> str:
     sorts behind that of the file that torch's own writer made in the same folder and second, whose
     last part is a number.
     """
-    host = socket.gethostname()
+    host = os.uname().nodename
     number = next(_file_numbers)
     return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{os.getpid()}.tracelet{number}"
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tracelet import environment
-from tracelet.errors import BackendError, ConfigurationError, CredentialsError
+from tracelet.errors import BackendError, ConfigurationError, TraceletError
 from tracelet.options import Options
+from tracelet.sinks.clearml.sdk import load_task_class, startup_error
+
+_log = logging.getLogger("tracelet")
 
 # The server refuses shorter names, spaces apart (code 800).
 _SHORTEST_NAME = 3
@@ -83,19 +87,10 @@ def open_task(options: Options) -> ClearMLTask:
 
     Raises CredentialsError, ConfigurationError, BackendError.
     """
-    try:
-        from clearml import Task
-    except ImportError as error:
-        raise BackendError(
-            "the backend 'clearml' needs the package clearml: pip install 'tracelet[clearml]'"
-        ) from error
-
+    Task = load_task_class()  # noqa: N806
     current = Task.current_task()
     if current is not None:
         return ClearMLTask(current, is_owned=False, is_offline=bool(Task.is_offline()))
-    # The SDK reads CLEARML_OFFLINE_MODE when it is imported; the user may have set it since.
-    if environment.clearml_offline() != bool(Task.is_offline()):
-        Task.set_offline(environment.clearml_offline())
     task = _init_task(Task, options)
     return ClearMLTask(task, is_owned=True, is_offline=bool(Task.is_offline()))
 
@@ -107,9 +102,29 @@ def _init_task(task_class: Any, options: Options) -> Any:
             raise ConfigurationError(
                 f"{argument}={name!r} is too short for ClearML: {_SHORTEST_NAME} characters or more"
             )
-    arguments: dict[str, Any] = {
+    with _random_seed(task_class, options.random_seed):
+        _use_threads(task_class, True)
+        try:
+            _check_task_exists(task_class, options)
+            task = task_class.init(**_init_arguments(options, bool(task_class.is_offline())))
+        except Exception as error:
+            _use_threads(task_class, False)
+            if isinstance(error, TraceletError):
+                raise
+            raise startup_error(error) from error
+    if not isinstance(task, task_class):
+        raise BackendError(
+            "ClearML gives this process no task of its own, because a process that has one started "
+            "it (CLEARML_PROC_MASTER_ID is set). Log from that process, or unset the variable."
+        )
+    _set_up(task, options)
+    return task
+
+
+def _init_arguments(options: Options, is_offline: bool) -> dict[str, Any]:
+    return {
         "project_name": options.project,
-        "task_name": task_name,
+        "task_name": options.task_name or options.exp_name,
         "task_type": options.task_type,
         "tags": list(options.tags) if options.tags else None,
         "output_uri": options.output_uri,
@@ -117,27 +132,78 @@ def _init_task(task_class: Any, options: Options) -> Any:
         "auto_connect_arg_parser": options.auto_connect_arg_parser,
         "auto_resource_monitoring": options.auto_resource_monitoring,
         "auto_connect_streams": options.auto_connect_streams,
-        "continue_last_task": options.continue_last_task,
-        "reuse_last_task_id": options.reuse_last_task_id,
+        **_resume_arguments(options, is_offline),
     }
-    _use_threads(task_class, True)
-    try:
-        task = task_class.init(**arguments)
-    except Exception as error:
-        _use_threads(task_class, False)
-        if type(error).__name__ == "MissingConfigError" or "credentials" in str(error).lower():
-            raise CredentialsError(
-                "ClearML has no credentials here. Run `clearml-init`, or set CLEARML_API_HOST, "
-                "CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, or work without a server: "
-                "CLEARML_OFFLINE_MODE=1"
-            ) from error
-        raise BackendError(f"ClearML could not start the task: {error}") from error
-    if not isinstance(task, task_class):
-        raise BackendError(
-            "ClearML gives this process no task of its own, because a process that has one started "
-            "it (CLEARML_PROC_MASTER_ID is set). Log from that process, or unset the variable."
+
+
+def _resume_arguments(options: Options, is_offline: bool) -> dict[str, Any]:
+    """0 for the SDK's iteration offset, whichever task is to go on.
+
+    Its True shifts what it reports by the last iteration, and finds no task at all unless
+    reuse_last_task_id is true too.
+    """
+    wanted = options.continue_last_task
+    if wanted is False:
+        return {"continue_last_task": False, "reuse_last_task_id": options.reuse_last_task_id}
+    if is_offline:
+        _log.warning(
+            "tracelet: continue_last_task has no effect offline: the session is one of its own, "
+            "which Task.import_offline_session(..., previous_task_id=...) adds to that task"
         )
-    return task
+        return {"continue_last_task": False, "reuse_last_task_id": False}
+    reuse: bool | str = wanted if isinstance(wanted, str) else options.reuse_last_task_id or True
+    return {"continue_last_task": 0, "reuse_last_task_id": reuse}
+
+
+def _check_task_exists(task_class: Any, options: Options) -> None:
+    """Task.init makes a new task in the place of one to go on with that is not there."""
+    wanted = options.continue_last_task
+    if not isinstance(wanted, str) or task_class.is_offline() or _is_remote():
+        return
+    try:
+        task_class.get_task(task_id=wanted)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"continue_last_task={wanted!r}: there is no such task on this ClearML server"
+        ) from error
+
+
+def _set_up(task: Any, options: Options) -> None:
+    """What Task.init has no argument for."""
+    # Under an agent Task.init shifts too, when the task has been run before.
+    if task.get_initial_iteration():
+        task.set_initial_iteration(0)
+    if options.comment is not None:
+        task.set_comment(options.comment)
+    if isinstance(options.docker, str):
+        task.set_base_docker(docker_image=options.docker)
+    elif options.docker is not None:
+        docker = options.docker
+        task.set_base_docker(
+            docker_image=docker["image"],
+            docker_arguments=docker.get("arguments"),
+            docker_setup_bash_script=docker.get("setup_bash_script"),
+        )
+
+
+def _is_remote() -> bool:
+    from clearml.config import running_remotely
+
+    return bool(running_remotely())
+
+
+@contextlib.contextmanager
+def _random_seed(task_class: Any, seed: bool | int) -> Iterator[None]:
+    """The seed that Task.init takes, for as long as that lasts."""
+    if seed is True:
+        yield
+        return
+    before = task_class.get_random_seed(task_class)  # a method of tasks that reads the class
+    task_class.set_random_seed(None if seed is False else seed)
+    try:
+        yield
+    finally:
+        task_class.set_random_seed(before)
 
 
 def _use_threads(task_class: Any, wanted: bool) -> None:

@@ -1,0 +1,97 @@
+"""ClearML's SDK, made ready: what it is told before a task is made, and what its errors mean.
+
+It reads some of its environment when it is imported, and some variables and a file that people use
+it does not read at all; here it is brought up to what holds now, whenever it was imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from tracelet import environment
+from tracelet.errors import BackendError, CredentialsError
+
+
+def load_task_class() -> Any:
+    """clearml's Task, with configuration, log level, time-outs and offline mode as they are now.
+
+    Raises BackendError without the package, ConfigurationError for a variable.
+    """
+    timeout_s = environment.clearml_files_timeout_s()
+    is_new_file = environment.use_clearml_config_file() and "clearml" in sys.modules
+    try:
+        from clearml import Task
+    except ImportError as error:
+        raise BackendError(
+            "the backend 'clearml' needs the package clearml: pip install 'tracelet[clearml]'"
+        ) from error
+    if is_new_file:
+        _read_configuration_again()
+    if level := environment.clearml_log_level():
+        _set_log_level(level)
+    if timeout_s is not None:
+        _set_files_timeout(timeout_s)
+    # A task that goes on decides this itself.
+    if environment.clearml_offline() != bool(Task.is_offline()) and not _has_task(Task):
+        Task.set_offline(environment.clearml_offline())
+    return Task
+
+
+def _has_task(task_class: Any) -> bool:
+    return task_class.current_task() is not None
+
+
+def _read_configuration_again() -> None:
+    from clearml import config
+
+    loaded = config.ConfigWrapper._config
+    if loaded is not None:
+        loaded.reload()
+        config.ConfigSDKWrapper.clear_config_impl()
+
+
+def _set_log_level(level: str) -> None:
+    number = logging.getLevelName(level) if not level.isdigit() else int(level)
+    if isinstance(number, int):
+        logging.getLogger("clearml").setLevel(number)
+
+
+def _set_files_timeout(timeout_s: float) -> None:
+    """Of the HTTP uploads and downloads of this process, the SDK's own included.
+
+    It is a class attribute of the driver, which the setting `sdk.http.timeout.total` fills on first
+    use; the driver gives a large file longer, by its size at 50 KB/s.
+    """
+    from clearml.storage import helper
+
+    driver = getattr(helper, "_HttpDriver", None)
+    if driver is None or not hasattr(driver, "timeout_total"):
+        logging.getLogger("tracelet").warning(
+            "tracelet: CLEARML_FILES_SERVER_TIMEOUT has no effect with this version of clearml; "
+            "set sdk.http.timeout.total in clearml.conf"
+        )
+        return
+    driver.timeout_total = max(1, round(timeout_s))
+
+
+def startup_error(error: Exception) -> Exception:
+    """What Task.init's exception means to whoever called start_logging."""
+    kind, words = type(error).__name__, str(error)
+    where = environment.clearml_config_file()
+    fix = (
+        "Run `clearml-init`, or set CLEARML_API_HOST, CLEARML_API_ACCESS_KEY and "
+        "CLEARML_API_SECRET_KEY, or work without a server: CLEARML_OFFLINE_MODE=1"
+    )
+    if kind == "MissingConfigError":
+        return CredentialsError(f"ClearML has no credentials here. {fix}")
+    if kind == "LoginError" and ("401" in words or "403" in words):
+        return CredentialsError(
+            f"ClearML's server does not know these credentials ({words.strip()}): "
+            f"CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, or {where or 'clearml.conf'}. "
+            f"{fix}"
+        )
+    if "credentials" in words.lower():
+        return CredentialsError(f"ClearML: {words.strip()}. {fix}")
+    return BackendError(f"ClearML could not start the task: {words}")
