@@ -59,10 +59,18 @@ def logging(
 ) -> Iterator[Experiment]:
     """A run for a block: `with tracelet.logging("clearml", exp_name="step") as experiment:`.
 
-    As `start_logging` at the start and `stop_logging` at the end, also when the block raises.
+    As `start_logging` at the start and `stop_logging` at the end, also when the block raises; its
+    ClearML task is "failed" then. When the process has a ClearML task (`Task.init`, a step of a
+    pipeline), a block with an `exp_name` of its own is a child task of it; after the block that
+    task is current again. Without a name the block logs to the current task.
     """
+    if exp_name is not None and (config is None or isinstance(config, Mapping)):
+        config = {"child_task": True, **(config or {})}
     experiment = start_logging(exp_name=exp_name, project=project, backend=backend, config=config)
     try:
         yield experiment
+    except BaseException as error:
+        experiment._note_failure(error)
+        raise
     finally:
         stop_logging()

@@ -85,6 +85,11 @@ class Experiment:
         """
         return self._run.flush(timeout_s)
 
+    def _note_failure(self, failure: BaseException) -> None:
+        for sink in self._run.sinks:
+            if hasattr(sink, "task") and hasattr(sink.task, "note_failure"):
+                sink.task.note_failure(failure)
+
     def _check_active(self, method: str) -> None:
         if lifecycle.active_run() is not self._run:
             raise TraceletError(f"{method}: this run has ended (or belongs to the parent process)")

@@ -112,6 +112,10 @@ class Options:
     """The task's description."""
     docker: str | Mapping[str, Any] | None = _option("str or mapping")
     """What an agent runs the task in: an image, or {"image", "arguments", "setup_bash_script"}."""
+    child_task: bool = _option("bool", False)
+    """When the process has a current ClearML task of another name: whether the run gets a task of
+    its own, as its child, or logs to the current one. Default: it gets one in a `with
+    tracelet.logging` block with a name."""
 
 
 _LEAST_PAYLOAD_BYTES = 1 << 16

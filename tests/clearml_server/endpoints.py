@@ -158,7 +158,11 @@ class Endpoints:
 def _change_status(status: str) -> Endpoint:
     def endpoint(self: Endpoints, body: Body) -> Answer:
         task = self.registry.task(body["task"])
-        fields = {"status": status, "status_message": body.get("status_message") or ""}
+        fields = {
+            "status": status,
+            "status_reason": body.get("status_reason") or "",
+            "status_message": body.get("status_message") or "",
+        }
         if status == "in_progress":
             fields["started"] = now()
         elif status in ("stopped", "completed", "failed"):

@@ -124,7 +124,7 @@ def _fits(record: Record, query: Record) -> bool:
     name = query.get("name")
     if name is not None and not re.search(name, record.get("name") or ""):
         return False
-    for key in ("id", "project", "type", "status", "task", "user", "parent"):
+    for key in ("id", "project", "type", "status", "task", "user", "parent", "uri"):
         wanted = query.get(key)
         if wanted and record.get(key) not in (wanted if isinstance(wanted, list) else [wanted]):
             return False

@@ -6,17 +6,19 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tracelet.errors import BackendError, ConfigurationError, TraceletError
 from tracelet.options import Options
+from tracelet.sinks.clearml.child_task import SetAsideTask
 from tracelet.sinks.clearml.sdk import load_task_class, startup_error
 
 _log = logging.getLogger("tracelet")
 
 # The server refuses shorter names, spaces apart (code 800).
 _SHORTEST_NAME = 3
+_LONGEST_REASON = 500
 
 
 @dataclass
@@ -27,6 +29,10 @@ class ClearMLTask:
     is_owned: bool
     """Whether tracelet made the task: only then it closes it."""
     is_offline: bool
+    parent: SetAsideTask | None = None
+    """The task that was current before; it is again when this one is closed."""
+    failure: BaseException | None = None
+    """What ended the run's block, if it did not end well."""
 
     @property
     def id(self) -> str:
@@ -75,28 +81,73 @@ class ClearMLTask:
     def close(self, process_is_ending: bool) -> None:
         """Ends a task that is ours.
 
-        At the end of the process the SDK's own exit hooks do it, which know whether the run failed.
+        At the end of the process the SDK's own exit hooks do it, which know whether the run failed;
+        they know one task, so a child is closed here, and its parent is left to them.
         """
-        if self.is_owned and not process_is_ending:
+        if not self.is_owned or (process_is_ending and self.parent is None):
+            return
+        try:
             self.task.close()
+            self._mark_failure()
+        finally:
             _use_threads(type(self.task), False)
+            if self.parent is not None:
+                self.parent.put_back()
+
+    def note_failure(self, failure: BaseException) -> None:
+        """Says that the run did not end well: its task will be "failed", or "stopped" by hand."""
+        self.failure = failure
+
+    def _mark_failure(self) -> None:
+        """After the task is closed, which makes it "completed". Offline there is no such state."""
+        failure = self.failure
+        if self.is_offline or failure is None:
+            return
+        if isinstance(failure, SystemExit) and not failure.code:
+            return
+        reason = f"{type(failure).__name__}: {failure}"[:_LONGEST_REASON]
+        if isinstance(failure, KeyboardInterrupt):
+            self.task.stopped(force=True, status_reason=reason)
+        else:
+            self.task.mark_failed(force=True, status_reason=reason)
 
 
 def open_task(options: Options) -> ClearMLTask:
     """The current task if there is one, else a new one by `Task.init`.
 
-    Raises CredentialsError, ConfigurationError, BackendError.
+    With the option `child_task`, a current task of another name gets a child, which is current
+    until it is closed. Raises CredentialsError, ConfigurationError, BackendError.
     """
     Task = load_task_class()  # noqa: N806
     current = Task.current_task()
+    if current is not None and options.child_task and _task_name(options) != current.name:
+        return _open_child(Task, current, options)
     if current is not None:
         return ClearMLTask(current, is_owned=False, is_offline=bool(Task.is_offline()))
     task = _init_task(Task, options)
     return ClearMLTask(task, is_owned=True, is_offline=bool(Task.is_offline()))
 
 
+def _open_child(task_class: Any, current: Any, options: Options) -> ClearMLTask:
+    if options.project == Options.project:
+        options = replace(options, project=current.get_project_name())
+    parent = SetAsideTask(current)
+    try:
+        task = _init_task(task_class, options)
+        parent.adopt(task, options.comment)
+    except BaseException:
+        _use_threads(task_class, False)
+        parent.put_back()
+        raise
+    return ClearMLTask(task, is_owned=True, is_offline=bool(task_class.is_offline()), parent=parent)
+
+
+def _task_name(options: Options) -> str:
+    return options.task_name or options.exp_name
+
+
 def _init_task(task_class: Any, options: Options) -> Any:
-    task_name = options.task_name or options.exp_name
+    task_name = _task_name(options)
     for argument, name in (("project", options.project), ("exp_name", task_name)):
         if len(name.replace(" ", "")) < _SHORTEST_NAME:
             raise ConfigurationError(
@@ -124,7 +175,7 @@ def _init_task(task_class: Any, options: Options) -> Any:
 def _init_arguments(options: Options, is_offline: bool) -> dict[str, Any]:
     return {
         "project_name": options.project,
-        "task_name": options.task_name or options.exp_name,
+        "task_name": _task_name(options),
         "task_type": options.task_type,
         "tags": list(options.tags) if options.tags else None,
         "output_uri": options.output_uri,
