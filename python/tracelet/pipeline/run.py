@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracelet import _core
-from tracelet.capture import histogram
+from tracelet.capture import device, histogram
 from tracelet.errors import TraceletError
 from tracelet.options import Options
 from tracelet.pipeline.drainer import Drainer
@@ -76,7 +76,7 @@ class Run:
         if self.options.tensorboard == "native":
             sinks.insert(0, TensorBoardSink(ring))
         lanes = [Lane(sink, ring, self.options.aggregate) for sink in sinks]
-        drainer = Drainer(ring, lanes, self._journal, self.options, histogram.complete)
+        drainer = Drainer(ring, lanes, self._journal, self.options, device.complete)
         histogram.forget_told()
         drainer.start()
         return _Live(ring, lanes, drainer)
