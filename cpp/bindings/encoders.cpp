@@ -1,6 +1,7 @@
 // EventFileSet and JsonLinesEncoder: records to TensorBoard event files and ClearML events.
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -11,6 +12,7 @@
 #include "bindings.h"
 #include "tracelet/append_file.h"
 #include "tracelet/event_file.h"
+#include "tracelet/file_ledger.h"
 #include "tracelet/json_lines.h"
 
 namespace tracelet::bindings {
@@ -18,9 +20,12 @@ namespace {
 
 // Keeps the ring's file mapped, whose tag table the event files read.
 struct RunEventFiles {
-  explicit RunEventFiles(std::shared_ptr<RunRing> ring)
-      : run(std::move(ring)), files(&run->file->tags()) {}
+  RunEventFiles(std::shared_ptr<RunRing> ring, std::shared_ptr<FileLedger> its_ledger)
+      : run(std::move(ring)),
+        ledger(std::move(its_ledger)),
+        files(&run->file->tags(), ledger.get()) {}
   std::shared_ptr<RunRing> run;
+  std::shared_ptr<FileLedger> ledger;  // none: nothing is to outlive the process
   EventFileSet files;
 };
 
@@ -65,16 +70,54 @@ void append_array_lines(JsonLinesEncoder& self, nb::handle records, nb::handle p
 }  // namespace
 
 void register_encoders(nb::module_& m) {
+  nb::class_<FileLedger>(m, "FileLedger",
+                         "What of each file that grows is acknowledged, in a file that "
+                         "outlives the process. One thread of one process at a time.")
+      .def_static(
+          "create",
+          [](const std::string& path) {
+            return std::shared_ptr<FileLedger>(FileLedger::create(path));
+          },
+          nb::arg("path"), "Creates the file, mode 0600. Raises OSError.")
+      .def_static(
+          "open",
+          [](const std::string& path) {
+            return std::shared_ptr<FileLedger>(FileLedger::open(path));
+          },
+          nb::arg("path"),
+          "The file of a process that died. Raises OSError, RuntimeError when it is damaged.")
+      .def("add", &FileLedger::add, nb::arg("writer_id"), nb::arg("path"), nb::arg("sequence") = 0,
+           "Adds a file before it is made; returns its place. Raises OSError.")
+      .def("acknowledge", &FileLedger::acknowledge, nb::arg("place"), nb::arg("size_bytes"),
+           nb::arg("sequence"),
+           "The file holds so many bytes now, and with them the records up to `sequence`.")
+      .def(
+          "entries",
+          [](const FileLedger& self) {
+            std::vector<std::tuple<std::uint32_t, std::string, std::uint64_t, std::uint64_t>> rows;
+            for (FileLedger::Entry& entry : self.entries()) {
+              rows.emplace_back(entry.writer_id, std::move(entry.path), entry.size_bytes,
+                                entry.sequence);
+            }
+            return rows;
+          },
+          "(writer_id, path, size_bytes, sequence) of each file, in the order in which "
+          "they were made: what it holds for certain, and the last record therein.");
+
   nb::class_<RunEventFiles>(m, "EventFileSet",
                             "The TensorBoard event files of a run, one a log folder. One thread at "
                             "a time. Format: TFRecord framing around Event protobufs.")
-      .def(nb::init<std::shared_ptr<RunRing>>(), nb::arg("ring"))
+      .def(nb::init<std::shared_ptr<RunRing>, std::shared_ptr<FileLedger>>(), nb::arg("ring"),
+           nb::arg("ledger").none() = nb::none(),
+           nb::sig("def __init__(self, ring: Ring, ledger: FileLedger | None = None) -> None"))
       .def(
           "open",
           [](RunEventFiles& self, std::uint32_t writer_id, const std::string& path,
-             double wall_time_s) { self.files.open(writer_id, path, wall_time_s); },
-          nb::arg("writer_id"), nb::arg("path"), nb::arg("wall_time_s"),
-          "Creates the event file of a writer. Raises OSError.")
+             double wall_time_s,
+             std::uint64_t sequence) { self.files.open(writer_id, path, wall_time_s, sequence); },
+          nb::arg("writer_id"), nb::arg("path"), nb::arg("wall_time_s"), nb::arg("sequence") = 0,
+          "Creates the event file of a writer, whose records up to `sequence` lie in other files. "
+          "Raises OSError.")
       .def(
           "unopened_writers",
           [](const RunEventFiles& self, nb::handle records) {
@@ -107,9 +150,11 @@ void register_encoders(nb::module_& m) {
             const std::string_view bytes(piece.c_str(), piece.size());
             ReleasedGil released;
             self.wait_for_whole_line();
-            self.append(bytes);
+            return self.append(bytes);
           },
-          nb::arg("piece"), "Appends a line, or several, whole or not at all. Raises OSError.");
+          nb::arg("piece"),
+          "Appends a line, or several, whole or not at all; returns where they end, in bytes. "
+          "Raises OSError.");
 
   nb::class_<EncodeCounts>(m, "EncodeCounts", "What became of the records of one encoder call.")
       .def(nb::init<>())

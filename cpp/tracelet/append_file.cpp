@@ -42,10 +42,12 @@ AppendFile::~AppendFile() {
   if (fd_ >= 0) close_file(fd_);
 }
 
-void AppendFile::append(std::string_view piece) {
+std::uint64_t AppendFile::append(std::string_view piece) {
   const std::int64_t size_before = file_size_bytes(fd_);
   const int error = write_all(fd_, piece.data(), piece.size());
-  if (error == 0) return;
+  if (error == 0) {
+    return static_cast<std::uint64_t>(size_before < 0 ? 0 : size_before) + piece.size();
+  }
   if (size_before >= 0 && truncate_file(fd_, size_before) != 0) {
     // Nothing left to do: readers of both formats skip a torn end.
   }

@@ -22,7 +22,8 @@ class AppendFile {
 
   // Appends `piece` in one write where the system takes it in one. When it can't be written whole,
   // cuts the file back to where it was and throws std::system_error: the caller may try again.
-  void append(std::string_view piece);
+  // Returns where the piece ends, in bytes; another process may have appended behind it.
+  std::uint64_t append(std::string_view piece);
   // For a file that another writer of this process appends lines to as well: waits a moment while
   // its last byte is not a line end, so that this piece does not land inside that writer's line.
   void wait_for_whole_line() const;

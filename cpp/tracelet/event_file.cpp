@@ -213,12 +213,24 @@ std::string version_event(double wall_time_s) {
   return out;
 }
 
-void EventFileSet::open(std::uint32_t writer_id, const std::string& path, double wall_time_s) {
-  File& file = files_.try_emplace(writer_id, File{path, wall_time_s, std::nullopt}).first->second;
+void EventFileSet::open(std::uint32_t writer_id, const std::string& path, double wall_time_s,
+                        std::uint64_t sequence) {
+  std::size_t place = 0;
+  if (ledger_ != nullptr) {
+    const auto failed = failed_places_.find(writer_id);
+    const bool is_known = failed != failed_places_.end() && failed->second.first == path;
+    place = is_known ? failed->second.second : ledger_->add(writer_id, path, sequence);
+  }
+  File& file = files_.try_emplace(writer_id).first->second;
+  file.path = path;
+  file.wall_time_s = wall_time_s;
+  file.ledger_place = place;
+  file.written_sequence = sequence;
   try {
     reopen(file);
   } catch (...) {
     files_.erase(writer_id);
+    failed_places_.insert_or_assign(writer_id, std::pair(path, place));
     throw;
   }
 }
@@ -300,7 +312,6 @@ bool EventFileSet::append(const Record& record, PayloadSpan payloads, std::strin
   const CachedTag& cached = tag(record.tag_id);
   switch (record.kind) {
     case RecordKind::kScalar:
-      if (!has_value(record)) return false;
       append_scalar_event(record, cached.text, cached.summary_prefix, out);
       return true;
     case RecordKind::kHistogram:
@@ -332,8 +343,11 @@ void EventFileSet::flush(File& file) {
     reopen(file);
   }
   file.last_flush = ++flushes_;
-  file.file->append(file.buffer);
+  const std::uint64_t size_bytes = file.file->append(file.buffer);
   file.written_sequence = file.buffered_sequence;
+  if (ledger_ != nullptr) {
+    ledger_->acknowledge(file.ledger_place, size_bytes, file.written_sequence);
+  }
   file.buffer.clear();
   // Of many writers that log large events now and then, each would keep room for its largest.
   if (file.buffer.capacity() > 4 * kBufferBytes) std::string().swap(file.buffer);

@@ -12,9 +12,11 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tracelet/append_file.h"
+#include "tracelet/file_ledger.h"
 #include "tracelet/histogram/payload.h"
 #include "tracelet/record.h"
 #include "tracelet/tag_table.h"
@@ -42,12 +44,16 @@ std::string version_event(double wall_time_s);
 // more writers than a process may have files open, only those written last are open.
 class EventFileSet {
  public:
-  explicit EventFileSet(TagTable* tags) : tags_(tags) {}
+  // The ledger, where there is one, outlives the set, as the tags do.
+  explicit EventFileSet(TagTable* tags, FileLedger* ledger = nullptr)
+      : tags_(tags), ledger_(ledger) {}
   EventFileSet(const EventFileSet&) = delete;
   EventFileSet& operator=(const EventFileSet&) = delete;
 
-  // Creates the event file of a writer. Throws std::system_error.
-  void open(std::uint32_t writer_id, const std::string& path, double wall_time_s);
+  // Creates the event file of a writer, whose records up to `sequence` lie in other files. Throws
+  // std::system_error.
+  void open(std::uint32_t writer_id, const std::string& path, double wall_time_s,
+            std::uint64_t sequence = 0);
   // The writers in `records` that have no file yet, each once. kNoWriter is left out.
   std::vector<std::uint32_t> unopened_writers(RecordSpan records) const;
   static constexpr std::size_t kMostOpenFiles = 64;
@@ -69,6 +75,7 @@ class EventFileSet {
   struct File {
     std::string path;
     double wall_time_s = 0;          // of its version event
+    std::size_t ledger_place = 0;    //
     std::optional<AppendFile> file;  // while it is open
     std::uint64_t last_flush = 0;    // counted in flushes of any file
     std::string buffer{};
@@ -88,7 +95,10 @@ class EventFileSet {
   const CachedTag& tag(std::uint32_t id);
 
   TagTable* tags_;
+  FileLedger* ledger_;
   std::map<std::uint32_t, File> files_;
+  // Of files that could not be opened: tried again they are the same entries of the ledger.
+  std::map<std::uint32_t, std::pair<std::string, std::size_t>> failed_places_;
   std::size_t open_files_ = 0;
   std::uint64_t flushes_ = 0;
   std::vector<CachedTag> cached_tags_;

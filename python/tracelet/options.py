@@ -72,6 +72,9 @@ class Options:
     """How long `stop_logging` may take."""
     exit_timeout_s: float = _option("float", 30.0)
     """How long the flush may take when the process ends without `stop_logging`."""
+    journal_sync_interval_s: float = _option("float", 1.0)
+    """What waits for a sink is on disk, and synced to it this often: what a loss of power may take.
+    The death of the process takes none of it. 0: whenever the operating system does."""
     aggregate: Mapping[str, Mapping[str, Any]] = _option("mapping")
     """Tag pattern (as in fnmatch) to {"every_steps": n or "every_s": seconds, "reduce": "mean",
     "last" or "min_max"}: those points are folded before they are shipped; the event file keeps
@@ -229,6 +232,11 @@ def _check(options: Options) -> None:
         if not getattr(options, name) > 0:
             raise ConfigurationError(f"{name} must be positive, not {getattr(options, name)!r}")
     _check_clearml(options)
+    if not options.journal_sync_interval_s >= 0:
+        raise ConfigurationError(
+            f"journal_sync_interval_s must be 0 (never) or more, not "
+            f"{options.journal_sync_interval_s!r}"
+        )
     for pattern, rule in options.aggregate.items():
         _check_rule(pattern, rule)
 

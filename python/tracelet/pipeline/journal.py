@@ -1,65 +1,105 @@
 """Records on disk that some sink has not acknowledged yet: append, read from a position, release.
 
-Files `journal-FIRST.bin` in the run's folder, FIRST being the position of their first record. Each
-begins with a header, then come blocks: a header with magic, record count, first position, the
-CRC-32C of what follows and the size of the payloads; the records as they lay in the ring
-(`RECORD_DTYPE`), but for `payload_offset`, which counts in the block's payloads; the payloads.
-Written by the drainer alone; read by the shippers, which see a block once `append` has returned.
+What its files hold is in `journal_format`; the strings behind the records' ids are in
+`journal_names`. Written by the drainer alone; read by the shippers, which see a block once `append`
+has returned; synced to disk by a thread of its own (`journal_sync`), so that no disk is waited for
+while the ring fills.
 """
 
 from __future__ import annotations
 
 import bisect
 import os
-import struct
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tracelet import _core
-from tracelet.errors import JournalError
+from tracelet.pipeline.journal_format import (
+    Block,
+    Damage,
+    Records,
+    block_header,
+    file_header,
+    read_block,
+    scan_segment,
+    segment_paths,
+)
+from tracelet.pipeline.journal_names import NamesFile, NameSource, read_names, write_all
 from tracelet.records import RECORD_DTYPE
 
-_FILE_HEADER = struct.Struct("<8sII")  # magic, record version, record size in bytes
-_FILE_MAGIC = b"TRCLJRNL"
-_BLOCK_HEADER = struct.Struct("<4sIQII")  # magic, records, first position, CRC-32C, payload bytes
-_BLOCK_MAGIC = b"JBLK"
 _BLOCK_RECORDS = 8192
 _BLOCK_PAYLOAD_BYTES = 4 << 20
 _SEGMENT_BYTES = 16 << 20
 
-_Records = Any  # np.ndarray of RECORD_DTYPE
-
-
-@dataclass(frozen=True)
-class _Block:
-    first: int
-    count: int
-    path: str
-    offset_bytes: int  # of the block's header
-    payload_bytes: int
-
 
 class Journal:
-    """A run's journal. `append` is for one thread; `read` and `release` for any."""
+    """A run's journal. `append` is for one thread; `sync` for one thread; the rest for any.
 
-    def __init__(self, folder: str) -> None:
+    `names` is where the strings behind the records' ids are; without it they are not kept.
+    """
+
+    def __init__(self, folder: str, names: NameSource | None = None) -> None:
         self._folder = folder
+        self._names = names
+        self._names_file = NamesFile(folder)
         self._lock = threading.Lock()
-        self._blocks: list[_Block] = []  # guarded by the lock; by position
+        self._blocks: list[Block] = []  # guarded by the lock; firsts and ends both grow
+        self._segments: set[str] = set()  # guarded by the lock; files that may be deleted one day
+        self._retired_fds: list[int] = []  # guarded by the lock; written, to be synced and closed
+        self._folder_changed = False
         self._fd: int | None = None
         self._path = ""
         self._size_bytes = 0
+        self.damages: list[Damage] = []
+        """What `recover` found that can't be trusted."""
+
+    @classmethod
+    def recover(cls, folder: str, names: NameSource | None = None) -> Journal:
+        """The journal that a process left behind, to be read and gone on with.
+
+        Blocks are taken by their positions, whatever file they lie in and however often; what is
+        damaged is left out and listed in `damages`. Raises OSError.
+        """
+        journal = cls(folder, names)
+        journal._names_file = NamesFile(folder, held=len(read_names(folder)) - 1)
+        found: list[Block] = []
+        for path in segment_paths(folder):
+            blocks, damages = scan_segment(path)
+            journal._segments.add(path)
+            found += blocks
+            journal.damages += damages
+        # Of those that begin together the longest first; one within those before it adds nothing.
+        for block in sorted(found, key=lambda block: (block.first, -block.end)):
+            if block.count and (not journal._blocks or block.end > journal._blocks[-1].end):
+                journal._blocks.append(block)
+        return journal
 
     @property
     def end(self) -> int:
         """The position after the last record, 0 for an empty journal."""
         with self._lock:
-            return self._blocks[-1].first + self._blocks[-1].count if self._blocks else 0
+            return self._blocks[-1].end if self._blocks else 0
 
-    def append(self, records: _Records, payloads: Any = None) -> None:
+    def count_from(self, position: int) -> int:
+        """How many records it holds from `position` on."""
+        count = 0
+        with self._lock:
+            for block in self._blocks:
+                count += max(0, block.end - max(block.first, position))
+                position = max(position, block.end)
+        return count
+
+    def next_position(self, position: int) -> int | None:
+        """The first position from `position` on that it holds; None when there is none."""
+        with self._lock:
+            for block in self._blocks[self._index_at(position) :]:
+                if block.end > position:
+                    return max(position, block.first)
+        return None
+
+    def append(self, records: Records, payloads: Any = None) -> None:
         """Appends records, which follow one another without a gap, with their payloads.
 
         Records that the journal holds already are passed over: a call that failed may be repeated,
@@ -67,6 +107,8 @@ class Journal:
         whole before then stays.
         """
         records = records[self._held_of(records) :]
+        if len(records) and self._names is not None:
+            self._names_file.update(self._names)  # first: what a record refers to is there
         while len(records):
             block = records[:_BLOCK_RECORDS]
             gathered = _core.gather_block(block, payloads, _BLOCK_PAYLOAD_BYTES)
@@ -77,57 +119,69 @@ class Journal:
                 self._append_block(block, gathered[1])
             records = records[len(block) :]
 
-    def _held_of(self, records: _Records) -> int:
+    def _held_of(self, records: Records) -> int:
         """How many of the records, from the first on, the journal holds."""
         end = self.end
         return max(0, end - (int(records["sequence"][0]) - 1)) if end and len(records) else 0
 
-    def _append_block(self, records: _Records, payloads: bytes) -> None:
+    def _append_block(self, records: Records, payloads: bytes) -> None:
         first = int(records["sequence"][0]) - 1
         if self._fd is None or self._size_bytes >= _SEGMENT_BYTES:
             self._open_segment(first)
         assert self._fd is not None
-        crc = _core.crc32c(payloads, _core.crc32c(records))
-        header = _BLOCK_HEADER.pack(_BLOCK_MAGIC, len(records), first, crc, len(payloads))
+        header = block_header(records, payloads, first)
         try:
-            _write_all(self._fd, header)
-            _write_all(self._fd, records.view(np.uint8))
-            _write_all(self._fd, payloads)
+            write_all(self._fd, header, records.view(np.uint8), payloads)
         except OSError:
             os.ftruncate(self._fd, self._size_bytes)
             os.lseek(self._fd, self._size_bytes, os.SEEK_SET)
             raise
-        block = _Block(first, len(records), self._path, self._size_bytes, len(payloads))
-        self._size_bytes += len(header) + records.nbytes + len(payloads)
+        block = Block(first, len(records), self._path, self._size_bytes, len(payloads))
+        self._size_bytes += block.size_bytes
         with self._lock:
             self._blocks.append(block)
 
     def _open_segment(self, first: int) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._retire_segment()
         path = os.path.join(self._folder, f"journal-{first:020d}.bin")
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        number = 0
+        while True:
+            try:
+                # Exclusively: what a process that died left under this name stays.
+                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                break
+            except FileExistsError:
+                number += 1
+                path = os.path.join(self._folder, f"journal-{first:020d}-{number}.bin")
         self._path = path
-        header = _FILE_HEADER.pack(_FILE_MAGIC, _core.RECORD_VERSION, RECORD_DTYPE.itemsize)
-        _write_all(self._fd, header)
+        with self._lock:
+            self._segments.add(path)
+        self._folder_changed = True
+        header = file_header()
+        write_all(self._fd, header)
         self._size_bytes = len(header)
 
-    def read(self, position: int, limit: int, limit_bytes: int) -> tuple[_Records, bytes]:
-        """The records from `position` on, and their payloads; no records when there are no more.
+    def _retire_segment(self) -> None:
+        if self._fd is not None:
+            with self._lock:
+                self._retired_fds.append(self._fd)
+                self._fd = None
+
+    def read(self, position: int, limit: int, limit_bytes: int) -> tuple[Records, bytes]:
+        """The records from `position` on, and their payloads; none when it doesn't hold that one.
 
         At most `limit`, and no further block once the payloads are `limit_bytes` or more: what is
         read from a position begins with the same bytes whenever it is read. Read-only. Raises
         JournalError for a damaged block, OSError.
         """
-        parts: list[_Records] = []
+        parts: list[Records] = []
         payloads: list[bytes] = []
         payload_bytes = 0
         while limit > 0 and payload_bytes < limit_bytes:
             block = self._block_at(position)
             if block is None:
                 break
-            records, its_payloads = _read_block(block)
+            records, its_payloads = read_block(block)
             records = records[position - block.first :][:limit]
             if payload_bytes and its_payloads:
                 records = records.copy()
@@ -137,39 +191,71 @@ class Journal:
             payload_bytes += len(its_payloads)
             position += len(records)
             limit -= len(records)
+        if len(parts) == 1:
+            return parts[0], payloads[0]
         records = np.concatenate(parts) if parts else np.empty(0, dtype=RECORD_DTYPE)
         records.flags.writeable = False
         return records, b"".join(payloads)
 
-    def _block_at(self, position: int) -> _Block | None:
+    def _block_at(self, position: int) -> Block | None:
         with self._lock:
-            index = bisect.bisect_right(_Firsts(self._blocks), position) - 1
-            if index < 0:
+            index = self._index_at(position)
+            if index >= len(self._blocks) or self._blocks[index].first > position:
                 return None
             block = self._blocks[index]
-        return block if position < block.first + block.count else None
+        return block if position < block.end else None
+
+    def _index_at(self, position: int) -> int:
+        """Of the last block that begins at `position` or before; 0 when none does."""
+        return max(0, bisect.bisect_right(_Firsts(self._blocks), position) - 1)
+
+    def drop_block_at(self, position: int) -> None:
+        """Forgets the block that has `position`: it can't be read any more."""
+        with self._lock:
+            self._blocks = [b for b in self._blocks if not b.first <= position < b.end]
 
     def release(self, position: int) -> None:
         """Forgets the records before `position`, and deletes files that hold no others."""
         with self._lock:
-            if not self._blocks or self._blocks[0].first + self._blocks[0].count > position:
+            if not self._blocks or self._blocks[0].end > position:
                 return  # nothing to forget; there may be very many blocks
-            kept = [block for block in self._blocks if block.first + block.count > position]
-            paths = {block.path for block in self._blocks} - {block.path for block in kept}
+            kept = [block for block in self._blocks if block.end > position]
+            paths = self._segments - {block.path for block in kept} - {self._path}
+            self._segments -= paths
             self._blocks = kept
-        for path in paths - {self._path}:
+        for path in paths:
             os.unlink(path)
 
+    def sync(self) -> None:
+        """Has what was appended before this call reach the disk. Raises OSError."""
+        with self._lock:
+            retired, self._retired_fds = self._retired_fds, []
+            current = self._fd
+        fds = [fd for fd in (self._names_file.fileno, *retired, current) if fd is not None]
+        try:
+            for fd in fds:
+                _sync_file(fd)
+            if self._folder_changed:
+                self._folder_changed = False
+                _sync_folder(self._folder)
+        finally:
+            for fd in retired:
+                os.close(fd)
+
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        """Closes its files; `sync` first for what shall outlast a loss of power."""
+        self._retire_segment()
+        self._names_file.close()
+        with self._lock:
+            retired, self._retired_fds = self._retired_fds, []
+        for fd in retired:
+            os.close(fd)
 
 
 class _Firsts:
     """The blocks' first positions as a sequence, for bisect (its `key` is new in Python 3.10)."""
 
-    def __init__(self, blocks: list[_Block]) -> None:
+    def __init__(self, blocks: list[Block]) -> None:
         self._blocks = blocks
 
     def __len__(self) -> int:
@@ -179,26 +265,14 @@ class _Firsts:
         return self._blocks[index].first
 
 
-def _read_block(block: _Block) -> tuple[_Records, bytes]:
-    records_end = _BLOCK_HEADER.size + block.count * RECORD_DTYPE.itemsize
-    size_bytes = records_end + block.payload_bytes
-    with open(block.path, "rb") as file:
-        file.seek(block.offset_bytes)
-        data = file.read(size_bytes)
-    where = f"{block.path} at byte {block.offset_bytes}"
-    if len(data) < size_bytes:
-        raise JournalError(f"{where}: the block is cut off")
-    magic, count, first, crc, payload_bytes = _BLOCK_HEADER.unpack_from(data)
-    expected = (_BLOCK_MAGIC, block.count, block.first, block.payload_bytes)
-    if (magic, count, first, payload_bytes) != expected:
-        raise JournalError(f"{where}: the block's header is damaged")
-    if _core.crc32c(memoryview(data)[_BLOCK_HEADER.size :]) != crc:
-        raise JournalError(f"{where}: the records are damaged (checksum)")
-    records = np.frombuffer(data, RECORD_DTYPE, block.count, _BLOCK_HEADER.size)
-    return records, data[records_end:]
+_sync_file = getattr(os, "fdatasync", os.fsync)
 
 
-def _write_all(fd: int, data: Any) -> None:
-    view = memoryview(data)
-    while view.nbytes:
-        view = view[os.write(fd, view) :]
+def _sync_folder(folder: str) -> None:
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # no folder can be opened here
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -27,18 +27,25 @@ _REDUCE = {
 class Lane:
     """The way to one sink: folds what its option says, counts, and remembers its position.
 
-    `position` is the acknowledged one: the sink has every record before it. One thread delivers at
-    a time; the counters may be read by any.
+    `position` is the acknowledged one: the sink has every record before it. `acknowledge` is told
+    of it, for what outlives the process. One thread delivers at a time; the counters may be read by
+    any.
     """
 
     def __init__(
-        self, sink: Sink, names: Names, aggregate: Mapping[str, Mapping[str, Any]]
+        self,
+        sink: Sink,
+        names: Names,
+        aggregate: Mapping[str, Mapping[str, Any]],
+        position: int = 0,
+        acknowledge: Callable[[int], None] = lambda position: None,
     ) -> None:
         self.sink = sink
+        self._acknowledge = acknowledge
+        self._position = position
         kinds = getattr(sink, "record_kinds", (SCALAR, HISTOGRAM))
         self.kinds = sum(1 << kind for kind in set(kinds))
         """A bit for each kind of record that the sink is given, 1 << kind."""
-        self.position = 0
         self.delivered = 0
         self.not_finite = 0
         self.set_aside: Counter[str] = Counter()
@@ -51,6 +58,15 @@ class Lane:
         these, so that a sink may count on having seen them."""
         # The batch at hand after the fold, while it fails: its records are not folded twice.
         self._folded: _FoldedBatch | None = None
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @position.setter
+    def position(self, position: int) -> None:
+        self._position = position
+        self._acknowledge(position)
 
     @property
     def folded(self) -> int:

@@ -8,16 +8,19 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tracelet import _core
-from tracelet.capture import device, histogram
+from tracelet.capture import histogram
 from tracelet.errors import TraceletError
 from tracelet.options import Options
 from tracelet.pipeline.drainer import Drainer
 from tracelet.pipeline.journal import Journal
+from tracelet.pipeline.journal_sync import JournalSync
 from tracelet.pipeline.lane import Lane
-from tracelet.pipeline.run_folder import RunFolder
+from tracelet.pipeline.progress import Progress
+from tracelet.pipeline.run_folder import RunFolder, manifest_of
 from tracelet.records import EVENT
 from tracelet.sinks import RunInfo, Sink, make_sinks
 from tracelet.sinks.tensorboard import TensorBoardSink
@@ -26,6 +29,7 @@ from tracelet.stats import Stats
 _log = logging.getLogger("tracelet")
 
 _POLL_S = 0.002
+_SYNC_TIMEOUT_S = 1.0
 _SHORTEST_CLOSE_S = 1.0  # also when the deadline has passed: a task should be closed
 
 
@@ -36,6 +40,7 @@ class _Live:
     ring: _core.Ring
     lanes: list[Lane]
     drainer: Drainer
+    journal_sync: JournalSync
 
 
 class Run:
@@ -50,9 +55,11 @@ class Run:
         self.sinks: list[Sink] = []
         try:
             info = RunInfo(options, self.folder.run_id, self.folder.path)
+            backends: list[str] = []  # of each sink
             for name in options.backend:
                 if name != "tensorboard":
                     self.sinks += make_sinks(name, info)
+                    backends += [name] * (len(self.sinks) - len(backends))
             ring = _core.Ring.create(
                 self.folder.ring_path,
                 options.ring_slots,
@@ -64,22 +71,31 @@ class Run:
                 sink.close(process_is_ending=False)
             self.folder.remove()
             raise
-        self._journal = Journal(self.folder.path)
-        self._live: _Live | None = self._start(ring)
+        self._journal = Journal(self.folder.path, ring)
+        self._live: _Live | None = self._start(ring, backends)
         self._final_stats: Stats | None = None  # set before _live is let go of
-        self.folder.update(state="running", task=self.task_id)
         # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
         del ring
 
-    def _start(self, ring: _core.Ring) -> _Live:
+    def _start(self, ring: _core.Ring, backends: list[str]) -> _Live:
         sinks = list(self.sinks)
         if self.options.tensorboard == "native":
-            sinks.insert(0, TensorBoardSink(ring))
-        lanes = [Lane(sink, ring, self.options.aggregate) for sink in sinks]
-        drainer = Drainer(ring, lanes, self._journal, self.options, device.complete)
+            sinks.insert(0, TensorBoardSink(ring, self.folder.path))
+            backends.insert(0, "tensorboard")
+        progress = Progress.create(self.folder.path, [0] * len(sinks))
+        lanes = [
+            Lane(sink, ring, self.options.aggregate, acknowledge=partial(progress.__setitem__, n))
+            for n, sink in enumerate(sinks)
+        ]
+        # Before the first point, so that another process knows what to do with all of them.
+        self.folder.update(state="running", task=self.task_id, **manifest_of(sinks, backends))
+        drainer = Drainer(ring, lanes, self._journal, self.options, histogram.complete)
         histogram.forget_told()
         drainer.start()
-        return _Live(ring, lanes, drainer)
+        journal_sync = JournalSync(self._journal, self.options.journal_sync_interval_s)
+        if self.options.journal_sync_interval_s > 0:
+            journal_sync.start()
+        return _Live(ring, lanes, drainer, journal_sync)
 
     @property
     def ring(self) -> _core.Ring:
@@ -221,13 +237,9 @@ class Run:
             )  # fmt: skip
 
     def _finish_folder(self, live: _Live, is_delivered: bool) -> None:
+        live.journal_sync.stop(_SYNC_TIMEOUT_S)
         if not is_delivered:
-            positions = {lane.sink.name: lane.position for lane in live.lanes}
-            self.folder.update(state="unsent", positions=positions)
-            _log.warning(
-                "tracelet: %d points are not delivered yet. They are kept in %s",
-                self.stats().pending, self.folder.path,
-            )  # fmt: skip
+            self._leave_folder(live)
             return
         self._journal.close()
         if self.folder.has_set_aside:
@@ -237,6 +249,26 @@ class Run:
             self.folder.leave()
         else:
             self.folder.remove()
+
+    def _leave_folder(self, live: _Live) -> None:
+        """Leaves what is not delivered to `tracelet sync`."""
+        self.folder.update(state="unsent")
+        _log.warning(
+            "tracelet: %d points are not delivered yet. They are kept in %s; this sends them:\n"
+            "    tracelet sync %s", self.stats().pending, self.folder.path, self.folder.run_id,
+        )  # fmt: skip
+        if live.drainer.is_alive():
+            return  # a sink hangs in it: the rest stays in the ring
+        # Whatever some sink lacks is in the journal.
+        try:
+            self._journal.sync()
+        except OSError as error:
+            _log.warning("tracelet: the journal can't be synced to disk: %s", error)
+        self.folder.remove_ring()
+        # A shipper that hangs in a backend may yet come back and deliver: until the process ends,
+        # the folder stays its own. Otherwise it may be sent at once.
+        if not any(shipper.is_alive() for shipper in live.drainer.shippers.values()):
+            self.folder.leave()
 
     def after_fork_in_child(self) -> None:
         if self._live is not None:

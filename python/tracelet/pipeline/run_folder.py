@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tracelet._version import __version__
@@ -13,10 +15,18 @@ from tracelet.errors import ConfigurationError
 from tracelet.options import Options
 from tracelet.pipeline.process_identity import process_identity
 from tracelet.pipeline.run_lock import RunLock
+from tracelet.sinks.base import Sink
 
 MANIFEST = "manifest.json"
 RUN_LOCK = "run.lock"
 """Held by the run's process, and by what is forked from it, as long as they may log into it."""
+
+# What the sinks need when they are opened again. Not all: some may hold a secret (a URL with a
+# password in it).
+_KEPT_OPTIONS = (
+    "exp_name", "project", "backend", "log_dir", "tensorboard", "batch_max_points",
+    "batch_max_bytes", "aggregate", "task_name",
+)  # fmt: skip
 
 _SHARED_MEMORY = "/dev/shm"
 _SLOT_BYTES = 64
@@ -48,8 +58,9 @@ class RunFolder:
             "run": self.run_id,
             "project": options.project,
             "exp_name": options.exp_name,
-            "backend": list(options.backend),
+            "options": {name: getattr(options, name) for name in _KEPT_OPTIONS},
             "tracelet": __version__,
+            "python": platform.python_version(),
             **process_identity(),
             "ring": self.ring_path,
             "state": "starting",
@@ -95,6 +106,19 @@ class RunFolder:
             os.unlink(self.ring_path)
         except FileNotFoundError:
             return
+
+
+def manifest_of(sinks: Sequence[Sink], backends: Sequence[str]) -> dict[str, Any]:
+    """What the manifest says of the sinks, by their numbers (`progress`), and of their backends."""
+    named = zip(sinks, backends)
+    return {
+        "sinks": [{"name": sink.name, "backend": backend} for sink, backend in named],
+        "reopen": {
+            backend: dict(state)
+            for sink, backend in zip(sinks, backends)
+            if (state := getattr(sink, "reopen_state", None))
+        },
+    }
 
 
 def _private(path: str, flags: int) -> int:

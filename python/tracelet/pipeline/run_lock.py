@@ -36,7 +36,7 @@ class RunLock:
         return True
 
     def _try_acquire(self) -> bool:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         if (locked := _flock(fd, shared=False)) is True:
             self._fd = fd
             return True
@@ -71,7 +71,7 @@ class RunLock:
     def is_held(cls, path: str) -> bool | None:
         """Whether a process holds the lock; None when that can't be told. Takes nothing."""
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDWR)
         except FileNotFoundError:
             return False
         except OSError:

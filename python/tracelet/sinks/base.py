@@ -141,6 +141,9 @@ class Sink(Protocol):
     """The kinds of records it is given, of `tracelet.SCALAR`, `HISTOGRAM` and `EVENT`. A sink
     without this attribute is given scalars and histograms."""
 
+    # A sink may also have `reopen_state`, a mapping that is JSON: what its factory needs to go on
+    # with the same task in another process, see RunInfo.reopen. It lies in a file: no secrets.
+
     def write(self, batch: Batch) -> Delivery:
         """Delivers the batch.
 
@@ -159,6 +162,10 @@ class RunInfo:
     options: Options
     run_id: str
     run_dir: str
+    """The run's folder on disk: a sink may keep files of its own there."""
+    reopen: Mapping[str, Any] | None = None
+    """None for a new run. When another process sends what this run's left behind (`tracelet sync`):
+    the `reopen_state` that the sink had then, {} for a sink without one."""
 
 
 SinkFactory = Callable[[RunInfo], Union[Sink, Sequence[Sink]]]

@@ -9,12 +9,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tracelet import _core
 from tracelet.records import EVENT, HISTOGRAM, SCALAR
 from tracelet.sinks.base import UNREADABLE, Batch, Delivery
+
+LEDGER = "event_files.bin"
 
 _log = logging.getLogger("tracelet")
 
@@ -39,16 +42,64 @@ def event_file_name(wall_time_s: float) -> str:
     return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{os.getpid()}.tracelet{number}"
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What a process that died has written for a writer."""
+
+    sequence: int = 0
+    newest_s: float = 0.0  # of its files' names; TensorBoard follows the last one, by name
+
+
+def _cut_back(ledger: _core.FileLedger) -> dict[int, _Before]:
+    """Cuts the event files of a dead process back to what is acknowledged: the rest is written to
+    new files. What each writer has, by its id. Raises OSError."""
+    before: dict[int, _Before] = {}
+    for writer_id, path, size_bytes, sequence in ledger.entries():
+        _cut_back_file(path, size_bytes)
+        last = before.get(writer_id, _Before())
+        seconds = os.path.basename(path).split(".")[3]
+        newest_s = max(last.newest_s, float(seconds) if seconds.isdigit() else 0.0)
+        before[writer_id] = _Before(max(last.sequence, sequence), newest_s)
+    return before
+
+
+def _cut_back_file(path: str, size_bytes: int) -> None:
+    try:
+        size_now = os.stat(path).st_size
+    except FileNotFoundError:
+        size_now = 0
+    if size_now < size_bytes:
+        _log.warning(
+            "tracelet: %s is %d bytes shorter than when it was written; they can't be restored.",
+            path, size_bytes - size_now,
+        )  # fmt: skip
+    elif size_now and size_bytes == 0:
+        os.unlink(path)
+    elif size_now > size_bytes:
+        os.truncate(path, size_bytes)
+
+
 class TensorBoardSink:
-    """Writes the points of each SummaryWriter into a file of its log folder. One thread."""
+    """Writes the points of each SummaryWriter into a file of its log folder. One thread.
+
+    Reopened after the death of another process it writes to new files of the same folders, exactly
+    what the others lack.
+    """
 
     name = "tensorboard"
     is_remote = False
     takes_every_point = True
     record_kinds: Sequence[int] = (SCALAR, HISTOGRAM, EVENT)
 
-    def __init__(self, ring: _core.Ring) -> None:
-        self._files = _core.EventFileSet(ring)
+    def __init__(self, ring: _core.Ring, run_dir: str, is_reopened: bool = False) -> None:
+        ledger_path = os.path.join(run_dir, LEDGER)
+        self._before: dict[int, _Before] = {}
+        if is_reopened and os.path.exists(ledger_path):
+            ledger = _core.FileLedger.open(ledger_path)
+            self._before = _cut_back(ledger)
+        else:
+            ledger = _core.FileLedger.create(ledger_path)
+        self._files = _core.EventFileSet(ring, ledger)
         self._paths: dict[int, str] = {}
         # Writers that no file can be opened for, with the reason under which points are counted.
         self._without_file: dict[int, str] = {}
@@ -82,13 +133,14 @@ class TensorBoardSink:
                 "writes them",
             )  # fmt: skip
             return
-        now_s = time.time()
+        before = self._before.get(writer_id, _Before())
+        now_s = max(time.time(), before.newest_s + 1)
         if writer_id not in self._paths:  # tried again it is the same file, which may be there
             name = event_file_name(now_s) + batch.filename_suffix(writer_id)
             self._paths[writer_id] = os.path.join(folder, name)
         try:
             os.makedirs(folder, exist_ok=True)
-            self._files.open(writer_id, self._paths[writer_id], now_s)
+            self._files.open(writer_id, self._paths[writer_id], now_s, before.sequence)
         except OSError as error:
             if error.errno not in _LASTING:
                 raise

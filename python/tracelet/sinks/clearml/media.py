@@ -245,7 +245,11 @@ class ClearMLMediaSink:
 
 def _append_to(task: ClearMLTask) -> Callable[[Sequence[bytes]], None]:
     file = open_session_file(task)
-    return lambda lines: file.append(b"[" + b", ".join(lines) + b"]\n")
+
+    def append(lines: Sequence[bytes]) -> None:
+        file.append(b"[" + b", ".join(lines) + b"]\n")
+
+    return append
 
 
 def _send_by(add_batch: AddBatch) -> Callable[[Sequence[bytes]], None]:

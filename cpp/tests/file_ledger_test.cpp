@@ -1,0 +1,126 @@
+#include "tracelet/file_ledger.h"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+#include "test_support.h"
+#include "tracelet/event_file.h"
+#include "tracelet/ring_file.h"
+
+namespace tracelet {
+namespace {
+
+using testing::FileSizeLimit;
+using testing::read_bytes;
+using testing::scalar;
+using testing::span_of;
+using testing::TempDir;
+using testing::write_bytes;
+
+TEST_SUITE("file_ledger") {
+  TEST_CASE("a ledger gives back what was acknowledged last") {
+    TempDir dir;
+    {
+      const auto ledger = FileLedger::create(dir.file("ledger"));
+      const std::size_t a = ledger->add(7, "/logs/a", 0);
+      const std::size_t b = ledger->add(8, "/logs/a folder with a long name/b", 41);
+      ledger->acknowledge(a, 100, 3);
+      ledger->acknowledge(a, 250, 9);
+      ledger->acknowledge(b, 60, 44);
+      ledger->acknowledge(b, 61, 45);
+      ledger->acknowledge(b, 62, 46);
+      ledger->add(9, "", 5);
+    }
+    const auto entries = FileLedger::open(dir.file("ledger"))->entries();
+    REQUIRE(entries.size() == 3);
+    CHECK(entries[0].writer_id == 7);
+    CHECK(entries[0].path == "/logs/a");
+    CHECK(entries[0].size_bytes == 250);
+    CHECK(entries[0].sequence == 9);
+    CHECK(entries[1].path == "/logs/a folder with a long name/b");
+    CHECK(entries[1].size_bytes == 62);
+    CHECK(entries[1].sequence == 46);
+    CHECK(entries[2].path.empty());
+    CHECK(entries[2].size_bytes == 0);
+    CHECK(entries[2].sequence == 5);
+  }
+
+  TEST_CASE("a ledger grows, and is gone on with by another process") {
+    TempDir dir;
+    const std::string path = dir.file("ledger");
+    const std::string name(300, 'x');
+    for (int round = 0; round < 2; ++round) {
+      const auto ledger = round == 0 ? FileLedger::create(path) : FileLedger::open(path);
+      for (std::uint32_t i = 0; i < 1000; ++i) {
+        ledger->acknowledge(ledger->add(i, name + std::to_string(i), 0), i, 2 * i);
+      }
+    }
+    const auto entries = FileLedger::open(path)->entries();
+    REQUIRE(entries.size() == 2000);
+    CHECK(entries[1999].path == name + "999");
+    CHECK(entries[1999].sequence == 1998);
+  }
+
+  TEST_CASE("a full file system is an error of the call, and what was there stays") {
+    TempDir dir;
+    const auto ledger = FileLedger::create(dir.file("ledger"));
+    ledger->add(1, "first", 0);
+    {
+      const FileSizeLimit limit(1 << 16);
+      CHECK_THROWS_AS(ledger->add(2, std::string(1 << 16, 'x'), 0), std::system_error);
+    }
+    CHECK(ledger->entries().size() == 1);
+  }
+
+  TEST_CASE("no ledger is refused, a damaged one is read as far as it makes sense") {
+    TempDir dir;
+    const std::string path = dir.file("ledger");
+    {
+      const auto ledger = FileLedger::create(path);
+      ledger->add(1, "first", 0);
+      ledger->add(2, "second", 0);
+    }
+    std::string bytes = read_bytes(path);
+    // path_bytes of the second entry: behind the header (24), an entry (48), its path (8), an id.
+    bytes.replace(24 + 48 + 8 + 4, 4, "\xff\xff\xff\x7f");
+    write_bytes(path, bytes);
+    CHECK(FileLedger::open(path)->entries().size() == 1);
+    bytes.replace(0, 8, "SOMETHIN");
+    write_bytes(path, bytes);
+    CHECK_THROWS_AS(FileLedger::open(path), std::runtime_error);
+    write_bytes(path, "");
+    CHECK_THROWS(FileLedger::open(path));
+  }
+
+  TEST_CASE("an event file is in the ledger before it is there, and its size with each write") {
+    TempDir dir;
+    const auto ring = RingFile::create(dir.file("ring"), 16);
+    const auto ledger = FileLedger::create(dir.file("ledger"));
+    EventFileSet set(&ring->tags(), ledger.get());
+    const std::string path = dir.file("no folder/events");
+    const std::uint32_t tag = ring->tags().intern("a");
+    CHECK_THROWS_AS(set.open(1, path, 1.5), std::system_error);
+    CHECK_THROWS_AS(set.open(1, path, 1.5), std::system_error);
+    REQUIRE(ledger->entries().size() == 1);
+    std::filesystem::create_directory(dir.file("no folder"));
+    set.open(1, path, 1.5, 3);
+    REQUIRE(ledger->entries().size() == 1);
+    CHECK(ledger->entries()[0].size_bytes == 0);
+    const Record records[] = {scalar(2, tag, 1), scalar(3, tag, 1), scalar(4, tag, 1)};
+    CHECK(set.write(span_of(records), {}).count == 3);
+    const auto entry = ledger->entries()[0];
+    CHECK(entry.sequence == 4);
+    CHECK(entry.size_bytes == std::filesystem::file_size(path));
+    // Those up to 3 lie in other files.
+    std::string expected = version_event(1.5);
+    append_scalar_event(records[2], "a", scalar_summary_prefix("a"), expected);
+    CHECK(read_bytes(path) == expected);
+  }
+}
+
+}  // namespace
+}  // namespace tracelet

@@ -1,0 +1,57 @@
+// What of each file that grows is acknowledged: its size and the sequence of the last record in it,
+// in a mapped file that outlives the process. Whoever goes on with a dead process' run cuts an
+// event file back to that size and writes what came after that sequence to a new one: no event is
+// missing, and none is there twice, at whatever instruction the process died.
+//
+// Format: a header, then entries. An entry is added before its file is made, so that there is no
+// file without one; `used_bytes` is stored last. An entry has its state twice: the one that
+// `current` does not name is written, then `current` is stored: one word, whole at any instant.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tracelet/platform.h"
+
+namespace tracelet {
+
+// Not thread-safe: one thread of one process at a time.
+class FileLedger {
+ public:
+  struct Entry {
+    std::uint32_t writer_id = 0;
+    std::string path{};
+    std::uint64_t size_bytes = 0;  // 0: nothing is acknowledged, not even that the file is there
+    std::uint64_t sequence = 0;    // the file holds its writer's records up to this one
+  };
+
+  // Throws std::system_error; `open` std::runtime_error for a file that is no ledger, too.
+  static std::unique_ptr<FileLedger> create(const std::string& path);
+  static std::unique_ptr<FileLedger> open(const std::string& path);
+
+  // Adds a file whose writer's records up to `sequence` lie in others, and returns its
+  // place. Throws std::system_error when the file system is full.
+  std::size_t add(std::uint32_t writer_id, std::string_view path, std::uint64_t sequence);
+  // The file now holds `size_bytes`, and with them its writer's records up to `sequence`.
+  void acknowledge(std::size_t place, std::uint64_t size_bytes, std::uint64_t sequence) noexcept;
+
+  // In the order in which they were added; as far as the file makes sense.
+  std::vector<Entry> entries() const;
+
+ private:
+  struct Header;
+  struct EntryHeader;
+
+  explicit FileLedger(MappedFile file) : file_(std::move(file)) {}
+  Header* header() const;
+  EntryHeader* at(std::size_t place) const;
+
+  MappedFile file_;
+};
+
+}  // namespace tracelet
