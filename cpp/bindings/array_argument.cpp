@@ -10,7 +10,6 @@ namespace tracelet::bindings {
 namespace {
 
 PyObject* array_converter = nullptr;  // written once, when tracelet is imported
-bool is_cpu_a_device = false;         // written by tests
 
 std::optional<ElementType> element_type(DLDataType type) {
   if (type.lanes != 1) return std::nullopt;
@@ -104,11 +103,8 @@ void set_array_converter(PyObject* converter) {
 
 bool is_on_device(PyObject* values) {
   DLTensor tensor;
-  return read_torch_tensor(values, &tensor) &&
-         (is_cpu_a_device || tensor.device.device_type != kDLCPU);
+  return read_torch_tensor(values, &tensor) && !is_on_cpu(tensor);
 }
-
-void treat_cpu_as_device(bool is_device) { is_cpu_a_device = is_device; }
 
 bool ArrayArgument::read(PyObject* values) {
   if (read_tensor(values) || read_buffer(values, false)) return true;

@@ -38,7 +38,5 @@ class ArrayArgument {
 
 // Whether it is a torch tensor on another device than the CPU.
 bool is_on_device(PyObject* values);
-// For tests on machines without another device: the CPU counts as one.
-void treat_cpu_as_device(bool is_device);
 
 }  // namespace tracelet::bindings

@@ -31,13 +31,15 @@ bool add_point(Producer& producer, PyObject* self, PyObject* tag, PyObject* valu
                PyObject* wall_time, std::uint16_t flags) {
   const char* method = add_scalar_signature.method;
   Point point;
-  if (!read_value(method, tag, value, point)) return false;
   if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
+  if (!read_value(method, tag, value, point)) return false;
   point.flags = static_cast<std::uint16_t>(point.flags | flags);
   Ring* ring;
-  if (!read_ids(producer, self, tag, point, &ring)) return false;
-  if (ring == nullptr) [[unlikely]]
-    return true;
+  const bool have_ids = read_ids(producer, self, tag, point, &ring);
+  if (!have_ids || ring == nullptr) [[unlikely]] {
+    forget_parked(point);
+    return have_ids;
+  }
   return push(producer, *ring, point);
 }
 
@@ -121,7 +123,10 @@ PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count, P
       Point point = common;
       if (!read_value(method, main_tag, value.ptr(), point)) return false;
       Ring* ring = producer.ring();
-      if (ring == nullptr) return true;
+      if (ring == nullptr) {
+        forget_parked(point);
+        return true;
+      }
       point.writer_id = table.intern(entry_writer(writer, utf8(main_tag), utf8(entry.ptr())));
       if (point.writer_id == kNoWriter) point.tag_id = 0;
       if (!push(producer, *ring, point)) return false;
@@ -135,14 +140,14 @@ void log_metric(PyObject* name, PyObject* value, PyObject* step, std::uint32_t w
   const char* method = "log_metric";
   Point point;
   point.writer_id = writer_id;
-  const bool ok = read_value(method, name, value, point) &&
-                  read_step_and_time(method, name, step, nullptr, producer, point);
+  const bool ok = read_step_and_time(method, name, step, nullptr, producer, point) &&
+                  read_value(method, name, value, point);
   if (!ok) throw nb::python_error();
   Ring* ring = producer.ring();
+  const bool has_id = ring != nullptr && producer.tag_id(name, &point.tag_id);
+  if (!has_id) forget_parked(point);
   if (ring == nullptr) throw std::runtime_error("no tracelet run is active");
-  if (!producer.tag_id(name, &point.tag_id) || !push(producer, *ring, point)) {
-    throw nb::python_error();
-  }
+  if (!has_id || !push(producer, *ring, point)) throw nb::python_error();
 }
 
 PyMethodDef add_scalar_def = {
@@ -194,6 +199,9 @@ void register_capture(nb::module_& m) {
       nb::arg("resolver"),
       "Sets the function that gives a SummaryWriter's log folder as a str. It sees to it that "
       "forget_writers is called when that writer dies.");
+  m.def("set_parking", &set_parking, nb::arg("park"), nb::arg("forget"),
+        "Sets the functions for scalars on a device: (tensor) to a ticket, or None to have it read "
+        "by item(); (ticket) of one that will not be asked for.");
   m.def(
       "forget_writers", [] { writer_generation.fetch_add(1); },
       "A SummaryWriter died: its address may be another one's next.");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "capture_support.h"
+#include "dlpack.h"
 #include "histogram.h"
 #include "tracelet/histogram/payload.h"
 

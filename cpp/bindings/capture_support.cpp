@@ -11,6 +11,9 @@ struct Originals {
 };
 std::vector<Originals> originals;
 
+PyObject* park_scalar = nullptr;
+PyObject* forget_ticket = nullptr;
+
 }  // namespace
 
 void set_originals(PyTypeObject* type, const std::array<PyObject*, kMethodCount>& functions) {
@@ -51,6 +54,44 @@ bool explain(const char* method, PyObject* tag, const char* problem, PyObject* o
                  nb::repr(nb::handle(tag)).c_str(), problem,
                  std::string(nb::repr(nb::handle(object)).c_str()).substr(0, 100).c_str(),
                  Py_TYPE(object)->tp_name);
+}
+
+bool read_value_slow(const char* method, PyObject* tag, PyObject* object, Point& point) {
+  if (read_scalar_in_place(object, &point.value)) return true;
+  if (park_scalar != nullptr && is_scalar_on_device(object)) {
+    const nb::object ticket = nb::steal(PyObject_CallOneArg(park_scalar, object));
+    if (!ticket.is_valid()) return name_call(method, tag);
+    if (!ticket.is_none()) {
+      point.value = PyLong_AsDouble(ticket.ptr());
+      point.flags = static_cast<std::uint16_t>(point.flags | kAwaitsDevice);
+      return true;
+    }
+  }
+  if (read_scalar_by_call(object, &point.value)) return true;
+  return explain(method, tag, "the value must be a number or hold exactly one", object);
+}
+
+void forget_parked(const Point& point) {
+  if ((point.flags & kAwaitsDevice) == 0) return;
+  const nb::error_scope raised;
+  const auto ticket = static_cast<unsigned long long>(point.value);
+  if (!nb::steal(PyObject_CallFunction(forget_ticket, "K", ticket)).is_valid()) PyErr_Clear();
+}
+
+void set_parking(nb::handle park, nb::handle forget) {
+  park_scalar = park.inc_ref().ptr();
+  forget_ticket = forget.inc_ref().ptr();
+}
+
+bool push_slow(Producer& producer, const Point& point) {
+  if (point.tag_id == 0) {
+    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
+    forget_parked(point);
+    return true;
+  }
+  const bool is_done = producer.push_to_full_ring(point);
+  if (!is_done || producer.has_dropped()) forget_parked(point);
+  return is_done;
 }
 
 bool name_call(const char* method, PyObject* tag) {

@@ -105,11 +105,19 @@ PyObject* guarded(Body body) noexcept {
 
 inline bool is_given(PyObject* argument) { return argument != nullptr && argument != Py_None; }
 
+// Reads the value of a point. A tensor on a device is parked: the point then has its ticket for a
+// value and the flag kAwaitsDevice, and is to be pushed or given to forget_parked. False with a
+// Python exception set.
+bool read_value_slow(const char* method, PyObject* tag, PyObject* object, Point& point);
 inline bool read_value(const char* method, PyObject* tag, PyObject* object, Point& point) {
-  if (read_scalar(object, &point.value)) [[likely]]
+  if (read_common_scalar(object, &point.value)) [[likely]]
     return true;
-  return explain(method, tag, "the value must be a number or hold exactly one", object);
+  return read_value_slow(method, tag, object, point);
 }
+// For a point that will not be in the ring: nobody will ask for its value. Keeps the exception.
+void forget_parked(const Point& point);
+// (tensor) to a ticket, or None to have it read by item(); (ticket) of one that is not asked for.
+void set_parking(nb::handle park, nb::handle forget);
 
 inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step,
                                PyObject* wall_time, Producer& producer, Point& point) {
@@ -118,7 +126,7 @@ inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step
       return explain(method, tag, "global_step must be an integer within 64 bits", step);
     }
   } else {
-    point.flags = kNoStep;
+    point.flags = static_cast<std::uint16_t>(point.flags | kNoStep);
   }
   if (!is_given(wall_time)) [[likely]] {
     point.wall_time_s = producer.now_s();
@@ -135,14 +143,11 @@ inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step
   return true;
 }
 
+bool push_slow(Producer& producer, const Point& point);
 inline bool push(Producer& producer, Ring& ring, const Point& point) {
-  if (point.tag_id == 0) [[unlikely]] {
-    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
+  if (point.tag_id != 0 && ring.try_push(point)) [[likely]]
     return true;
-  }
-  if (ring.try_push(point)) [[likely]]
-    return true;
-  return producer.push_to_full_ring(point);
+  return push_slow(producer, point);
 }
 
 // The ids come last, and the ring once more: what is called to read a value may stop the run. The

@@ -18,6 +18,7 @@ constexpr std::uint32_t kDLPackMajor = 1;
 PyTypeObject* torch_tensor = nullptr;
 PyTypeObject* torch_parameter = nullptr;
 const DLPackExchangeAPI* torch_api = nullptr;
+bool is_cpu_a_device = false;  // written by tests
 
 }  // namespace
 
@@ -31,6 +32,12 @@ bool learn_torch(PyObject* tensor_type, PyObject* parameter_type, PyObject* exch
   torch_api = api;
   return true;
 }
+
+bool is_on_cpu(const DLTensor& tensor) {
+  return tensor.device.device_type == kDLCPU && !is_cpu_a_device;
+}
+
+void treat_cpu_as_device(bool is_device) { is_cpu_a_device = is_device; }
 
 bool read_torch_tensor(PyObject* object, DLTensor* tensor) {
   if (torch_api == nullptr) return false;

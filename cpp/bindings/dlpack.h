@@ -34,6 +34,11 @@ inline constexpr std::int32_t kDLCPU = 1;
 // Borrowed: torch keeps them alive. False with a Python exception set.
 bool learn_torch(PyObject* tensor_type, PyObject* parameter_type, PyObject* exchange_api);
 
+// Whether the tensor's memory is to be read here; for the tests on machines without another device
+// the CPU can be made to count as one.
+bool is_on_cpu(const DLTensor& tensor);
+void treat_cpu_as_device(bool is_device);
+
 // Where the elements of a torch tensor lie, of exactly the types learnt. False, without an
 // exception, for all else. What is pointed to belongs to the tensor.
 bool read_torch_tensor(PyObject* object, DLTensor* tensor);

@@ -83,6 +83,10 @@ using Inspected = std::tuple<unsigned, std::vector<Awaited>, std::vector<Payload
 
 void add_awaited(const Record& record, std::span<const std::byte> payload,
                  std::vector<Awaited>& awaited) {
+  if (record.kind == RecordKind::kScalar) {
+    awaited.emplace_back(record.sequence, static_cast<std::uint64_t>(record.value), 0, 0);
+    return;
+  }
   HistogramHeader header;
   if (payload.size() < sizeof(header)) return;
   std::memcpy(&header, payload.data(), sizeof(header));
@@ -140,6 +144,17 @@ void write_payload(RunRing& run, std::uint64_t offset, nb::bytes payload) {
   std::memcpy(const_cast<std::byte*>(arena.data) + offset, payload.c_str(), payload.size());
 }
 
+// Puts in the value of a scalar that awaited a device.
+void complete_scalar(nb::handle lease, std::uint64_t sequence, double value) {
+  const RecordBuffer buffer(lease);
+  const RecordSpan span = buffer.span();
+  const std::uint64_t index = sequence - (span.size == 0 ? 0 : span.data->sequence);
+  if (index >= span.size) throw nb::value_error("the record is not leased");
+  auto& record = const_cast<Record&>(span.data[index]);
+  record.value = value;
+  record.flags = static_cast<std::uint16_t>(record.flags & ~kAwaitsDevice);
+}
+
 }  // namespace
 
 void register_payloads(nb::module_& m) {
@@ -152,13 +167,16 @@ void register_payloads(nb::module_& m) {
           nb::arg("ring"));
   m.def("inspect", &inspect, nb::arg("records"), nb::arg("payloads"),
         "(kinds, awaited, files) of records: a bit for each kind there is (1 << kind); (sequence, "
-        "ticket, offset, size) of each payload that still awaits its device; (sequence, path) of "
-        "each that lies in a file.");
+        "ticket, offset, size) of each payload that still awaits its device, with a size of 0 for "
+        "a scalar's value; (sequence, path) of each that lies in a file.");
   m.def("kinds_in", &kinds_in, nb::arg("records"), "A bit for each kind there is: 1 << kind.");
   m.def("select_kinds", &select_kinds, nb::arg("records"), nb::arg("kinds"),
         "A copy of the records of these kinds.");
   m.def("write_payload", &write_payload, nb::arg("ring"), nb::arg("offset"), nb::arg("payload"),
         "Writes over the beginning of a payload that is leased. Consumer only.");
+  m.def("complete_scalar", &complete_scalar, nb::arg("lease"), nb::arg("sequence"),
+        nb::arg("value"),
+        "Puts in the value of a leased scalar that awaited its device. Consumer only.");
   m.def("gather_block", &gather_block, nb::arg("records"), nb::arg("payloads").none(),
         nb::arg("limit_bytes"),
         nb::sig("def gather_block(records: object, payloads: object | None, limit_bytes: int) -> "

@@ -110,13 +110,17 @@ bool read_numpy_scalar(PyObject* object, double* value) {
   return false;
 }
 
-bool read_cpu_tensor(PyObject* object, double* value) {
-  DLTensor tensor;
-  if (!read_torch_tensor(object, &tensor)) return false;
-  if (tensor.device.device_type != kDLCPU || tensor.dtype.lanes != 1) return false;
+bool has_one_element(const DLTensor& tensor) {
   for (std::int32_t i = 0; i < tensor.ndim; ++i) {
     if (tensor.shape[i] != 1) return false;
   }
+  return true;
+}
+
+bool read_cpu_tensor(PyObject* object, double* value) {
+  DLTensor tensor;
+  if (!read_torch_tensor(object, &tensor)) return false;
+  if (!is_on_cpu(tensor) || tensor.dtype.lanes != 1 || !has_one_element(tensor)) return false;
   const char* data = static_cast<const char*>(tensor.data) + tensor.byte_offset;
   // torch marks x.conj().imag as lazily negated and DLPack does not tell. Its elements lie in the
   // second half of a complex number, so never at a multiple of 16 bytes: others go the slower way.
@@ -124,8 +128,26 @@ bool read_cpu_tensor(PyObject* object, double* value) {
   return read_element(tensor.dtype, data, value);
 }
 
-// float(object), or float(object.item()): arrays and tensors with one element, on any device.
-bool read_by_call(PyObject* object, double* value) {
+}  // namespace
+
+bool read_scalar_in_place(PyObject* object, double* value) {
+  if (PyFloat_Check(object)) {
+    *value = PyFloat_AS_DOUBLE(object);
+    return true;
+  }
+  return read_numpy_scalar(object, value) || read_cpu_tensor(object, value);
+}
+
+bool is_scalar_on_device(PyObject* object) {
+  DLTensor tensor;
+  return read_torch_tensor(object, &tensor) && !is_on_cpu(tensor) && has_one_element(tensor);
+}
+
+bool read_scalar_by_call(PyObject* object, double* value) {
+  if (PyLong_Check(object)) {
+    *value = PyLong_AsDouble(object);
+    return *value != -1.0 || PyErr_Occurred() == nullptr;
+  }
   PyObject* item = nullptr;
   if (PyObject_HasAttrString(object, "item") != 0) {
     item = PyObject_CallMethod(object, "item", nullptr);
@@ -138,21 +160,6 @@ bool read_by_call(PyObject* object, double* value) {
   *value = PyFloat_AS_DOUBLE(number);
   Py_DECREF(number);
   return true;
-}
-
-}  // namespace
-
-bool read_scalar_slow(PyObject* object, double* value) {
-  if (PyFloat_Check(object)) {
-    *value = PyFloat_AS_DOUBLE(object);
-    return true;
-  }
-  if (read_numpy_scalar(object, value) || read_cpu_tensor(object, value)) return true;
-  if (PyLong_Check(object)) {
-    *value = PyLong_AsDouble(object);
-    return *value != -1.0 || PyErr_Occurred() == nullptr;
-  }
-  return read_by_call(object, value);
 }
 
 bool read_step_slow(PyObject* object, std::int64_t* step) {

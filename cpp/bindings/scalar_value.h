@@ -7,9 +7,17 @@
 
 namespace tracelet::bindings {
 
-// Reads float, int, bool, numpy scalars, one-element arrays, one-element CPU tensors of any dtype
-// and whatever float() takes. False with a Python exception set; it does not know the tag yet.
-bool read_scalar_slow(PyObject* object, double* value);
+// Reads subclasses of float, numpy scalars and one-element CPU tensors where they lie. False,
+// without an exception, for all else.
+bool read_scalar_in_place(PyObject* object, double* value);
+
+// Reads int, bool, one-element arrays and tensors, and whatever float() takes, by a call of theirs;
+// that of a tensor on a device waits for the device. False with a Python exception set; it does not
+// know the tag yet.
+bool read_scalar_by_call(PyObject* object, double* value);
+
+// Whether it is a tensor with one element that lies on a device.
+bool is_scalar_on_device(PyObject* object);
 
 // Reads an int, a numpy integer, and whatever int() takes. False with a Python exception set.
 bool read_step_slow(PyObject* object, std::int64_t* step);
@@ -33,7 +41,8 @@ inline bool read_small_int(PyObject* object, std::int64_t* value) {
 #endif
 }
 
-inline bool read_scalar(PyObject* object, double* value) {
+// An exact float, or an exact int that fits one machine word.
+inline bool read_common_scalar(PyObject* object, double* value) {
   if (PyFloat_CheckExact(object)) [[likely]] {
     *value = PyFloat_AS_DOUBLE(object);
     return true;
@@ -43,7 +52,13 @@ inline bool read_scalar(PyObject* object, double* value) {
     *value = static_cast<double>(small);
     return true;
   }
-  return read_scalar_slow(object, value);
+  return false;
+}
+
+// Any of these. False with a Python exception set.
+inline bool read_scalar(PyObject* object, double* value) {
+  return read_common_scalar(object, value) || read_scalar_in_place(object, value) ||
+         read_scalar_by_call(object, value);
 }
 
 inline bool read_step(PyObject* object, std::int64_t* step) {

@@ -312,6 +312,7 @@ bool EventFileSet::append(const Record& record, PayloadSpan payloads, std::strin
   const CachedTag& cached = tag(record.tag_id);
   switch (record.kind) {
     case RecordKind::kScalar:
+      if (!has_value(record)) return false;
       append_scalar_event(record, cached.text, cached.summary_prefix, out);
       return true;
     case RecordKind::kHistogram:

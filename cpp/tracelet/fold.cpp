@@ -43,7 +43,8 @@ std::vector<std::uint32_t> Fold::undefined_tags(RecordSpan records) const {
 void Fold::apply(RecordSpan records, std::vector<Record>& out) {
   for (const Record& record : records) {
     const FoldRule rule = record.tag_id < rules_.size() ? rules_[record.tag_id] : FoldRule{};
-    if (record.kind != RecordKind::kScalar || !folds(rule) || !std::isfinite(record.value)) {
+    if (record.kind != RecordKind::kScalar || !folds(rule) || !has_value(record) ||
+        !std::isfinite(record.value)) {
       out.push_back(record);
       continue;
     }

@@ -110,6 +110,10 @@ EncodeCounts JsonLinesEncoder::encode(RecordSpan records, PayloadSpan payloads,
       if (counts.encoded > 0) out.push_back(separator);
       append_plot(record, *series, out);
     } else {
+      if (!has_value(record)) {
+        ++counts.unreadable;
+        continue;
+      }
       if (const SetAside reason = reason_to_set_aside(record.value); reason != SetAside::kNone) {
         set_aside(record, *series, reason, counts);
         continue;

@@ -37,7 +37,7 @@ struct EncodeCounts {
   std::size_t encoded = 0;   // events written
   std::size_t not_finite = 0;
   std::size_t beyond_float32 = 0;
-  std::size_t unreadable = 0;  // the payload is none of ours
+  std::size_t unreadable = 0;  // the payload is none of ours, or a device did not give it
 };
 
 // Not thread-safe: one thread at a time.

@@ -19,7 +19,9 @@ enum RecordFlags : std::uint16_t {
   kNoStep = 1,           // the caller gave no step: TensorBoard shows such a point at step 0
   kNewStyle = 2,         // add_scalar(new_style=True): a tensor in the event, not a simple_value
   kDoublePrecision = 4,  // add_scalar(double_precision=True): that tensor is a DT_DOUBLE
-  kAwaitsDevice = 8,     // the payload is completed before a sink sees the record
+  kAwaitsDevice = 8,     // a device computes what the record is to hold: the payload is completed
+                         // before a sink sees it. A scalar has a ticket for a value meanwhile, and
+                         // loses the flag with it; one that has it still has no value.
   kPayloadInFile = 16,   // the payload is the path of a file that holds it
 };
 
@@ -58,6 +60,9 @@ static_assert(offsetof(Record, kind) == 40 && offsetof(Record, flags) == 42);
 static_assert(offsetof(Record, producer_pid) == 44);
 static_assert(offsetof(Record, payload_offset) == 48 && offsetof(Record, payload_size) == 56);
 static_assert(std::atomic_ref<std::uint64_t>::is_always_lock_free);
+
+// Whether a scalar's value came from its device, if that is where it was.
+inline bool has_value(const Record& record) { return (record.flags & kAwaitsDevice) == 0; }
 
 // What a producer says of a point.
 struct Point {

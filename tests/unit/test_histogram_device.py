@@ -7,7 +7,8 @@ import pytest
 import tracelet
 from readers import event_file_scalars, histograms
 from tracelet import _core
-from tracelet.capture import histogram as device
+from tracelet.capture import device
+from tracelet.capture.histogram import count
 from tracelet.sinks.base import UNREADABLE
 
 torch = pytest.importorskip("torch")
@@ -124,7 +125,7 @@ def test_empty_tensors_views_and_gradients(tmp_path):
 
 
 def test_a_tensor_longer_than_a_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(device, "_PIECE_ELEMENTS", 1000)
+    monkeypatch.setattr("tracelet.capture.histogram._PIECE_ELEMENTS", 1000)
     calls = [((torch.tensor(NORMAL[:size]),), {}) for size in (999, 1000, 1001, 5000)]
     check_both_ways(tmp_path, calls)
 
@@ -137,7 +138,7 @@ def test_count_is_numpys():
         np.array([-np.inf, -1, -1, 0, 2]),
         np.array([0.0, 0.0]),
     ):
-        found = device.count(torch, torch.tensor(values), torch.tensor(edges)).numpy()
+        found = count(torch, torch.tensor(values), torch.tensor(edges)).numpy()
         num, nan_count, inf_count, total, squares, low, high = found[:7]
         finite = values[np.isfinite(values)]
         assert np.array_equal(found[7:], np.histogram(values, edges)[0])
@@ -230,7 +231,7 @@ def test_a_ring_that_is_full_of_them_waits_for_room(cpu_as_device, writer):
 
 def test_edges_too_many_for_the_payloads_raise_and_are_forgotten(cpu_as_device, writer):
     start(payload_bytes=65_536)
-    before = len(device._pending)
+    before = len(device._parked)
     for _ in range(3):
         with pytest.raises(ValueError, match=r"'t'.*payload_bytes"):
             writer.add_histogram("t", torch.ones(10), bins=np.linspace(0, 2, 10_000))
@@ -242,4 +243,4 @@ def test_edges_too_many_for_the_payloads_raise_and_are_forgotten(cpu_as_device, 
     writer.add_histogram("t", torch.ones(10), 1)
     tracelet.stop_logging()
     assert [step for step, _ in histograms(writer.log_dir)["t"]] == [1]
-    assert len(device._pending) == before
+    assert len(device._parked) == before

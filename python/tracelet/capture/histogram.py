@@ -1,49 +1,29 @@
 """Histograms: those of tensors on a device, counted there; what is told of values not finite.
 
-A call starts the work and a copy of the counts into pinned memory, and returns without waiting.
-Its record waits under a ticket; the drainer completes it before any sink sees it.
+The counts come by `device.py`: the call does not wait for them.
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import logging
 import sys
-import threading
-import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tracelet import _core
 from tracelet.arrays import to_doubles
+from tracelet.capture import device
 
 _log = logging.getLogger("tracelet")
 
 _PIECE_ELEMENTS = 1 << 22
-_POLL_S = 0.0005
-_LONGEST_WAIT_S = 30.0
 
 _MOMENTS = ("num", "nan_count", "inf_count", "sum", "sum_squares", "min", "max")
 
 
-@dataclass
-class _Pending:
-    """Work under way on a device."""
-
-    result: Any
-    """float64 of shape (7 + bins,): `_MOMENTS`, then the counts; on the CPU after `event`."""
-    event: Any
-    edges: Any
-    max_bins: int
-    tag: str
-
-
-_pending: dict[int, _Pending] = {}
-_tickets = itertools.count(1)
 _device_edges: dict[Any, Any] = {}  # TensorBoard's edges on each device that was met
-_lock = threading.Lock()
 
 
 def start(tag: str, tensor: Any, bins: Any, max_bins: Any) -> tuple[int, int] | None:
@@ -66,17 +46,8 @@ def start(tag: str, tensor: Any, bins: Any, max_bins: Any) -> tuple[int, int] | 
             return None
         edges_on_device = torch.from_numpy(edges).to(tensor.device)
     result = count(torch, tensor.detach(), edges_on_device)
-    event = None
-    if tensor.device.type == "cuda":
-        on_cpu = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-        on_cpu.copy_(result, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(tensor.device))
-        result = on_cpu
-    ticket = next(_tickets)
-    with _lock:
-        _pending[ticket] = _Pending(result, event, edges, int(max_bins or 0), tag)
-    return ticket, len(edges) - 1
+    finish = functools.partial(_payload, tag, edges, int(max_bins or 0))
+    return device.park(result, finish), len(edges) - 1
 
 
 def _read_edges(bins: Any) -> Any:
@@ -87,12 +58,6 @@ def _read_edges(bins: Any) -> Any:
         return None
     are_edges = edges.ndim == 1 and len(edges) >= 2 and bool((edges[1:] >= edges[:-1]).all())
     return edges if are_edges else None
-
-
-def forget(ticket: int) -> None:
-    """The record of a ticket could not be pushed: nobody will ask for it."""
-    with _lock:
-        _pending.pop(ticket, None)
 
 
 def _standard_edges(torch: Any, device: Any) -> Any:
@@ -133,30 +98,16 @@ def count(torch: Any, values: Any, edges: Any) -> Any:
     return torch.cat([sums, low.reshape(1), high.reshape(1), counts[1:-1]])
 
 
-def complete(ticket: int) -> tuple[bytes, int] | None:
-    """(payload, values that are not finite) of the work under a ticket; waits up to half a minute.
-
-    None when the device isn't done by then, or failed.
-    """
-    with _lock:
-        pending = _pending.pop(ticket, None)
-    if pending is None:
-        return None
-    try:
-        if not _wait(pending.event):
-            _log.warning("tracelet: a device did not finish a histogram in %g s", _LONGEST_WAIT_S)
-            return None
-        result = np.asarray(pending.result.cpu().numpy(), dtype=np.float64)
-    except RuntimeError as error:  # what CUDA raises
-        _log.warning("tracelet: a histogram could not be counted on its device: %.300s", error)
-        return None
-    moments = dict(zip(_MOMENTS, result))
+def _payload(tag: str, edges: Any, max_bins: int, result: Any) -> tuple[bytes, int]:
+    """The payload of what `count` gave, on the CPU now, and how many values are not finite."""
+    numbers = np.asarray(result.numpy(), dtype=np.float64)
+    moments = dict(zip(_MOMENTS, numbers))
     num, nan_count, inf_count = (int(moments[name]) for name in _MOMENTS[:3])
     if num == 0 or nan_count or inf_count:
-        tell_not_finite(pending.tag, num, nan_count, inf_count)
+        tell_not_finite(tag, num, nan_count, inf_count)
     payload = _core.encode_counts(
-        result[len(_MOMENTS) :],
-        pending.edges,
+        numbers[len(_MOMENTS) :],
+        edges,
         min=float(moments["min"]),
         max=float(moments["max"]),
         sum=float(moments["sum"]),
@@ -164,18 +115,9 @@ def complete(ticket: int) -> tuple[bytes, int] | None:
         num=num,
         nan_count=nan_count,
         inf_count=inf_count,
-        max_bins=pending.max_bins,
+        max_bins=max_bins,
     )
     return payload, nan_count + inf_count
-
-
-def _wait(event: Any) -> bool:
-    deadline_s = time.monotonic() + _LONGEST_WAIT_S
-    while event is not None and not event.query():
-        if time.monotonic() >= deadline_s:
-            return False
-        time.sleep(_POLL_S)
-    return True
 
 
 _told: set[str] = set()
@@ -202,4 +144,4 @@ def forget_told() -> None:
     _told.clear()
 
 
-_core.set_histogram_helpers(to_doubles, start, forget, tell_not_finite)
+_core.set_histogram_helpers(to_doubles, start, device.forget, tell_not_finite)

@@ -32,9 +32,9 @@ _SCALARS = 1 << SCALAR
 
 _Lease = Any  # _core.Lease; its buffer protocol is not in the stub
 
-CompletePayload = Callable[[int], "tuple[bytes, int] | None"]
-"""Waits for what a device still computes: a ticket to the payload and how many of the values are
-not finite; None when it did not come."""
+Complete = Callable[[int], "float | tuple[bytes, int] | None"]
+"""Waits for what a device still computes: a ticket to a scalar's value, or to a histogram's payload
+and how many of its values are not finite; None when it did not come."""
 
 
 class Drainer(threading.Thread):
@@ -46,7 +46,7 @@ class Drainer(threading.Thread):
         lanes: Sequence[Lane],
         journal: Journal,
         options: Options,
-        complete: CompletePayload,
+        complete: Complete,
     ) -> None:
         super().__init__(name="tracelet-drainer", daemon=True)
         self._ring = ring
@@ -109,7 +109,7 @@ class Drainer(threading.Thread):
         end = first + len(lease)
         kinds, awaited, files = _core.inspect(lease, self._payloads)
         if end > self._completed_position:
-            self._complete_payloads(awaited)
+            self._complete_awaited(lease, awaited)
             self._payload_files.extend(file for file in files if file[0] > self._completed_position)
             self._completed_position = end
         for lane in self._lanes:
@@ -146,14 +146,17 @@ class Drainer(threading.Thread):
             except OSError as error:
                 _log.debug("tracelet: %s was not removed: %s", path, error)
 
-    def _complete_payloads(self, awaited: list[tuple[int, int, int, int]]) -> None:
-        """Puts in the payloads that were being counted on a device when they were pushed."""
+    def _complete_awaited(self, lease: _Lease, awaited: list[tuple[int, int, int, int]]) -> None:
+        """Puts in what devices were computing when the records were pushed."""
         for sequence, ticket, offset, size in awaited:
             if sequence <= self._completed_position:
                 continue  # of a lease that is given once more
             completed = self._complete(ticket)
             if completed is None:
                 continue  # sinks see that it is not complete, and count it
+            if isinstance(completed, float):
+                _core.complete_scalar(lease, sequence, completed)
+                continue
             payload, not_finite = completed
             if len(payload) > size:
                 _log.error("tracelet: a histogram from a device does not fit its place")

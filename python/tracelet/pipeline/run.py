@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from tracelet import _core
-from tracelet.capture import histogram
+from tracelet.capture import device, histogram
 from tracelet.errors import TraceletError
 from tracelet.options import Options
 from tracelet.pipeline.drainer import Drainer
@@ -89,7 +89,7 @@ class Run:
         ]
         # Before the first point, so that another process knows what to do with all of them.
         self.folder.update(state="running", task=self.task_id, **manifest_of(sinks, backends))
-        drainer = Drainer(ring, lanes, self._journal, self.options, histogram.complete)
+        drainer = Drainer(ring, lanes, self._journal, self.options, device.complete)
         histogram.forget_told()
         drainer.start()
         journal_sync = JournalSync(self._journal, self.options.journal_sync_interval_s)
