@@ -6,6 +6,7 @@ Not here: ``auth.login`` (see `auth`) and ``events.add_batch`` (see `events`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 from .event_store import LOG, EventStore
@@ -55,6 +56,23 @@ class Endpoints:
 
     def edit_task(self, body: Body) -> Answer:
         return _edit(self.registry.task(body["task"]), body, "task", "force")
+
+    def clone_task(self, body: Body) -> Answer:
+        source = self.registry.task(body["task"])
+        kept = ("name", "project", "type", "comment", "tags", "script", "execution", "hyperparams",
+                "configuration", "container")  # fmt: skip
+        fields = {key: deepcopy(source[key]) for key in kept if key in source}
+        fields["execution"] = {**fields["execution"], "artifacts": []}
+        # Tasks that an SDK runs are marked as such; a clone is a draft.
+        fields["system_tags"] = [tag for tag in source["system_tags"] if tag != "development"]
+        fields["parent"] = body.get("new_task_parent") or source["id"]
+        names = ("name", "comment", "tags", "system_tags", "project")
+        fields.update(
+            {name: body[f"new_task_{name}"] for name in names if f"new_task_{name}" in body}
+        )
+        for key, value in (body.get("execution_overrides") or {}).items():
+            fields["execution"][key] = value
+        return {"id": self.registry.add_task(fields)["id"]}
 
     def reset_task(self, body: Body) -> Answer:
         task = self.registry.task(body["task"])
@@ -186,6 +204,10 @@ def _nothing(self: Endpoints, body: Body) -> Answer:
     return {}
 
 
+def _no_workers(self: Endpoints, body: Body) -> Answer:
+    return {"workers": []}
+
+
 ENDPOINTS: dict[str, Endpoint] = {
     "projects.create": Endpoints.create_project,
     "projects.get_by_id": Endpoints.get_project,
@@ -196,6 +218,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "tasks.get_all": Endpoints.find_tasks,
     "tasks.edit": Endpoints.edit_task,
     "tasks.update": Endpoints.edit_task,
+    "tasks.clone": Endpoints.clone_task,
     "tasks.reset": Endpoints.reset_task,
     "tasks.delete": Endpoints.delete_task,
     "tasks.started": _change_status("in_progress"),
@@ -221,4 +244,5 @@ ENDPOINTS: dict[str, Endpoint] = {
     "events.get_task_plots": Endpoints.get_plots,
     "events.scalar_metrics_iter_histogram": Endpoints.get_curves,
     "debug.ping": _nothing,
+    "workers.get_all": _no_workers,
 }

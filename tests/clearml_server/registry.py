@@ -113,11 +113,28 @@ def find(records: dict[str, Record], query: Record) -> list[Record]:
     """The records that fit a ``get_all`` query, as far as the SDK uses it; newest first."""
     found = [record for record in records.values() if _fits(record, query)]
     found.reverse()
+    for field in reversed(query.get("order_by") or ()):
+        if field.lstrip("-").startswith("last_metrics."):
+            found = _by_last_metric(found, field)
     size = query.get("page_size")
     if not size:
         return found
     start = (query.get("page") or 0) * size
     return found[start : start + size]
+
+
+def _by_last_metric(records: list[Record], field: str) -> list[Record]:
+    """By a scalar's summary, as the UI's tables and the SDK's optimizers ask; last without one."""
+    *_, metric, variant, summary = field.lstrip("-").split(".")
+    falling = field.startswith("-")
+
+    def key(record: Record) -> float:
+        value = record.get("last_metrics", {}).get(metric, {}).get(variant, {}).get(summary)
+        if value is None:
+            return float("inf")
+        return -value if falling else value
+
+    return sorted(records, key=key)
 
 
 def _fits(record: Record, query: Record) -> bool:

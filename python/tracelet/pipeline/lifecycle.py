@@ -19,6 +19,7 @@ from tracelet.capture.summary_writer import (
 from tracelet.capture.tensorboardx import TensorboardXCapture
 from tracelet.options import Options
 from tracelet.pipeline.run import Run
+from tracelet.sinks import before_torch_is_imported
 
 _log = logging.getLogger("tracelet")
 
@@ -64,6 +65,7 @@ def start(options: Options) -> Run:
             stop(None)
         elif _active is not None:
             leave_in_child()
+        before_torch_is_imported()
         find_summary_writer()  # imports torch before a backend starts threads that disturb imports
         run = Run(options)
         _active = _Active(run)

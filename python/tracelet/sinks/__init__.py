@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from tracelet.errors import ConfigurationError
@@ -32,6 +33,14 @@ def register_sink(name: str, factory: SinkFactory) -> None:
     if not callable(factory):
         raise TypeError(f"factory must be callable, not {factory!r}")
     _factories[name] = factory
+
+
+def before_torch_is_imported() -> None:
+    """Waits, some seconds at most, for what a backend does that disturbs a large import."""
+    if "clearml" in sys.modules and "torch" not in sys.modules:
+        from tracelet.sinks.clearml.sdk import wait_for_repository_scan
+
+        wait_for_repository_scan()
 
 
 def make_sinks(name: str, info: RunInfo) -> list[Sink]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from typing import Any
 
 from tracelet import environment
+from tracelet.capture.arguments import take_parsed_arguments
 from tracelet.errors import BackendError, CredentialsError
 
 
@@ -27,6 +29,7 @@ def load_task_class() -> Any:
         raise BackendError(
             "the backend 'clearml' needs the package clearml: pip install 'tracelet[clearml]'"
         ) from error
+    _hand_over_arguments()
     if is_new_file:
         _read_configuration_again()
     if level := environment.clearml_log_level():
@@ -39,8 +42,34 @@ def load_task_class() -> Any:
     return Task
 
 
+def wait_for_repository_scan(timeout_s: float = 10.0) -> None:
+    """Lets the thread finish that Task.init starts to look through the program's imports.
+
+    It imports packages of its own accord: torch imported at the same time fails now and then with
+    "cannot import name ... from partially initialized module".
+    """
+    from clearml import Task
+
+    scan = getattr(getattr(Task, "_Task__main_task", None), "_detect_repo_async_thread", None)
+    if isinstance(scan, threading.Thread):
+        scan.join(timeout_s)
+
+
 def _has_task(task_class: Any) -> bool:
     return task_class.current_task() is not None
+
+
+def _hand_over_arguments() -> None:
+    """Gives the SDK the command lines that were parsed before it was imported.
+
+    Task.init takes them from there, as it does those it has seen itself: to the task, or under an
+    agent, from it into the caller's namespace.
+    """
+    from clearml.binding.args import PatchArgumentParser
+
+    for parser, namespace in take_parsed_arguments():
+        PatchArgumentParser._add_last_arg_parser(parser)
+        PatchArgumentParser._add_last_parsed_args(parser, namespace)
 
 
 def _read_configuration_again() -> None:
