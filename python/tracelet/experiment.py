@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracelet import _core
 from tracelet.errors import TraceletError
 from tracelet.pipeline import lifecycle
 from tracelet.pipeline.run import Run, sink_method
+from tracelet.sinks.clearml.parameters import check_params
 from tracelet.stats import Stats
 
 
@@ -55,27 +56,62 @@ class Experiment:
         self._check_active("log_metric")
         _core.log_metric(name, value, step, self._metric_writer_id)
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Logs parameters, a mapping of names to values; nested ones are flattened with "/"."""
-        if not isinstance(params, Mapping):
-            raise TypeError(f"log_params: params must be a mapping, not {type(params).__name__}")
+    def log_params(self, params: Any) -> None:
+        """Logs parameters: a mapping, an argparse.Namespace, a dataclass, an OmegaConf config.
+
+        Nested ones are flattened with "/". On ClearML they are connected hyperparameters: edited in
+        its UI and run by an agent, the edited values are written back into `params`, in the types
+        they have here. Those whose names begin with "model." are metadata of the run's models as
+        well. Raises TypeError for another thing.
+        """
+        check_params(params)
         self._check_active("log_params")
         for method in sink_method(self._run, "log_params"):
-            method(params)
+            last = method(params)
+            if last is not None:
+                self._run.uploads.at_end(last)
 
     def log_artifact(self, artifact: Any, artifact_path: str | None = None) -> None:
         """Uploads a file, a folder or an object in the background.
 
-        `artifact_path` is the artifact's name; ending in "/" it is a folder that is put before the
-        file's own name. Raises FileNotFoundError for a path that isn't there, ValueError for an
-        object without a name.
-        """
-        from tracelet.sinks.clearml.task import artifact_name
+        `artifact` is a path, a dict, list, bytes, numpy array, pandas DataFrame, PIL image or
+        matplotlib figure, as it is at the call; a file beyond 256 MiB is read where it lies and
+        must not change until it is uploaded. A weights file (.pth, .safetensors, .onnx, .pkl ...)
+        is registered as a model, too. `artifact_path` is the artifact's name; ending in "/" it is
+        a folder that is put before the file's own name. Another file of a name that is taken gets
+        a number behind it. What could not be uploaded by the end of `stop_logging` is named in a
+        warning and counted in `stats.artifacts`.
 
+        Raises FileNotFoundError for a path that isn't there, ValueError for an object without a
+        name, TypeError for one of another kind.
+        """
         self._check_active("log_artifact")
-        name = artifact_name(artifact, artifact_path)
-        for method in sink_method(self._run, "log_artifact"):
-            method(name, artifact)
+        for prepare in sink_method(self._run, "prepare_artifact"):
+            folder = self._run.folder.artifacts_path
+            self._run.uploads.add(prepare(artifact, artifact_path, folder))
+
+    def log_model(
+        self,
+        model: Any,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Sequence[str] | None = None,
+        framework: str | None = None,
+    ) -> None:
+        """Registers a model: a weights file's path, a torch module or a scikit-learn estimator.
+
+        It is uploaded in the background, as by `log_artifact`; of a module, its `state_dict` as it
+        is at the call. `name` is needed unless `model` is a path; `tags` are by default the run's,
+        `framework` is by default found from the file's name. Raises FileNotFoundError, ValueError
+        or TypeError.
+        """
+        from tracelet.sinks.clearml.models import prepare_model
+
+        self._check_active("log_model")
+        for prepare in sink_method(self._run, "prepare_model"):
+            folder = self._run.folder.artifacts_path
+            upload = prepare_model(prepare, model, name, metadata, tags, framework, folder)
+            self._run.uploads.add(upload)
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Waits until every point logged so far is delivered to every sink.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -30,3 +30,5 @@ class Stats:
     """NaN and infinite points that a backend can't hold; the event file has them."""
     not_finite_values: int = 0
     """NaN and infinities among the values of histograms; they are in no bin."""
+    artifacts: Mapping[str, int] = field(default_factory=dict)
+    """Artifacts and models: how many are "uploaded", "pending" and "failed"."""

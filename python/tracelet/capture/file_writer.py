@@ -171,7 +171,9 @@ def _filename_suffix(writer: Any) -> str:
     path = getattr(writer, "_file_name", None)
     if path is None:
         path = getattr(getattr(writer, "_ev_writer", None), "_file_name", "")  # tensorboardX'
-    host = re.escape(os.uname().nodename)
+    import socket
+
+    host = re.escape(socket.gethostname())
     found = re.search(
         rf"\.tfevents\.\d{{10}}\.{host}(\.\d+\.\d+)?(.*)$", os.path.basename(str(path))
     )

@@ -21,6 +21,7 @@ from tracelet.pipeline.journal_sync import JournalSync
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.progress import Progress
 from tracelet.pipeline.run_folder import RunFolder, manifest_of
+from tracelet.pipeline.uploads import Uploads
 from tracelet.records import EVENT
 from tracelet.sinks import RunInfo, Sink, make_sinks
 from tracelet.sinks.tensorboard import TensorBoardSink
@@ -71,6 +72,7 @@ class Run:
                 sink.close(process_is_ending=False)
             self.folder.remove()
             raise
+        self.uploads = Uploads(os.path.join(self.folder.path, "set_aside-artifacts"))
         self._journal = Journal(self.folder.path, ring)
         self._live: _Live | None = self._start(ring, backends)
         self._final_stats: Stats | None = None  # set before _live is let go of
@@ -144,6 +146,7 @@ class Run:
             folded=sum(lane.folded for lane in lanes),
             dropped={reason: count for reason, count in dropped.items() if count},
             not_finite=max(lane.not_finite for lane in lanes),
+            artifacts=self.uploads.counts,
             not_finite_values=ring.not_finite_values,
         )
 
@@ -188,6 +191,7 @@ class Run:
         if live is None:
             return
         deadline_s = time.monotonic() + timeout_s
+        self.uploads.stop()
         live.drainer.stop()
         live.drainer.join(_left_s(deadline_s))
         shippers = list(live.drainer.shippers.values())
@@ -195,6 +199,7 @@ class Run:
             shipper.stop()
         for shipper in shippers:
             shipper.join(_left_s(deadline_s))
+        self.uploads.finish(_left_s(deadline_s))
         self._close_sinks(live, _left_s(deadline_s), process_is_ending)
         is_delivered = not any(worker.is_alive() for worker in [live.drainer, *shippers])
         self._finish_folder(live, is_delivered)
@@ -245,6 +250,7 @@ class Run:
         if self.folder.has_set_aside:
             self.folder.remove_ring()
             self.folder.remove_payloads()
+            self.folder.remove_artifacts()
             self.folder.update(state="finished")
             self.folder.leave()
         else:

@@ -54,6 +54,7 @@ class RunFolder:
         self._lock.acquire()
         self.ring_path = os.path.join(self._ring_dir(options), f"tracelet-{self.run_id}.ring")
         self.payloads_path = os.path.join(self.path, "payloads")
+        self.artifacts_path = os.path.join(self.path, "artifacts")
         self._manifest: dict[str, Any] = {
             "run": self.run_id,
             "project": options.project,
@@ -100,6 +101,9 @@ class RunFolder:
 
     def remove_payloads(self) -> None:
         shutil.rmtree(self.payloads_path, ignore_errors=True)
+
+    def remove_artifacts(self) -> None:
+        shutil.rmtree(self.artifacts_path, ignore_errors=True)
 
     def remove_ring(self) -> None:
         try:

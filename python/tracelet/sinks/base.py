@@ -155,6 +155,27 @@ class Sink(Protocol):
         """Ends the sink. `process_is_ending`: the run was not stopped by the user."""
 
 
+class Upload(Protocol):
+    """Something large on its way to a backend, apart from the points. One thread at a time."""
+
+    name: str
+    """What it is, for messages: "artifact 'config.yaml'"."""
+    size_bytes: int | None
+    """None: not counted among what was uploaded."""
+
+    def upload(self) -> None:
+        """Uploads it, or raises. After that it is called again; nothing may be there twice then."""
+
+    def is_refused(self, error: Exception) -> bool:
+        """Whether trying again is of no use after this error."""
+
+    def set_aside(self, folder: str) -> str:
+        """Keeps in `folder` what could not be uploaded; returns where that is, or ""."""
+
+    def discard(self) -> None:
+        """Removes what was kept for the upload, which is done."""
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """What a sink is told of the run it belongs to."""

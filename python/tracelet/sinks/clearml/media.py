@@ -27,8 +27,9 @@ from tracelet.sinks.clearml.add_batch import REFUSED, AddBatch, RefusedError
 from tracelet.sinks.clearml.names import TaskNames
 from tracelet.sinks.clearml.offline import open_session_file
 from tracelet.sinks.clearml.probe import Probe
-from tracelet.sinks.clearml.samples import Place, SampleStore, is_verdict
+from tracelet.sinks.clearml.samples import Place, SampleStore
 from tracelet.sinks.clearml.set_aside import SetAsideFile
+from tracelet.sinks.clearml.storage import is_verdict
 from tracelet.sinks.clearml.task import ClearMLTask
 
 _log = logging.getLogger("tracelet")

@@ -8,17 +8,11 @@ what it is given without a limit, retries for minutes inside a call, and only lo
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from tracelet.errors import SinkUnavailableError
+from tracelet.sinks.clearml.storage import open_storage
 from tracelet.sinks.clearml.task import ClearMLTask
-
-# A file server or a proxy in front of it that says this means the file, and will say it again.
-_VERDICTS = (400, 411, 413, 414, 415, 422)
-# The SDK has the status in its message only: "Failed uploading object NAME to URL (413): WORDS".
-_STATUS = re.compile(r" to \S+ \((\d{3})\):")
 
 
 @dataclass(frozen=True)
@@ -75,21 +69,7 @@ class SampleStore:
         )
 
     def _storage_of(self, destination: str) -> Any:
-        from clearml.storage.helper import StorageHelper
-
         if destination != self._destination:
-            # One retry of a connection is the least it takes (0 means 15, and their pauses sum up
-            # to minutes). The pipeline has its own backoff. Not the cached helper of this thread's
-            # id, which may be another thread's of old.
-            options = {"retries": 1, "__force_create": True}
-            storage = StorageHelper.get(destination, **options)
-            if storage is None:
-                raise SinkUnavailableError(f"ClearML's SDK can't store files at {destination}")
-            self._storage, self._destination = storage, destination
+            self._storage = open_storage(destination)
+            self._destination = destination
         return self._storage
-
-
-def is_verdict(error: Exception) -> bool:
-    """Whether an upload failed for good, because of the file."""
-    status = _STATUS.search(str(error))
-    return status is not None and int(status.group(1)) in _VERDICTS

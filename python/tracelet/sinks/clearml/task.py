@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tracelet.errors import BackendError, ConfigurationError, TraceletError
 from tracelet.options import Options
+from tracelet.sinks.base import Upload
+from tracelet.sinks.clearml.artifacts import ArtifactStore
 from tracelet.sinks.clearml.child_task import SetAsideTask
+from tracelet.sinks.clearml.models import ModelEntry, ModelMetadataUpload, ModelRegistry
+from tracelet.sinks.clearml.parameters import connect, model_metadata
 from tracelet.sinks.clearml.sdk import load_task_class, startup_error
 
 _log = logging.getLogger("tracelet")
@@ -33,6 +36,11 @@ class ClearMLTask:
     """The task that was current before; it is again when this one is closed."""
     failure: BaseException | None = None
     """What ended the run's block, if it did not end well."""
+    output_uri: str | bool | None = None
+
+    def __post_init__(self) -> None:
+        self._models = ModelRegistry(self.task, self.is_offline, self.output_uri)
+        self._artifacts = ArtifactStore(self.task, self._models)
 
     @property
     def id(self) -> str:
@@ -54,8 +62,16 @@ class ClearMLTask:
         if reporter is not None and hasattr(reporter, "_max_iteration"):
             reporter._max_iteration = max(reporter._max_iteration, iteration)
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        self.task.connect(dict(params))
+    def log_params(self, params: Any) -> Upload | None:
+        """Connects parameters; returns what is to be sent at the run's end because of them.
+
+        See `parameters.connect`, which raises TypeError.
+        """
+        metadata = model_metadata(connect(self.task, params))
+        if not metadata:
+            return None
+        self._models.add_metadata(metadata)
+        return ModelMetadataUpload(self._models)
 
     def update_params(self, values: Mapping[str, Any]) -> None:
         """Sets parameters by "section/name". Raises BackendError when the server has not got them.
@@ -75,8 +91,13 @@ class ClearMLTask:
         if self.task.get_configuration_object(name) != text:
             raise BackendError(f"ClearML did not take the configuration object {name!r}")
 
-    def log_artifact(self, name: str, artifact: Any) -> None:
-        self.task.upload_artifact(name=name, artifact_object=artifact)
+    def prepare_artifact(self, artifact: Any, artifact_path: str | None, folder: str) -> Upload:
+        """An artifact's upload, see `ArtifactStore.prepare`; `folder` is for copies."""
+        return self._artifacts.prepare(artifact, artifact_path, folder)
+
+    def prepare_model(self, value: Any, model: ModelEntry, folder: str) -> Upload:
+        """A model's upload: of a weights file."""
+        return self._artifacts.prepare_model(value, model, folder)
 
     def close(self, process_is_ending: bool) -> None:
         """Ends a task that is ours.
@@ -123,9 +144,9 @@ def open_task(options: Options) -> ClearMLTask:
     if current is not None and options.child_task and _task_name(options) != current.name:
         return _open_child(Task, current, options)
     if current is not None:
-        return ClearMLTask(current, is_owned=False, is_offline=bool(Task.is_offline()))
+        return _as_run_task(current, options, is_owned=False)
     task = _init_task(Task, options)
-    return ClearMLTask(task, is_owned=True, is_offline=bool(Task.is_offline()))
+    return _as_run_task(task, options, is_owned=True)
 
 
 def _open_child(task_class: Any, current: Any, options: Options) -> ClearMLTask:
@@ -139,7 +160,12 @@ def _open_child(task_class: Any, current: Any, options: Options) -> ClearMLTask:
         _use_threads(task_class, False)
         parent.put_back()
         raise
-    return ClearMLTask(task, is_owned=True, is_offline=bool(task_class.is_offline()), parent=parent)
+    return replace(_as_run_task(task, options, is_owned=True), parent=parent)
+
+
+def _as_run_task(task: Any, options: Options, is_owned: bool) -> ClearMLTask:
+    is_offline = bool(type(task).is_offline())
+    return ClearMLTask(task, is_owned, is_offline, output_uri=options.output_uri)
 
 
 def _task_name(options: Options) -> str:
@@ -275,20 +301,3 @@ def _without_tensorboard(frameworks: Any) -> Any:
     if isinstance(frameworks, Mapping):
         return {**frameworks, "tensorboard": False} if frameworks else False
     return {"tensorboard": False} if frameworks else False
-
-
-def artifact_name(artifact: Any, artifact_path: str | None) -> str:
-    """The name an artifact gets: a folder ("models/") is put before the file's own name.
-
-    Raises FileNotFoundError for a path that isn't there.
-    """
-    path = os.fspath(artifact) if isinstance(artifact, (str, os.PathLike)) else None
-    if path is not None and not os.path.exists(path):
-        raise FileNotFoundError(f"log_artifact: there is no file or folder {path!r}")
-    base = os.path.basename(os.path.normpath(path)) if path is not None else ""
-    if artifact_path and not artifact_path.endswith("/"):
-        return artifact_path
-    name = f"{artifact_path or ''}{base}"
-    if not base:
-        raise ValueError("log_artifact: an object needs a name: artifact_path='results.csv'")
-    return name

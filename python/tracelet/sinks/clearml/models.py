@@ -1,0 +1,277 @@
+"""The model registry: weights files as output models of a task, each once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from tracelet.errors import BackendError
+from tracelet.sinks.base import Upload
+
+# The frameworks are the SDK's names, which it has no public list of by file name.
+_FRAMEWORKS = {
+    ".pth": "PyTorch", ".pt": "PyTorch", ".bin": "PyTorch", ".ckpt": "PyTorch",
+    ".safetensors": "PyTorch", ".h5": "Keras", ".keras": "Keras", ".pb": "TensorFlow",
+    ".tflite": "TensorFlow_Lite", ".onnx": "ONNX", ".pkl": "ScikitLearn",
+    ".joblib": "ScikitLearn", ".xgb": "XGBoost", ".ubj": "XGBoost", ".lgb": "LightGBM",
+    ".cbm": "CatBoost", ".mge": "MegEngine", ".pdparams": "PaddlePaddle", ".engine": "TensorRT",
+}  # fmt: skip
+_METADATA_TYPES = {float: "float", int: "int", bool: "bool", str: "str"}
+
+
+def framework_of(path: str) -> str | None:
+    """The framework that a weights file is of, by its name; None for what is none."""
+    return None if os.path.isdir(path) else _FRAMEWORKS.get(os.path.splitext(path)[1].lower())
+
+
+@dataclass
+class ModelEntry:
+    """A model to be registered."""
+
+    entry: str
+    """Its name among the task's models."""
+    framework: str
+    extension: str = ""
+    source: str = ""
+    """The path it was saved to, by which it is known when ClearML's binding saw that."""
+    name: str | None = None
+    tags: Sequence[str] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ModelRegistry:
+    """The output models of one task. `register` and `apply` are called by one thread at a time."""
+
+    def __init__(self, task: Any, is_offline: bool, output_uri: str | bool | None) -> None:
+        self._task = task
+        self._is_offline = is_offline
+        self._output_uri = output_uri
+        self._metadata: dict[str, Any] = {}  # of all models of the run
+        self._own: dict[str, dict[str, Any]] = {}  # a model's id to its own metadata
+
+    def add_metadata(self, values: Mapping[str, Any]) -> None:
+        """Metadata for all models of the run, those to come included; see `apply`."""
+        self._metadata.update(values)
+
+    def register(self, model: ModelEntry, url: str, path: str) -> None:
+        """Makes an output model, or takes the one ClearML's binding made of the same file.
+
+        It is at `url`, and here at `path`. Raises BackendError, and what the SDK raises.
+        """
+        if self._is_offline:
+            self._register_offline(model, path)
+            return
+        from clearml import OutputModel
+        from clearml.backend_interface.model import Model
+
+        known = self._known_id(model.source)
+        output = OutputModel(
+            task=self._task,
+            name=model.name or f"{self._task.name} - {model.entry}",
+            tags=self._tags(model),
+            framework=model.framework,
+            base_model_id=known,
+        )
+        if known is None:
+            output.connect(self._task, name=model.entry)
+        output.update_weights(register_uri=url, update_comment=False)
+        if not output.id:
+            raise BackendError(f"ClearML made no model of {model.entry!r}")
+        if model.source:
+            Model._local_model_to_id_uri[model.source] = (output.id, url)
+        self._own[output.id] = dict(model.metadata)
+        self._set_metadata(output)
+
+    def _tags(self, model: ModelEntry) -> list[str]:
+        return list(model.tags if model.tags is not None else self._task.get_tags() or ())
+
+    def _known_id(self, source: str) -> str | None:
+        """The model of this task that was saved to the path `source`."""
+        from clearml.backend_interface.model import Model
+
+        if not source:
+            return None
+        self._task.reload()
+        ids = {entry.model for entry in self._task.data.models.output or ()}
+        for saved, (identifier, _) in list(Model._local_model_to_id_uri.items()):
+            if identifier in ids and os.path.abspath(str(saved)) == source:
+                return str(identifier)
+        return None
+
+    def apply(self) -> None:
+        """Gives all models of the task the metadata of the run."""
+        if not self._metadata:
+            return
+        if self._is_offline:
+            for entry in self._task._offline_output_models:
+                entry["init"]["comment"] = self._comment(entry)
+            return
+        for model in self._task.get_models()["output"]:
+            self._set_metadata(model)
+
+    def _set_metadata(self, model: Any) -> None:
+        values = {**self._metadata, **self._own.get(model.id, {})}
+        if not values:
+            return
+        typed = {
+            key: {"value": str(value), "type": _METADATA_TYPES.get(type(value), "str")}
+            for key, value in values.items()
+        }
+        if not model.set_all_metadata(typed, replace=False):
+            raise BackendError(f"ClearML did not take the metadata of model {model.name!r}")
+
+    # An offline session: its import makes the models, by what is noted here in the SDK's form (its
+    # OutputModel.update_weights, version 2.1.12, raises AttributeError offline, and the binding of
+    # torch.save with it). There is no place for metadata: they are lines of the comment.
+
+    def _register_offline(self, model: ModelEntry, path: str) -> None:
+        entries = self._task._offline_output_models
+        for entry in list(entries):
+            if model.source and _source_of(entry) == model.source:
+                entries.remove(entry)
+        # One file for each, in the session and at the import: the SDK takes the base name alone.
+        target = model.entry.replace("/", "_") + model.extension
+        folder = os.path.join(str(self._task.get_offline_mode_folder()), "models")
+        os.makedirs(folder, exist_ok=True)
+        kept = os.path.join(folder, target)
+        shutil.copyfile(path, kept)
+        identifier = f"offline-{uuid.uuid4().hex}"
+        destination = self._import_destination()
+        entry = {
+            "init": {
+                "config_text": None,
+                "config_dict": None,
+                "label_enumeration": None,
+                "name": model.name or f"{self._task.name} - {model.entry}",
+                "tags": self._tags(model),
+                "comment": "",
+                "framework": model.framework,
+            },
+            "weights": {
+                "weights_filename": kept,
+                "upload_uri": destination,
+                "target_filename": target,
+                "register_uri": None,
+                "iteration": None,
+                "update_comment": False,
+                "is_package": False,
+            },
+            "output_uri": destination,
+            "id": identifier,
+            "source": model.source,
+        }
+        self._own[identifier] = dict(model.metadata)
+        entry["init"]["comment"] = self._comment(entry)
+        entries.append(entry)
+
+    def _comment(self, entry: dict[str, Any]) -> str:
+        values = {**self._metadata, **self._own.get(str(entry["id"]), {})}
+        head = str(entry["init"].get("comment") or "").partition("\nmetadata:\n")[0]
+        lines = "".join(f"{key}: {value}\n" for key, value in values.items())
+        return f"{head}\nmetadata:\n{lines}" if lines else head
+
+    def _import_destination(self) -> str | None:
+        """Where the import is to upload the weights: else it registers the path in the session."""
+        from clearml.backend_api.session.defs import ENV_FILES_HOST
+        from clearml.config import config_obj
+
+        if isinstance(self._output_uri, str):
+            return self._output_uri
+        return ENV_FILES_HOST.get(default=config_obj.get("api.files_server", "")) or None
+
+
+def _source_of(entry: Mapping[str, Any]) -> str:
+    """The path that an offline session's model was saved to."""
+    known = str(entry.get("source") or entry["weights"].get("register_uri") or "")
+    return os.path.abspath(known[len("file://") :] if known.startswith("file://") else known)
+
+
+class ModelMetadataUpload:
+    """The last thing a run sends: its metadata, for models that others registered too."""
+
+    name = "the models' metadata"
+    size_bytes: int | None = None
+
+    def __init__(self, models: ModelRegistry) -> None:
+        self._models = models
+
+    def upload(self) -> None:
+        self._models.apply()
+
+    def is_refused(self, error: Exception) -> bool:
+        return False
+
+    def set_aside(self, folder: str) -> str:
+        return ""
+
+    def discard(self) -> None:
+        """Nothing is kept."""
+
+
+def prepare_model(
+    prepare: Callable[[str, ModelEntry, str], Upload],
+    model: Any,
+    name: str | None,
+    metadata: Mapping[str, Any] | None,
+    tags: Sequence[str] | None,
+    framework: str | None,
+    folder: str,
+) -> Upload:
+    """The upload of `Experiment.log_model`'s arguments. Raises what that raises."""
+    if isinstance(model, (str, os.PathLike)):
+        path = os.fspath(model)
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"log_model: there is no file {path!r}")
+        stem, extension = os.path.splitext(os.path.basename(os.path.abspath(path)))
+        entry = ModelEntry(
+            name or stem, framework or framework_of(path) or "Custom", extension,
+            os.path.abspath(path), name, tags, dict(metadata or {}),
+        )  # fmt: skip
+        return prepare(path, entry, folder)
+    if not name:
+        raise ValueError("log_model: a model that is no file needs a name: name='resnet50'")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    extension = ".pth" if hasattr(model, "state_dict") else ".pkl"
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        path = os.path.join(temporary, name.replace("/", "_") + extension)
+        found = save_module(model, path)
+        entry = ModelEntry(
+            name, framework or found, extension, "", name, tags, dict(metadata or {})
+        )
+        return prepare(path, entry, folder)
+
+
+def save_module(module: Any, path: str) -> str:
+    """Saves an object's weights; returns the framework. Raises TypeError for what has none.
+
+    ClearML's binding of torch.save sees no file name, and so registers nothing.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(module, "state_dict"):
+        with open(path, "wb") as file:
+            torch.save(module.state_dict(), _Nameless(file))
+        return "PyTorch"
+    if hasattr(module, "fit") and hasattr(module, "predict"):
+        import pickle
+
+        with open(path, "wb") as file:
+            pickle.dump(module, file)
+        return "ScikitLearn"
+    raise TypeError(
+        f"log_model: {type(module).__name__} is neither a path nor a torch module nor an estimator "
+        "with fit and predict; save it to a file and give its path"
+    )
+
+
+class _Nameless:
+    """A file for writing, without a name."""
+
+    def __init__(self, file: Any) -> None:
+        self.write = file.write
+        self.flush = file.flush
