@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracelet import _core
 from tracelet.errors import TraceletError
-from tracelet.pipeline import lifecycle
-from tracelet.pipeline.run import Run, sink_method
-from tracelet.sinks.clearml.parameters import check_params
 from tracelet.stats import Stats
+
+if TYPE_CHECKING:
+    from tracelet.pipeline.run import Run
 
 
 class Experiment:
@@ -21,6 +21,9 @@ class Experiment:
     """
 
     def __init__(self, run: Run) -> None:
+        from tracelet.pipeline import lifecycle
+
+        self._active_run = lifecycle.active_run
         self._run = run
         self._metric_writer_id = run.metric_writer_id
         tasks = [sink.task for sink in run.sinks if hasattr(sink, "task")]
@@ -64,9 +67,11 @@ class Experiment:
         they have here. Those whose names begin with "model." are metadata of the run's models as
         well. Raises TypeError for another thing.
         """
+        from tracelet.sinks.clearml.parameters import check_params
+
         check_params(params)
         self._check_active("log_params")
-        for method in sink_method(self._run, "log_params"):
+        for method in self._methods("log_params"):
             last = method(params)
             if last is not None:
                 self._run.uploads.at_end(last)
@@ -86,7 +91,7 @@ class Experiment:
         name, TypeError for one of another kind.
         """
         self._check_active("log_artifact")
-        for prepare in sink_method(self._run, "prepare_artifact"):
+        for prepare in self._methods("prepare_artifact"):
             folder = self._run.folder.artifacts_path
             self._run.uploads.add(prepare(artifact, artifact_path, folder))
 
@@ -108,7 +113,7 @@ class Experiment:
         from tracelet.sinks.clearml.models import prepare_model
 
         self._check_active("log_model")
-        for prepare in sink_method(self._run, "prepare_model"):
+        for prepare in self._methods("prepare_model"):
             folder = self._run.folder.artifacts_path
             upload = prepare_model(prepare, model, name, metadata, tags, framework, folder)
             self._run.uploads.add(upload)
@@ -126,8 +131,18 @@ class Experiment:
             if hasattr(sink, "task") and hasattr(sink.task, "note_failure"):
                 sink.task.note_failure(failure)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the run goes on, in this process."""
+        return self._active_run() is self._run
+
+    def _methods(self, name: str) -> list[Any]:
+        from tracelet.pipeline.run import sink_method
+
+        return sink_method(self._run, name)
+
     def _check_active(self, method: str) -> None:
-        if lifecycle.active_run() is not self._run:
+        if self._active_run() is not self._run:
             raise TraceletError(f"{method}: this run has ended (or belongs to the parent process)")
 
     def __repr__(self) -> str:
