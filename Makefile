@@ -72,6 +72,7 @@ instructions: $(INSTALLED)
 
 BENCH_ARGS ?= --write
 bench: $(INSTALLED)
+	$(if $(findstring --quick,$(BENCH_ARGS)),,$(BIN)/python -m benchmarks.environments)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean:

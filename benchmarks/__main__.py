@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import memory, report, scale
 from benchmarks.harness import MissingError, Settings, WorkerError
 
 PARTS = (
@@ -24,6 +24,7 @@ PARTS = (
     "histograms",
     "event_files",
     "training",
+    "scale",
 )
 
 
@@ -66,6 +67,13 @@ def _write(records: dict[str, dict]) -> None:
     if "scalars" in records:
         report.plot(records["scalars"]["costs_ns"], report.PLOT)
         written.append(report.PLOT)
+    for part, draw, path in (
+        ("scale", scale.draw, scale.PLOT),
+        ("memory", memory.draw, memory.PLOT),
+    ):
+        if records.get(part, {}).get("plots"):
+            draw(records[part]["rounds"], path)
+            written.append(path)
     print("written:", *written)
 
 
@@ -83,7 +91,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write benchmarks/results/latest.json, docs/bench-scalars.png, and the tables between "
+        help="write benchmarks/results/latest.json, docs/bench-*.png, and the tables between "
         "the markers in README.md and docs/performance.md",
     )
     parser.add_argument(

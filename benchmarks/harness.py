@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.environments import ROOT, python_of
 
 Rounds = dict[int, dict[str, Any]]
 """What a contender measured, by number of the round."""
@@ -128,13 +128,22 @@ class Worker:
     `close` ends the process and removes the folder.
     """
 
-    def __init__(self, settings: Settings, target: str, **options: Any) -> None:
+    def __init__(
+        self, settings: Settings, target: str, environment: str | None = None, **options: Any
+    ) -> None:
+        """`environment`: the name of one in environments.py, None for this process' own."""
         self.target = target
         self.folder = Path(tempfile.mkdtemp(prefix="worker-", dir=settings.temp_root))
         self._log_path = self.folder / "stderr.txt"
         self._buffer = b""
         self._is_ready = False
-        command = [sys.executable, "-m", "benchmarks.worker", target, str(self.folder)]
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            python = sys.executable if environment is None else python_of(environment)
+        except LookupError as error:
+            self._missing = str(error)
+            return
+        command = [python, "-m", "benchmarks.worker", target, str(self.folder)]
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(
                 [*command, json.dumps(options)],
@@ -148,6 +157,8 @@ class Worker:
 
     def wait_until_ready(self) -> None:
         """Raises MissingError where the contender can't be imported, WorkerError."""
+        if self._process is None:
+            raise MissingError(self._missing)
         if not self._is_ready:
             self._read_reply(None)
             self._is_ready = True
@@ -158,6 +169,7 @@ class Worker:
         """Calls the object's method there. `while_waiting` is called some 100 times a second."""
         self.wait_until_ready()
         request = json.dumps({"call": method, "arguments": arguments}) + "\n"
+        assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(request.encode())
         self._process.stdin.flush()
@@ -176,6 +188,7 @@ class Worker:
 
     def tree_cpu_s(self) -> float:
         """CPU time of the process and of its children that live."""
+        assert self._process is not None
         process = psutil.Process(self._process.pid)
         total_s = 0.0
         for each in [process, *process.children(recursive=True)]:
@@ -187,21 +200,24 @@ class Worker:
         return total_s
 
     def rss_bytes(self) -> int:
+        assert self._process is not None
         return int(psutil.Process(self._process.pid).memory_info().rss)
 
     def close(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
         _remove_rings(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read_reply(self, while_waiting: Callable[[], None] | None) -> Any:
         deadline_s = time.monotonic() + _CALL_TIMEOUT_S
+        assert self._process is not None
         pipe = self._process.stdout
         assert pipe is not None
         while b"\n" not in self._buffer:
@@ -286,10 +302,12 @@ def workers(
 
 
 @contextmanager
-def worker(settings: Settings, target: str, **options: Any) -> Iterator[Worker]:
+def worker(
+    settings: Settings, target: str, environment: str | None = None, **options: Any
+) -> Iterator[Worker]:
     """One worker, closed in the end."""
     with ExitStack() as stack:
-        made = Worker(settings, target, **options)
+        made = Worker(settings, target, environment, **options)
         stack.callback(made.close)
         made.wait_until_ready()
         yield made

@@ -91,6 +91,38 @@ def report_scalar(logger: Any, tag: str, value: Any, first_step: int, calls: int
     return perf_counter_ns() - start_ns
 
 
+def log_dict(run: Any, tag: str, value: Any, first_step: int, calls: int) -> int:
+    """wandb's and trackio's `log({tag: value}, step=step)`."""
+    start_ns = perf_counter_ns()
+    for step in range(first_step, first_step + calls):
+        run.log({tag: value}, step=step)
+    return perf_counter_ns() - start_ns
+
+
+def log_metric(mlflow: Any, tag: str, value: Any, first_step: int, calls: int) -> int:
+    """`mlflow.log_metric(tag, value, step=step)`."""
+    start_ns = perf_counter_ns()
+    for step in range(first_step, first_step + calls):
+        mlflow.log_metric(tag, value, step=step)
+    return perf_counter_ns() - start_ns
+
+
+def log_metric_async(mlflow: Any, tag: str, value: Any, first_step: int, calls: int) -> int:
+    """`mlflow.log_metric(tag, value, step=step, synchronous=False)`."""
+    start_ns = perf_counter_ns()
+    for step in range(first_step, first_step + calls):
+        mlflow.log_metric(tag, value, step=step, synchronous=False)
+    return perf_counter_ns() - start_ns
+
+
+def track(run: Any, tag: str, value: Any, first_step: int, calls: int) -> int:
+    """aim's `run.track(value, name=tag, step=step)`."""
+    start_ns = perf_counter_ns()
+    for step in range(first_step, first_step + calls):
+        run.track(value, name=tag, step=step)
+    return perf_counter_ns() - start_ns
+
+
 def nothing(calls: int) -> int:
     """The bare `for`."""
     start_ns = perf_counter_ns()

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import environments
 from benchmarks.harness import ROOT, Summary, ratios, summarise
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
@@ -20,6 +21,7 @@ PLOT = ROOT / "docs" / "bench-scalars.png"
 README, DOCUMENT = ROOT / "README.md", ROOT / "docs" / "performance.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 
+_FRONT_PAGE = ("scalars", "latency", "histograms")
 _PACKAGES = ("tracelet", "clearml", "torch", "tensorboard", "tensorboardX", "numpy")
 _CONTENDER_COLUMNS = (
     "Contender",
@@ -66,6 +68,8 @@ class Part:
     costs_ns: dict[str, Summary] = field(default_factory=dict)
     """For the plot: ns per call by contender."""
     notes: list[str] = field(default_factory=list)
+    plots: list[str] = field(default_factory=list)
+    """Names of pictures in docs/, for the document there."""
     rounds: Any = None
     """What was measured in each round, for the JSON file."""
 
@@ -80,7 +84,7 @@ def machine_facts(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
         "load_average": os.getloadavg()[0],
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {**{name: _version(name) for name in _PACKAGES}, **environments.versions()},
         **settings_of_run,
     }
 
@@ -121,6 +125,8 @@ def markdown(records: Mapping[str, Any]) -> str:
     for record in records.values():
         if record["table"]:
             pieces.append(_table(record["table"]))
+    names = [name for record in records.values() for name in record.get("plots", ())]
+    pieces += [f"![{name}]({name})" for name in names]
     notes = [note for record in records.values() for note in record["notes"]]
     pieces.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(pieces).rstrip() + "\n"
@@ -128,7 +134,8 @@ def markdown(records: Mapping[str, Any]) -> str:
 
 def brief_markdown(records: Mapping[str, Any]) -> str:
     """For the front page: what a call costs with each contender, and the plot."""
-    tables = [_table(record["table"]) for record in records.values() if record["table"]]
+    tables = [_table(records[name]["table"]) for name in _FRONT_PAGE if name in records]
+    records = {name: record for name, record in records.items() if name in _FRONT_PAGE}
     image = f"![What one add_scalar costs]({PLOT.relative_to(ROOT).as_posix()})"
     return "\n\n".join([*tables, image, _facts_line(records)]) + "\n"
 

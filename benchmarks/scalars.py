@@ -43,6 +43,8 @@ class Rival:
     calls: int
     rounds: int
     options: dict[str, Any] = field(default_factory=dict)
+    environment: str | None = None
+    """Its own, by name in environments.py."""
 
 
 # In its default mode ClearML's SDK stalls its caller in steps of 0.1 s at each 100 events.
@@ -59,13 +61,25 @@ _RIVALS = (
     ),
     Rival("torch + ClearML's binding", "benchmarks.rivals:ClearMLBinding", 300, 4),
     Rival("torch + pure-Python backend", "benchmarks.rivals:PurePython", 300, 6),
+    Rival("wandb, offline", "benchmarks.trackers:Wandb", 1_000, 12, environment="wandb"),
+    Rival("trackio", "benchmarks.trackers:Trackio", 2_000, 12, environment="trackio"),
+    Rival("aim", "benchmarks.trackers:Aim", 1_000, 12, environment="aim"),
+    Rival("mlflow, SQLite", "benchmarks.trackers:Mlflow", 100, 6, environment="mlflow"),
+    Rival(
+        "mlflow, SQLite, asynchronous",
+        "benchmarks.trackers:Mlflow",
+        200,
+        6,
+        {"synchronous": False},
+        environment="mlflow",
+    ),
 )
 
 
 def run(settings: Settings) -> Part:
     made = {_OURS: Worker(settings, _TRACELET)}
     for rival in _RIVALS:
-        made[rival.name] = Worker(settings, rival.target, **rival.options)
+        made[rival.name] = Worker(settings, rival.target, rival.environment, **rival.options)
     with workers(made, required=_OURS) as (ready, missing):
         bursts = _measure_bursts(settings, ready)
         accounts = _account_for_at_once(ready) if settings.quick else {}
@@ -131,13 +145,17 @@ def _measure_accounts(settings: Settings, names: list[str]) -> dict[str, dict[st
     """What a few points cost with the end of logging, in a new process for each contender."""
     ours = {"zip_session": True}
     runs = [
-        (_OURS, _TRACELET, ours, _ACCOUNT_POINTS),
-        (_OURS_MANY, _TRACELET, ours, 100 * _ACCOUNT_POINTS),
-        *((r.name, r.target, r.options, _ACCOUNT_POINTS) for r in _RIVALS if r.name in names),
+        (_OURS, _TRACELET, None, ours, _ACCOUNT_POINTS),
+        (_OURS_MANY, _TRACELET, None, ours, 100 * _ACCOUNT_POINTS),
+        *(
+            (each.name, each.target, each.environment, each.options, _ACCOUNT_POINTS)
+            for each in _RIVALS
+            if each.name in names
+        ),
     ]
     accounts = {}
-    for name, target, options, points in runs:
-        with worker(settings, target, **options) as made:
+    for name, target, environment, options, points in runs:
+        with worker(settings, target, environment, **options) as made:
             accounts[name] = made.call("account", points=points)
     return accounts
 

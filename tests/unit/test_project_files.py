@@ -38,3 +38,25 @@ def test_the_instruction_counts_are_compared_with_a_tolerance_on_both_sides():
     ]
     assert compare({}, {"call": 100.0}) == ["call: not measured"]
     assert compare({"call": 100.0}, {}) == ["call: not committed"]
+
+
+def test_a_rival_that_is_not_there_is_a_line_of_the_report(tmp_path, monkeypatch):
+    pytest.importorskip("psutil")
+    from benchmarks import environments, harness
+
+    monkeypatch.setattr(environments, "_FOLDER", tmp_path / "environments")
+    settings = harness.Settings(quick=True, seed=0, temp_root=tmp_path)
+    failed = tmp_path / "environments" / "bench-failed"
+    failed.mkdir(parents=True)
+    (failed / "failed.txt").write_text("can't be installed here: no such wheel")
+    made = {
+        "ours": harness.Worker(settings, "benchmarks.contender:Contender"),
+        "absent": harness.Worker(settings, "benchmarks.trackers:Aim", "absent"),
+        "failed": harness.Worker(settings, "benchmarks.trackers:Aim", "failed"),
+    }
+    with harness.workers(made, required="ours") as (ready, missing):
+        assert list(ready) == ["ours"]
+    assert missing == [
+        "absent: not measured, not installed; python -m benchmarks.environments does it",
+        "failed: not measured, can't be installed here: no such wheel",
+    ]
