@@ -23,9 +23,9 @@ bool push_for(std::string_view writer, std::string_view tag, Point& point, Push 
   Producer& producer = Producer::current();
   if (producer.ring() == nullptr) return false;
   TagTable& table = producer.run().file->tags();
-  point.writer_id = table.intern(writer);
+  point.writer_id = writer.empty() ? kNoWriter : table.intern(writer);
   point.tag_id = table.intern(tag);
-  if (point.writer_id == kNoWriter || point.tag_id == 0) {
+  if ((point.writer_id == kNoWriter && !writer.empty()) || point.tag_id == 0) {
     producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
     return true;
   }
@@ -96,7 +96,8 @@ void register_capture_event(nb::module_& m) {
         nb::arg("step"), nb::arg("wall_time"), nb::arg("is_path"),
         "Pushes an Event protobuf's bytes, or the path of a file that holds them, waiting for room "
         "as long as the run allows. `writer` is a log folder and, after a NUL, the suffix of its "
-        "file's name. False when it was dropped and counted; None when no run is active.");
+        "file's name; empty for an event that goes to no file. False when it was dropped and "
+        "counted; None when no run is active.");
   m.def("count_event_without_room", &count_event_without_room,
         "Counts an event that there is no room for on disk. False when no run is active.");
   m.def("push_scalar", &push_scalar, nb::arg("writer"), nb::arg("tag"), nb::arg("value"),

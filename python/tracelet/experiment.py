@@ -59,6 +59,53 @@ class Experiment:
         self._check_active("log_metric")
         _core.log_metric(name, value, step, self._metric_writer_id)
 
+    def log_image(
+        self, name: str, image: Any, step: int | None = None, dataformats: str | None = None
+    ) -> None:
+        """Logs a picture: a path, bytes of an image file, a PIL image, an array or a tensor.
+
+        Of shape (H, W), (H, W, C) or (C, H, W), C being 1, 3 or 4; `dataformats` ("HWC", "CHW")
+        says which where both fit: by default an array's channels are last and a tensor's first.
+        uint8, or floats from 0 to 1. As all that follows, it goes the way of `log_metric`, through
+        the ring, and holds back no scalar. Raises TypeError, ValueError or FileNotFoundError.
+        """
+        from tracelet.capture.manual import image_event
+
+        self._log_event("log_image", name, image_event(name, image, step, dataformats))
+
+    def log_text(self, name: str, text: str, step: int | None = None) -> None:
+        """Logs a text, as SummaryWriter.add_text does; Markdown in TensorBoard."""
+        from tracelet.capture.manual import text_event
+
+        self._log_event("log_text", name, text_event(name, text, step))
+
+    def log_figure(self, name: str, figure: Any, step: int | None = None) -> None:
+        """Logs a matplotlib figure (or `pyplot`) as a picture, a Plotly figure as a plot.
+
+        A Plotly figure is shown on ClearML alone. Raises TypeError for another thing.
+        """
+        from tracelet.capture.manual import figure_event
+
+        self._log_event("log_figure", name, figure_event(name, figure, step))
+
+    def log_table(self, name: str, table: Any, step: int | None = None) -> None:
+        """Logs a table: a DataFrame, a mapping of columns, or rows whose first is the header.
+
+        A plot on ClearML, Markdown in TensorBoard; at most 10,000 rows. Raises TypeError or
+        ValueError naming it.
+        """
+        from tracelet.capture.manual import table_event
+
+        self._log_event("log_table", name, table_event(name, table, step))
+
+    def _log_event(self, method: str, name: str, event: Any) -> None:
+        from tracelet.capture.file_writer import push_event
+
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"{method}: name must be a str that is not empty, not {name!r}")
+        self._check_active(method)
+        push_event(self._run.metric_writer, event)
+
     def log_params(self, params: Any) -> None:
         """Logs parameters: a mapping, an argparse.Namespace, a dataclass, an OmegaConf config.
 

@@ -19,7 +19,7 @@ from tracelet.sinks.clearml.parts import (
 )
 from tracelet.sinks.clearml.plots import lines_or_heatmap, mesh, numbers, precision_recall
 from tracelet.sinks.clearml.probe import Probe
-from tracelet.sinks.clearml.samples import is_verdict
+from tracelet.sinks.clearml.storage import is_verdict
 from tracelet.sinks.clearml.tensors import tensor_array
 
 torch = pytest.importorskip("torch")

@@ -28,6 +28,15 @@ def set_event_capture(capture: EventCapture | None) -> None:
     _capture = capture
 
 
+def push_event(writer: str, event: Any) -> bool:
+    """Pushes an event that no FileWriter made; `writer` is a `writer_key`, or "" for none.
+
+    False when no run is active.
+    """
+    capture = _capture
+    return capture is not None and capture.push(writer, event)
+
+
 class CapturingEventWriter:
     """Stands in a FileWriter for the EventFileWriter that it would have made, or that it has.
 

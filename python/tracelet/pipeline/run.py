@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from tracelet import _core
@@ -110,13 +110,18 @@ class Run:
     def task_id(self) -> str | None:
         return next((s.task.id for s in self.sinks if hasattr(s, "task")), None)
 
-    @property
-    def metric_writer_id(self) -> int:
-        """The writer id of points that no SummaryWriter logs (`Options.log_dir`)."""
+    @cached_property
+    def metric_writer(self) -> str:
+        """The folder of points that no SummaryWriter logs (`Options.log_dir`), or ""."""
         log_dir = self.options.log_dir
         if log_dir is None and "tensorboard" in self.options.backend:
             log_dir = os.path.join("runs", self.options.exp_name)
-        return _core.NO_WRITER if log_dir is None else self.ring.intern(os.path.abspath(log_dir))
+        return "" if log_dir is None else os.path.abspath(log_dir)
+
+    @property
+    def metric_writer_id(self) -> int:
+        """The writer id of those points."""
+        return self.ring.intern(self.metric_writer) if self.metric_writer else _core.NO_WRITER
 
     def stats(self) -> Stats:
         live = self._live

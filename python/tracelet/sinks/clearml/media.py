@@ -157,7 +157,8 @@ class ClearMLMediaSink:
             sample = {"key": item.place.key, "url": url}
             item.lines.append(self._line(record, "training_debug_image", name, **sample))
         elif isinstance(part, parts.Plot):
-            name = self._names.plots.plot_name(log_dir, part.tag)
+            plots = self._names.plots
+            name = (plots.name if part.has_series else plots.plot_name)(log_dir, part.tag)
             item.lines.append(self._line(record, "plot", name, plot_str=part.figure))
         elif isinstance(part, parts.Scalar):
             self._take_scalar(log_dir, record, item, part)

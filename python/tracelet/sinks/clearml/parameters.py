@@ -124,7 +124,7 @@ def _set(holder: Any, path: Path, value: Any) -> None:
             holder[path[-1]] = value  # type: ignore[index]
         else:
             setattr(holder, path[-1], value)
-    except (TypeError, AttributeError) as error:  # a frozen dataclass, a read-only mapping
+    except Exception as error:  # a frozen dataclass, a read-only mapping
         _log.warning(
             "tracelet: log_params: %s is overridden on ClearML, but can't be set here: %s",
             "/".join(map(str, path)), error,

@@ -7,7 +7,6 @@ encoded anew; meshes and matrices have a form; what has none is named, so that i
 
 from __future__ import annotations
 
-import importlib
 import mimetypes
 from collections import defaultdict
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from typing import Any, Union
 
 from tracelet.sinks.clearml import plots
 from tracelet.sinks.clearml.tensors import STRINGS, tensor_array
+from tracelet.tensorboard_messages import PLOTLY_PLUGIN, compat
+from tracelet.tensorboard_messages import messages as proto_messages
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Plot:
     tag: str
     figure: str
     """Plotly's JSON."""
+    has_series: bool = False
+    """Whether the tag is "title/series", and not a title as a whole."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,17 @@ def parts_of(payload: bytes) -> list[Part]:
 
     Raises what protobuf raises for bytes that are none.
     """
-    event = _proto("tensorboard.compat.proto.event_pb2", "event_pb2").Event.FromString(payload)
+    event = compat("event_pb2").Event.FromString(payload)
     field = event.WhichOneof("what")
     if field != "summary":
         return [NoForm(_NO_FORM[field])] if field in _NO_FORM else []
+    figures: list[Part] = [
+        Plot(value.tag, value.tensor.string_val[0].decode(), has_series=True)
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name == PLOTLY_PLUGIN
+    ]
+    if figures:
+        return figures  # what else is in the event stands for them in TensorBoard
     parts: list[Part] = []
     meshes: dict[str, dict[str, Any]] = defaultdict(dict)
     for value in event.summary.value:
@@ -163,7 +173,7 @@ def _audio_extension(content_type: str) -> str:
 
 
 def _parameters(value: Any) -> Part:
-    messages = _proto("tensorboard.plugins.hparams.plugin_data_pb2", "plugin_hparams_pb2")
+    messages = proto_messages("tensorboard.plugins.hparams.plugin_data_pb2", "plugin_hparams_pb2")
     data = messages.HParamsPluginData.FromString(value.metadata.plugin_data.content)
     found = {}
     for name, each in data.session_start_info.hparams.items():
@@ -175,7 +185,7 @@ def _parameters(value: Any) -> Part:
 
 def _layout(strings: list[bytes]) -> Part:
     """A layout of the custom scalars tab, as text in lines."""
-    messages = _proto("tensorboard.plugins.custom_scalar.layout_pb2", "layout_pb2")
+    messages = proto_messages("tensorboard.plugins.custom_scalar.layout_pb2", "layout_pb2")
     lines = []
     for category in messages.Layout.FromString(b"".join(strings)).category:
         lines.append(f"{category.title}:")
@@ -185,11 +195,3 @@ def _layout(strings: list[bytes]) -> Part:
             for series in chart.margin.series:
                 lines.append(f"    - {series.value} between {series.lower} and {series.upper}")
     return Configuration("custom_scalars", "\n".join([*lines, ""]))
-
-
-def _proto(tensorboard_module: str, tensorboardx_name: str) -> Any:
-    """The messages of TensorBoard, or else tensorboardX' copy of them."""
-    try:
-        return importlib.import_module(tensorboard_module)
-    except ImportError:
-        return importlib.import_module(f"tensorboardX.proto.{tensorboardx_name}")
