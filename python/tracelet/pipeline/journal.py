@@ -26,7 +26,13 @@ from tracelet.pipeline.journal_format import (
     scan_segment,
     segment_paths,
 )
-from tracelet.pipeline.journal_names import NamesFile, NameSource, read_names, write_all
+from tracelet.pipeline.journal_names import (
+    O_BINARY,
+    NamesFile,
+    NameSource,
+    read_names,
+    write_all,
+)
 from tracelet.records import RECORD_DTYPE
 
 _BLOCK_RECORDS = 8192
@@ -148,7 +154,8 @@ class Journal:
         while True:
             try:
                 # Exclusively: what a process that died left under this name stays.
-                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY
+                self._fd = os.open(path, flags, 0o600)
                 break
             except FileExistsError:
                 number += 1

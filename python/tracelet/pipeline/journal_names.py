@@ -16,6 +16,8 @@ from typing import Protocol
 
 from tracelet import _core
 
+# Without it Windows writes the byte 10 as 13 10.
+O_BINARY: int = getattr(os, "O_BINARY", 0)
 NAMES = "names.bin"
 _FORMAT_VERSION = 1
 _FILE_HEADER = struct.Struct("<8sII")
@@ -64,7 +66,7 @@ class NamesFile:
 
     def _open(self) -> int:
         if self._fd is None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | O_BINARY
             fd = os.open(self._path, flags, 0o600)
             # What a process that died wrote half is cut off: whole blocks follow one another.
             size_bytes = _whole_bytes(fd)

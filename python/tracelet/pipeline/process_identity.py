@@ -25,6 +25,8 @@ def is_alive(identity: Mapping[str, Any]) -> bool | None:
     start = identity.get("process_start")
     if start is not None and os.path.isdir("/proc/self"):
         return bool(_start_of(pid) == start)
+    if os.name == "nt":
+        return None  # there os.kill(pid, 0) is Ctrl-C, or the end of the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
