@@ -1,0 +1,44 @@
+"""tracelet doctor: whether logging works here, and what to do where it does not."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from tracelet import checks, environment
+from tracelet.checks import Check
+from tracelet.commands.selection import add_runs_dir, runs_dir_of
+
+HELP = "check installation, disks, credentials and servers, with a fix for each failing line"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_runs_dir(parser)
+    parser.add_argument(
+        "--timeout-s", type=float, default=5.0, help="how long to wait for a server (default: 5)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    failed = 0
+    for check in _all_checks(arguments):
+        failed += not check.is_ok
+        print(f"{'ok  ' if check.is_ok else 'FAIL'}  {check.name}: {check.found}", flush=True)
+        if check.fix:
+            print(f"      fix: {check.fix}", flush=True)
+    print("all is well" if not failed else f"{failed} to be put right")
+    return 1 if failed else 0
+
+
+def _all_checks(arguments: argparse.Namespace) -> Iterator[Check]:
+    found = {}
+    for check in checks.installation():
+        found[check.name] = check.is_ok
+        yield check
+    runs_dir = runs_dir_of(arguments)
+    yield from checks.disks(runs_dir, environment.read_option("ring_dir", "str"))
+    yield checks.unsent_runs(runs_dir)
+    if found["clearml"]:
+        from tracelet.sinks.clearml.server_checks import server_checks
+
+        yield from server_checks(arguments.timeout_s)
