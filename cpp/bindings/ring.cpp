@@ -30,6 +30,7 @@ struct Lease {
     if (!std::exchange(released, true)) {
       run->file->payloads().give_back(records);
       run->file->ring().give_back(records.size);
+      run->file->payloads().reclaim(run->file->ring());
     }
     return exports;
   }
@@ -149,6 +150,17 @@ void register_ring(nb::module_& m) {
           nb::arg("count"))
       .def("lease", &lease, nb::arg("limit"),
            "The oldest records, at most `limit`, as far as they lie in one piece. Consumer only.")
+      .def_prop_ro(
+          "skipped", [](const RunRing& self) { return self.file->ring().skipped(); },
+          "How many records of kind 0 were put in the place of points whose producer had died.")
+      .def(
+          "skip_dead",
+          [](RunRing& self) {
+            ReleasedGil released;
+            return self.file->ring().skip_dead();
+          },
+          "When the oldest record is claimed and not written, and the process that claimed it is "
+          "dead, puts one of kind 0 in its place. False otherwise. Consumer only.")
       .def(
           "wait_for_records",
           [](RunRing& self, double timeout_s) {

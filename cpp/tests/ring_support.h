@@ -39,11 +39,18 @@ struct RingInFile {
   Ring ring;
 };
 
-// Pushes a record each of whose fields follows from its tag and step.
+// A point each of whose fields follows from its tag and step.
+inline Point point_of(std::uint32_t tag_id, std::int64_t step) {
+  return {static_cast<double>(step) / 4,
+          step,
+          static_cast<double>(step + tag_id),
+          tag_id,
+          tag_id ^ 0x5a5aU,
+          RecordKind::kScalar,
+          static_cast<std::uint16_t>(step & 7)};
+}
 inline bool push(Ring& ring, std::uint32_t tag_id, std::int64_t step) {
-  return ring.try_push({static_cast<double>(step) / 4, step, static_cast<double>(step + tag_id),
-                        tag_id, tag_id ^ 0x5a5aU, RecordKind::kScalar,
-                        static_cast<std::uint16_t>(step & 7)});
+  return ring.try_push(point_of(tag_id, step));
 }
 
 // Whether it is a record that push() wrote, and not pieces of two.

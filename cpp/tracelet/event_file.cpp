@@ -321,6 +321,8 @@ bool EventFileSet::append(const Record& record, PayloadSpan payloads, std::strin
       return true;
     case RecordKind::kEvent:
       return append_event(record, payloads, out);
+    case RecordKind::kSkipped:
+      break;
   }
   return false;
 }

@@ -21,6 +21,7 @@ std::uint64_t PayloadArena::next_place(std::size_t stored_bytes) const {
 
 bool PayloadArena::try_push(Ring& ring, const Point& point, std::span<const std::byte> payload) {
   const std::size_t stored_bytes = stored(payload.size());
+  const std::uint32_t pid = current_pid();
   std::uint64_t place;
   std::uint64_t position;
   {
@@ -30,12 +31,12 @@ bool PayloadArena::try_push(Ring& ring, const Point& point, std::span<const std:
       ring.wake();
       return false;
     }
-    if (!ring.try_claim(&position)) return false;
+    if (!ring.try_claim(pid, &position)) return false;
     state_->head.store(place + stored_bytes, std::memory_order_relaxed);
   }
   const std::uint64_t offset = place % size_bytes_;
   std::memcpy(data_ + offset, payload.data(), payload.size());
-  ring.commit(position, point, offset, payload.size());
+  ring.commit(pid, position, point, offset, payload.size());
   return true;
 }
 
@@ -60,6 +61,16 @@ void PayloadArena::give_back(RecordSpan records) {
     state_->tail.store(tail + ahead + stored(record.payload_size));
     return;
   }
+}
+
+void PayloadArena::reclaim(const Ring& ring) {
+  const std::uint64_t skips = ring.skipped();
+  if (skips == reclaimed_skips_) [[likely]]
+    return;
+  const ProcessLock lock(state_->lock_pid);  // no payload's slot is claimed meanwhile
+  if (ring.may_hold_payloads()) return;
+  state_->tail.store(state_->head.load(std::memory_order_relaxed));
+  reclaimed_skips_ = skips;
 }
 
 }  // namespace tracelet

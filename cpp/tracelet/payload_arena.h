@@ -41,6 +41,10 @@ class PayloadArena {
 
   // The consumer: frees the payloads of records that are about to be given back to the ring.
   void give_back(RecordSpan records);
+  // The consumer, when records were given back to the ring: frees the place of a payload whose
+  // producer died, once no other payload is on its way whose end would free it too. Without it a
+  // place so large that no other payload finds room would be lost for good.
+  void reclaim(const Ring& ring);
 
  private:
   // Where a payload claimed now would begin, in bytes since the start.
@@ -56,6 +60,7 @@ class PayloadArena {
   PayloadArenaState* state_;
   std::byte* data_;
   std::size_t size_bytes_;
+  std::uint64_t reclaimed_skips_ = 0;  // the ring's skips that reclaim() has dealt with
 };
 
 }  // namespace tracelet

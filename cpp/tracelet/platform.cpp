@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <string_view>
 #include <system_error>
 #include <thread>
@@ -43,6 +44,23 @@ int allocate(int fd, [[maybe_unused]] std::size_t old_size_bytes, std::size_t si
 #endif
 }
 
+#if defined(__linux__)
+constexpr int kThreadsAfterState = 17;  // field 20 of /proc/PID/stat; the state is the third
+
+// The number in the field so many spaces further on; 0 without one.
+long field(std::string_view text, int number) {
+  std::size_t start = 0;
+  for (; number > 0; --number) {
+    start = text.find(' ', start);
+    if (start == std::string_view::npos) return 0;
+    ++start;
+  }
+  long value = 0;
+  std::from_chars(text.data() + start, text.data() + text.size(), value);
+  return value;
+}
+#endif
+
 std::byte* map_shared(int fd, std::size_t reserved_bytes, const std::string& path) {
   void* address = mmap(nullptr, reserved_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (address == MAP_FAILED) throw_errno(errno, "cannot map " + path);
@@ -58,16 +76,17 @@ void touch_pages(std::byte* data, std::size_t size_bytes) {
   }
 }
 
-// Written when the library is loaded and by the fork handler, in a child that has one thread; read
-// by every producer. No other bytes depend on it, so relaxed is enough.
-std::atomic<std::uint32_t> cached_pid = [] {
+}  // namespace
+
+std::atomic<std::uint32_t> detail::cached_pid = [] {
   pthread_atfork(nullptr, nullptr, [] {
-    cached_pid.store(static_cast<std::uint32_t>(getpid()), std::memory_order_relaxed);
+    detail::cached_pid.store(static_cast<std::uint32_t>(getpid()), std::memory_order_relaxed);
   });
   return static_cast<std::uint32_t>(getpid());
 }();
-const std::uint32_t loading_pid = cached_pid.load(std::memory_order_relaxed);
 
+namespace {
+const std::uint32_t loading_pid = current_pid();
 }  // namespace
 
 MappedFile::MappedFile(std::string path, int fd, std::byte* data, std::size_t reserved_bytes)
@@ -160,23 +179,23 @@ int usable_cores() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-std::uint32_t current_pid() { return cached_pid.load(std::memory_order_relaxed); }
-
 bool process_is_alive(std::uint32_t pid) {
   if (kill(static_cast<pid_t>(pid), 0) != 0 && errno != EPERM) return false;
 #if defined(__linux__)
-  // A zombie answers too, and the one that asks may be the parent that has yet to wait for it.
+  // A zombie answers too, and the one that asks may be the parent that has yet to wait for it. It
+  // may also have threads left: they outlive a first thread that has ended, for good or, when all
+  // are killed, for a moment.
   const int fd = ::open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return true;
-  char text[256];
+  char text[512];
   const ssize_t size_bytes = read(fd, text, sizeof(text));
   close(fd);
   // "pid (name) state …"; the name may hold anything, the rest is numbers.
   const std::string_view stat(text, size_bytes < 0 ? 0 : static_cast<std::size_t>(size_bytes));
   const std::size_t name_end = stat.rfind(") ");
-  if (name_end != std::string_view::npos && name_end + 2 < stat.size()) {
-    return stat[name_end + 2] != 'Z' && stat[name_end + 2] != 'X';
-  }
+  if (name_end == std::string_view::npos || name_end + 2 >= stat.size()) return true;
+  if (stat[name_end + 2] != 'Z' && stat[name_end + 2] != 'X') return true;
+  return field(stat.substr(name_end + 2), kThreadsAfterState) > 1;
 #endif
   return true;
 }

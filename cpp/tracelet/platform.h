@@ -54,8 +54,15 @@ void wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
              std::chrono::nanoseconds timeout);
 void wake_all(std::atomic<std::uint32_t>& word);
 
+namespace detail {
+// Written when the library is loaded and by the fork handler, in a child that has one thread; read
+// by every producer. No other bytes depend on it, so relaxed is enough.
+extern std::atomic<std::uint32_t> cached_pid;
+}  // namespace detail
+
 // Cached, and renewed in forked children: getpid is a system call, and each record carries the pid.
-std::uint32_t current_pid();
+inline std::uint32_t current_pid() { return detail::cached_pid.load(std::memory_order_relaxed); }
+// Whether any thread of the process may still run: a zombie is dead once all of its threads are.
 bool process_is_alive(std::uint32_t pid);
 // Whether this process is a forked child of the one that loaded this library.
 bool is_forked();

@@ -10,6 +10,7 @@
 namespace tracelet {
 
 enum class RecordKind : std::uint16_t {
+  kSkipped = 0,  // no point: its producer died between claiming the slot and committing it
   kScalar = 1,
   kHistogram = 2,  // its payload: histogram/payload.h
   kEvent = 3,      // its payload: a TensorBoard Event protobuf that was built outside
@@ -34,7 +35,7 @@ inline constexpr char kSuffixMark = '\0';
 
 // The layout is a file format: the ring's file outlives the process, the journal holds the same
 // bytes, and python/tracelet/records.py describes them to numpy. A change raises kRecordVersion.
-inline constexpr std::uint32_t kRecordVersion = 3;
+inline constexpr std::uint32_t kRecordVersion = 4;
 
 struct Record {
   std::uint64_t sequence;        // position in the stream plus one, once committed; see ring.h

@@ -3,8 +3,30 @@
 #include <algorithm>
 
 namespace tracelet {
+namespace {
+
+// A mark stands in a slot's sequence until the slot is committed: this bit, the claimant's pid, and
+// the position's low bits, so that it is never taken for a mark of another lap.
+constexpr std::uint64_t kMark = std::uint64_t{1} << 63;
+constexpr int kMarkPositionBits = 41;
+constexpr std::uint64_t kMarkPositionMask = (std::uint64_t{1} << kMarkPositionBits) - 1;
+
+std::uint64_t mark_of(std::uint32_t pid, std::uint64_t position) {
+  return kMark | std::uint64_t{pid} << kMarkPositionBits | (position & kMarkPositionMask);
+}
+bool is_mark_of(std::uint64_t sequence, std::uint64_t position) {
+  return (sequence & kMark) != 0 &&
+         (sequence & kMarkPositionMask) == (position & kMarkPositionMask);
+}
+std::uint32_t pid_in_mark(std::uint64_t sequence) {
+  return static_cast<std::uint32_t>((sequence & ~kMark) >> kMarkPositionBits);
+}
+
+}  // namespace
 
 bool Ring::has_room_after_look(std::uint64_t position) {
+  // All producers come here sooner or later, since `tail_seen` stays where it is.
+  if (position >= kLastPosition) return false;
   // Pairs with the release in give_back.
   const std::uint64_t tail = state_->tail.load(std::memory_order_acquire);
   state_->tail_seen.store(tail, std::memory_order_release);
@@ -22,15 +44,62 @@ RecordSpan Ring::committed(std::size_t limit) const {
   limit = std::min(limit, in_one_piece);
   std::size_t count = 0;
   while (count < limit) {
-    auto& sequence = const_cast<std::uint64_t&>(first[count].sequence);
     // Pairs with the release at the end of try_push.
-    if (std::atomic_ref<std::uint64_t>(sequence).load(std::memory_order_acquire) !=
-        tail + count + 1) {
-      break;
-    }
+    if (load_sequence(tail + count) != tail + count + 1) break;
     ++count;
   }
   return {first, count};
+}
+
+// Leaves the last claimant's pid in its slot, unless it has committed meanwhile: it stores without
+// a look, so whichever comes first, a commit is never lost. The value that is expected is that of
+// one lap of this one slot, so a producer that slept for laps between its look at `head` and here
+// changes nothing.
+void Ring::mark_last_claim(std::uint64_t head) {
+  const std::uint64_t next = head & kPositionMask;
+  if (next == 0) return;
+  const std::uint64_t position = next - 1;
+  std::uint64_t uncommitted = position >= capacity() ? position + 1 - capacity() : 0;
+  const auto pid = static_cast<std::uint32_t>(head >> kPositionBits);
+  // Relaxed: the release on `head` that follows publishes it.
+  std::atomic_ref<std::uint64_t>(slots_[position & mask_].sequence)
+      .compare_exchange_strong(uncommitted, mark_of(pid, position), std::memory_order_relaxed);
+}
+
+// The process that claimed a position, which is claimed and not committed.
+std::uint32_t Ring::claimant(std::uint64_t position) const {
+  // Pairs with the release in try_claim: all marks that were left before this state of `head` are
+  // seen from here on.
+  const std::uint64_t head = state_->head.load(std::memory_order_acquire);
+  const std::uint64_t end = head & kPositionMask;
+  for (std::uint64_t later = position; later < end; ++later) {
+    const std::uint64_t sequence = load_sequence(later);
+    if (is_mark_of(sequence, later)) return pid_in_mark(sequence);
+    if (sequence == later + 1) return slots_[later & mask_].producer_pid;
+  }
+  return static_cast<std::uint32_t>(head >> kPositionBits);
+}
+
+bool Ring::skip_dead(bool (*is_alive)(std::uint32_t pid)) {
+  const std::uint64_t tail = state_->tail.load(std::memory_order_relaxed);  // its only writer
+  if (tail >= head() || load_sequence(tail) == tail + 1) return false;
+  const std::uint32_t pid = claimant(tail);
+  if (is_alive(pid)) return false;
+  // Only now: it may have committed, and died afterwards. From here on nobody else writes the slot
+  // but a producer that still marks it, which the store below ends.
+  if (load_sequence(tail) == tail + 1) return false;
+  commit(pid, tail, Point{.kind = RecordKind::kSkipped}, 0, 0);
+  state_->skipped.store(skipped() + 1, std::memory_order_relaxed);
+  return true;
+}
+
+bool Ring::may_hold_payloads() const {
+  const std::uint64_t end = head();
+  for (std::uint64_t position = tail(); position < end; ++position) {
+    if (load_sequence(position) != position + 1) return true;
+    if (slots_[position & mask_].payload_size != 0) return true;
+  }
+  return false;
 }
 
 void Ring::give_back(std::size_t count) {

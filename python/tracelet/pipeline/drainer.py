@@ -98,6 +98,9 @@ class Drainer(threading.Thread):
         while (first := self._ring.tail) < end:
             lease = self._ring.lease(self._ring.capacity)
             if len(lease) == 0:
+                if self._ring.skip_dead():
+                    self._warn_of_skips()
+                    continue
                 break
             # Released only when it succeeds: otherwise the same records are leased again.
             self._hand_over(lease, first)
@@ -177,6 +180,14 @@ class Drainer(threading.Thread):
             "shows changes from now on. Copy what you keep. This sink gets copies from now on.",
             lane.sink.name,
         )
+
+    def _warn_of_skips(self) -> None:
+        if "producer died" not in self._warned:
+            self._warned.add("producer died")
+            _log.warning(
+                "tracelet: a process was killed inside a call that logs; that point is lost. Stats "
+                "count such points under 'producer died'."
+            )
 
     def _warn_of_drops(self) -> None:
         ring = self._ring

@@ -134,6 +134,7 @@ class Run:
         dropped["ring full"] = ring.dropped_ring_full
         dropped["tag table full"] = ring.dropped_tag_table_full
         dropped["no disk space"] = ring.dropped_no_disk_space
+        dropped["producer died"] = ring.skipped
         for lane in lanes:
             dropped.update(lane.set_aside)
         return Stats(
