@@ -155,12 +155,14 @@ void register_ring(nb::module_& m) {
           "How many records of kind 0 were put in the place of points whose producer had died.")
       .def(
           "skip_dead",
-          [](RunRing& self) {
+          [](RunRing& self, bool owner_is_dead) {
             ReleasedGil released;
-            return self.file->ring().skip_dead();
+            return self.file->skip_dead(owner_is_dead);
           },
+          nb::arg("owner_is_dead") = false,
           "When the oldest record is claimed and not written, and the process that claimed it is "
-          "dead, puts one of kind 0 in its place. False otherwise. Consumer only.")
+          "dead, puts one of kind 0 in its place. False otherwise. With `owner_is_dead`, who made "
+          "the ring is, even where another process has its pid now. Consumer only.")
       .def(
           "wait_for_records",
           [](RunRing& self, double timeout_s) {

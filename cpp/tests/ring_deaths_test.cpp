@@ -359,6 +359,29 @@ TEST_SUITE("ring_deaths") {
     MESSAGE(kills, " kills, ", ring.skipped(), " of them inside a push");
   }
 
+  TEST_CASE("the owner of a ring is dead when its reader knows, whoever has its pid" * kNeedsFork) {
+    TempDir dir;
+    const auto file = RingFile::create(dir.file("ring"), 64);  // this process is the owner
+    std::uint64_t position = 0;
+    REQUIRE(file->ring().try_claim(current_pid(), &position));
+    CHECK_FALSE(file->skip_dead(false));
+    CHECK(file->skip_dead(true));
+    const pid_t child = start_child([&] {
+      file->ring().try_claim(current_pid(), &position);
+      pause();
+      return 0;
+    });
+    const auto start = steady_clock::now();
+    while (file->ring().head() < 2 && seconds_since(start) < kVeryLong.count()) {
+      std::this_thread::sleep_for(1ms);
+    }
+    file->ring().give_back(1);
+    CHECK_FALSE(file->skip_dead(true));  // a forked child that lives on
+    kill(child, SIGKILL);
+    CHECK(end_of_child(child) == -SIGKILL);
+    CHECK(file->skip_dead(true));
+  }
+
   TEST_CASE("the place of a payload whose producer died is free again" * kNeedsFork) {
     TempDir dir;
     const auto file = RingFile::create(dir.file("ring"), 64);

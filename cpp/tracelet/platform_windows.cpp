@@ -151,7 +151,7 @@ int usable_cores() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-std::uint32_t current_pid() { return GetCurrentProcessId(); }
+std::atomic<std::uint32_t> detail::cached_pid{GetCurrentProcessId()};  // there is no fork
 
 bool process_is_alive(std::uint32_t pid) {
   HANDLE process = OpenProcess(SYNCHRONIZE, FALSE, pid);

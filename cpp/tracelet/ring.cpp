@@ -80,7 +80,7 @@ std::uint32_t Ring::claimant(std::uint64_t position) const {
   return static_cast<std::uint32_t>(head >> kPositionBits);
 }
 
-bool Ring::skip_dead(bool (*is_alive)(std::uint32_t pid)) {
+bool Ring::skip_dead(const std::function<bool(std::uint32_t pid)>& is_alive) {
   const std::uint64_t tail = state_->tail.load(std::memory_order_relaxed);  // its only writer
   if (tail >= head() || load_sequence(tail) == tail + 1) return false;
   const std::uint32_t pid = claimant(tail);

@@ -23,6 +23,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "tracelet/platform.h"
 #include "tracelet/record.h"
@@ -59,6 +60,7 @@ struct RingState {
 // it is full: that is the 26th day at 1,000,000 points a second.
 inline constexpr int kPositionBits = 42;
 inline constexpr std::uint64_t kPositionMask = (std::uint64_t{1} << kPositionBits) - 1;
+inline constexpr std::uint32_t kPidMask = (1U << (64 - kPositionBits)) - 1;
 inline constexpr std::uint64_t kLastPosition = std::uint64_t{1} << (kPositionBits - 1);
 
 class Ring {
@@ -145,7 +147,7 @@ class Ring {
   // The consumer: when the slot at the tail is claimed and not committed, and its claimant is dead,
   // commits a record of kind kSkipped in its place. False when it is committed, or may yet be; a
   // pid that another process has got since then counts as alive until that one ends, too.
-  bool skip_dead(bool (*is_alive)(std::uint32_t pid) = process_is_alive);
+  bool skip_dead(const std::function<bool(std::uint32_t pid)>& is_alive = process_is_alive);
   // The consumer: whether a record from the tail on has a payload, or may have one once committed.
   bool may_hold_payloads() const;
   // How many were skipped so far, in all processes that consumed this ring. Any thread.

@@ -90,4 +90,12 @@ std::unique_ptr<RingFile> RingFile::open(const std::string& path) {
       new RingFile(MappedFile::open(path, reserved_bytes), capacity, payload_bytes));
 }
 
+bool RingFile::skip_dead(bool owner_is_dead) {
+  return ring_.skip_dead([&](std::uint32_t pid) {
+    const bool is_own = ((pid ^ current_pid()) & kPidMask) == 0;
+    if (owner_is_dead) return !is_own && pid != header_->owner_pid && process_is_alive(pid);
+    return is_own || process_is_alive(pid);
+  });
+}
+
 }  // namespace tracelet

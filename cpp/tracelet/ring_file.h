@@ -46,6 +46,9 @@ class RingFile {
   static std::unique_ptr<RingFile> open(const std::string& path);
 
   Ring& ring() { return ring_; }
+  // Ring::skip_dead. Where the process that made the file is known to be dead, no other that has
+  // got its pid (the first of a container has the same each time), this one included, counts as it.
+  bool skip_dead(bool owner_is_dead);
   PayloadArena& payloads() { return payloads_; }
   TagTable& tags() { return tags_; }
   const std::string& path() const { return file_.path(); }

@@ -30,9 +30,9 @@ SKIPPED = 0
 SCALAR = 1
 HISTOGRAM = 2
 EVENT = 3
-"""The kinds of record. One that was skipped is no point: it stands in the place of one whose process
-was killed inside the call that logged it, and no sink is given it. A histogram's and an event's value is 0; its data are its payload, which for
-an event is a TensorBoard Event protobuf."""
+"""The kinds of record. One that was skipped is no point: it stands in the place of one whose
+process was killed inside the call that logged it, and no sink is given it. A histogram's and an
+event's value is 0; its data are its payload, which for an event is a TensorBoard Event protobuf."""
 
 AWAITS_DEVICE = 8
 """A flag: the payload was being counted on a device when the record was pushed."""
