@@ -1,4 +1,5 @@
-// platform.h on Windows. EXPERIMENTAL: CI compiles it with mingw-w64, nobody has trained with it.
+// platform.h on Windows. EXPERIMENTAL: CI compiles it with mingw-w64, each function has been run
+// under Wine once, nobody has trained with it.
 //
 // What differs from POSIX: there is no fork, so a ring has one process; a file is mapped with all
 // of its address space, as a sparse file, whose later blocks get their space when they are written.
