@@ -49,12 +49,13 @@ PARENT_AND_STEPS = """
     def use_the_current_task(name):
         print("printed by", name)
         torch.save({"weights": torch.zeros(2)}, name + ".pt")
+        torch.save({"weights": torch.zeros(2)}, "model.pt")
         pyplot.plot([1, 2], [3, 4])
         pyplot.title("figure of " + name)
         pyplot.show()
 
     for step in ("data_preprocessing", "model_training"):
-        with tracelet.logging("clearml", exp_name=step) as experiment:
+        with tracelet.logging("clearml", step, config={"output_uri": True}) as experiment:
             assert Task.current_task().id == experiment.id != parent.id
             writer = SummaryWriter("runs/" + step)
             for index in range(100):
@@ -99,7 +100,7 @@ def test_each_block_under_the_users_task_is_a_child_of_it(clearml_server, run_sc
         assert own_scalars(clearml_server, task) == {("train", "loss"): losses}
         assert task["hyperparams"]["General"]["step"]["value"] == step
         # ClearML's own bindings: torch.save, matplotlib, the console.
-        assert models(task) == [step]
+        assert models(task) == [step, "model"]
         plots = clearml_server.events(task["id"], "plot")
         assert [plot["metric"] for plot in plots] == ["figure of " + step]
         assert f"printed by {step}" in console(clearml_server, task)
@@ -113,7 +114,10 @@ def test_each_block_under_the_users_task_is_a_child_of_it(clearml_server, run_sc
         ("own", "own"): {1: 1.0},
         ("adopted", "adopted"): {1: 1.0, 2: 2.0},
     }
-    assert models(parent) == ["parent"]
+    assert models(parent) == ["parent", "model"]
+    # Three tasks with a model of that file name, and three models.
+    owners = {model["task"] for model in clearml_server.models.values() if "model" in model["name"]}
+    assert len(owners) == 3
     plots = clearml_server.events(parent["id"], "plot")
     assert [plot["metric"] for plot in plots] == ["figure of parent"]
     printed = console(clearml_server, parent)

@@ -15,7 +15,7 @@ import logging
 import sys
 from typing import Any
 
-_MISSING = object()
+from tracelet.errors import BackendError
 
 
 class SetAsideTask:
@@ -26,29 +26,43 @@ class SetAsideTask:
     """
 
     def __init__(self, task: Any) -> None:
-        """Sets `task` aside: after this the SDK knows of no current task, and of no agent."""
+        """Sets `task` aside: after this the SDK knows of no current task, and of no agent.
+
+        Raises BackendError, with everything as it was, for an SDK that keeps this elsewhere.
+        """
+        from clearml.backend_interface.model import Model
         from clearml.config import get_remote_task_id
         from clearml.config.defs import PROC_MASTER_ID_ENV_VAR
 
         self.task = task
         self._remote_task_id = get_remote_task_id()
         self._process_master = PROC_MASTER_ID_ENV_VAR.get()
-        self._attributes: list[tuple[Any, str, Any]] = []
-        self._take(type(task), "_Task__main_task", None)
-        self._take(type(task), "_Task__forked_proc_main_pid", None)
-        for owner, name in _upload_pools():
-            # Closing the current task terminates them, and with them what is on its way.
-            self._take(owner, name, None)
-        self._take(logging.Handler, "format")
-        for binding in _bindings():
-            self._take(binding, "_current_task")
         self._streams = [(stream, stream._log) for stream in _captured_streams()]
+        self._attributes: list[tuple[Any, str, Any]] = []
+        cleared = [
+            (type(task), "_Task__main_task", None),
+            (type(task), "_Task__forked_proc_main_pid", None),
+            # By file name: a step's model.pth would else be a new version of the last step's.
+            (Model, "_local_model_to_id_uri", {}),
+            # Closing the current task terminates them, and with them what is on its way.
+            *((owner, name, None) for owner, name in _upload_pools()),
+        ]
+        for owner, name, _ in cleared:
+            self._keep(owner, name)
+        self._keep(logging.Handler, "format")
+        for binding in _bindings():
+            self._keep(binding, "_current_task")
+        for owner, name, value in cleared:
+            setattr(owner, name, value)
         _set_remote_task_id(None)
 
-    def _take(self, owner: Any, name: str, value: Any = _MISSING) -> None:
+    def _keep(self, owner: Any, name: str) -> None:
+        if name not in vars(owner):
+            raise BackendError(
+                f"this version of clearml has no {owner.__name__}.{name}, which a task inside a "
+                "task needs; without child_task the run logs to the current task"
+            )
         self._attributes.append((owner, name, vars(owner)[name]))
-        if value is not _MISSING:
-            setattr(owner, name, value)
 
     def adopt(self, child: Any, comment: str | None) -> None:
         """Makes the new current task, which has this comment, a child of this one."""
