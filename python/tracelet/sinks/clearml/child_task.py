@@ -39,7 +39,7 @@ class SetAsideTask:
         self._process_master = PROC_MASTER_ID_ENV_VAR.get()
         self._streams = [(stream, stream._log) for stream in _captured_streams()]
         self._attributes: list[tuple[Any, str, Any]] = []
-        cleared = [
+        cleared: list[tuple[Any, str, Any]] = [
             (type(task), "_Task__main_task", None),
             (type(task), "_Task__forked_proc_main_pid", None),
             # By file name: a step's model.pth would else be a new version of the last step's.
