@@ -72,7 +72,7 @@ class Run:
                 sink.close(process_is_ending=False)
             self.folder.remove()
             raise
-        self.uploads = Uploads(os.path.join(self.folder.path, "set_aside-artifacts"))
+        self.uploads = Uploads(self.folder.artifacts_path)
         self._journal = Journal(self.folder.path, ring)
         self._live: _Live | None = self._start(ring, backends)
         self._final_stats: Stats | None = None  # set before _live is let go of
@@ -253,10 +253,10 @@ class Run:
             self._leave_folder(live)
             return
         self._journal.close()
+        self.folder.remove_artifacts_folder()
         if self.folder.has_set_aside:
             self.folder.remove_ring()
             self.folder.remove_payloads()
-            self.folder.remove_artifacts()
             self.folder.update(state="finished")
             self.folder.leave()
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -54,7 +55,9 @@ class RunFolder:
         self._lock.acquire()
         self.ring_path = os.path.join(self._ring_dir(options), f"tracelet-{self.run_id}.ring")
         self.payloads_path = os.path.join(self.path, "payloads")
-        self.artifacts_path = os.path.join(self.path, "artifacts")
+        # What is to be uploaded lies where what could not be does: a run that was killed leaves it
+        # to its user, and what sends its points does not remove it.
+        self.artifacts_path = os.path.join(self.path, "set_aside-artifacts")
         self._manifest: dict[str, Any] = {
             "run": self.run_id,
             "project": options.project,
@@ -102,8 +105,10 @@ class RunFolder:
     def remove_payloads(self) -> None:
         shutil.rmtree(self.payloads_path, ignore_errors=True)
 
-    def remove_artifacts(self) -> None:
-        shutil.rmtree(self.artifacts_path, ignore_errors=True)
+    def remove_artifacts_folder(self) -> None:
+        """Unless there is something in it."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self.artifacts_path)
 
     def remove_ring(self) -> None:
         try:

@@ -50,7 +50,8 @@ class ArtifactStore:
         place = os.path.join(folder, f"{next(self._numbers):06d}")
         os.mkdir(place, mode=0o700)
         is_ours = model is not None and not model.source
-        content = content_of(value, name, os.path.join(place, "copy"), is_ours)
+        base = os.path.basename(os.path.abspath(os.fspath(value))) if is_path(value) else "object"
+        content = content_of(value, name, os.path.join(place, base), is_ours)
         models = self._models if model is not None else None
         return ArtifactUpload(self._task, name, content, place, models, model, is_artifact)
 
@@ -102,7 +103,7 @@ class ArtifactUpload:
 
     def _make_file(self) -> None:
         if self._content.write is not None and not self._path:
-            path = os.path.join(self._place, "file")
+            path = os.path.join(self._place, self._content.filename)
             self._content.write(path)
             self._path = path
         if not self._hash:
