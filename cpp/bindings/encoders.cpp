@@ -94,14 +94,16 @@ void register_encoders(nb::module_& m) {
       .def(
           "entries",
           [](const FileLedger& self) {
-            std::vector<std::tuple<std::uint32_t, std::string, std::uint64_t, std::uint64_t>> rows;
+            using Row =
+                std::tuple<std::uint32_t, std::string, std::uint64_t, std::uint64_t, std::size_t>;
+            std::vector<Row> rows;
             for (FileLedger::Entry& entry : self.entries()) {
               rows.emplace_back(entry.writer_id, std::move(entry.path), entry.size_bytes,
-                                entry.sequence);
+                                entry.sequence, entry.place);
             }
             return rows;
           },
-          "(writer_id, path, size_bytes, sequence) of each file, in the order in which "
+          "(writer_id, path, size_bytes, sequence, place) of each file, in the order in which "
           "they were made: what it holds for certain, and the last record therein.");
 
   nb::class_<RunEventFiles>(m, "EventFileSet",
@@ -144,6 +146,7 @@ void register_encoders(nb::module_& m) {
 
   nb::class_<AppendFile>(m, "AppendFile", "A file that only grows, by whole pieces.")
       .def(nb::init<const std::string&>(), nb::arg("path"))
+      .def_prop_ro("path", [](const AppendFile& self) { return self.path(); })
       .def(
           "append",
           [](AppendFile& self, nb::bytes piece) {

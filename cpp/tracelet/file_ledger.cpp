@@ -106,7 +106,7 @@ std::vector<FileLedger::Entry> FileLedger::entries() const {
     const auto& state = entry->states[current];
     found.push_back({entry->writer_id,
                      std::string(reinterpret_cast<const char*>(entry + 1), entry->path_bytes),
-                     state.size_bytes, state.sequence});
+                     state.size_bytes, state.sequence, place});
     place += sizeof(EntryHeader) + padded(entry->path_bytes);
   }
   return found;

@@ -28,6 +28,7 @@ class FileLedger {
     std::string path{};
     std::uint64_t size_bytes = 0;  // 0: nothing is acknowledged, not even that the file is there
     std::uint64_t sequence = 0;    // the file holds its writer's records up to this one
+    std::size_t place = 0;         // for `acknowledge`
   };
 
   // Throws std::system_error; `open` std::runtime_error for a file that is no ledger, too.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from tracelet._version import __version__
 from tracelet.errors import TraceletError
 
-COMMANDS = ("runs", "doctor")
+COMMANDS = ("runs", "sync", "clean", "doctor")
 """By name; a "-" in it is a "_" in its module's."""
 
 
@@ -29,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"tracelet.commands.{name.replace('-', '_')}")
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run_command=module.run)
     arguments = parser.parse_args(argv)
-    if not hasattr(arguments, "run"):
+    if not hasattr(arguments, "run_command"):
         parser.print_help()
         return 0
     try:
-        return int(arguments.run(arguments))
+        return int(arguments.run_command(arguments))
     except TraceletError as error:
         print(f"tracelet: {error}", file=sys.stderr)
         return 1

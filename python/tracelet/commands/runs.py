@@ -20,19 +20,23 @@ def run(arguments: argparse.Namespace) -> int:
     if not rows:
         print(f"no runs in {runs_dir}: everything was delivered")
         return 0
-    header = ("RUN", "STATE", "SIZE", "AGE", "PROJECT / EXPERIMENT")
+    header = ("RUN", "STATE", "PENDING", "SIZE", "AGE", "PROJECT / EXPERIMENT")
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     for row in (header, *rows):
         print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
+    if any(row[1] == "unsent" for row in rows):
+        print("\nsend the unsent ones: tracelet sync RUN, or tracelet sync --all")
     return 0
 
 
 def _row(run: StoredRun) -> tuple[str, ...]:
     name = f"{run.project} / {run.exp_name}"
-    return run.run_id, run.state, _size(run.size_bytes()), _age(run.age_s()), name
+    pending = run.pending()
+    points = "?" if pending is None else f"{pending:,}"
+    return run.run_id, run.state, points, in_bytes(run.size_bytes()), _age(run.age_s()), name
 
 
-def _size(size_bytes: float) -> str:
+def in_bytes(size_bytes: float) -> str:
     for unit in ("B", "KiB", "MiB"):
         if size_bytes < 1024:
             return f"{size_bytes:.0f} {unit}"

@@ -6,7 +6,9 @@ import argparse
 import os
 
 from tracelet import environment
+from tracelet.errors import ConfigurationError
 from tracelet.options import Options
+from tracelet.pipeline.stored_run import StoredRun, find_runs
 
 
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:
@@ -21,3 +23,17 @@ def runs_dir_of(arguments: argparse.Namespace) -> str:
     """Raises ConfigurationError for an environment variable that can't be used."""
     found = arguments.runs_dir or environment.read_option("runs_dir", "str") or Options.runs_dir
     return os.path.expanduser(str(found))
+
+
+def find_run(runs_dir: str, name: str) -> StoredRun:
+    """The run of an id, or of the beginning of one, or of a folder. Raises ConfigurationError."""
+    if os.sep in name:
+        return StoredRun(name)
+    found = [run for run in find_runs(runs_dir) if run.run_id.startswith(name)]
+    exact = [run for run in found if run.run_id == name]
+    if len(exact or found) != 1:
+        what = "no run" if not found else f"more than one run ({len(found)})"
+        raise ConfigurationError(
+            f"there is {what} {name!r} in {runs_dir}; `tracelet runs` lists them"
+        )
+    return (exact or found)[0]

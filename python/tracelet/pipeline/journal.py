@@ -253,6 +253,7 @@ class Journal:
         """Closes its files; `sync` first for what shall outlast a loss of power."""
         self._retire_segment()
         self._names_file.close()
+        self._names = None  # it keeps the ring mapped, and a run may keep its journal
         with self._lock:
             retired, self._retired_fds = self._retired_fds, []
         for fd in retired:

@@ -51,6 +51,7 @@ class Lane:
         self.set_aside: Counter[str] = Counter()
         self.retried = 0
         self.is_failing = False
+        self.last_failure: Exception | None = None
         self._names = names
         self._fold = _LaneFold(aggregate) if aggregate and not sink.takes_every_point else None
         self.retry_count = 0
@@ -145,6 +146,7 @@ class Lane:
             )  # fmt: skip
         _log.debug("tracelet: the sink %r failed", self.sink.name, exc_info=error)
         self.is_failing = True
+        self.last_failure = error
         self.retried += 1
 
     def _note_success(self, delivery: Delivery) -> None:

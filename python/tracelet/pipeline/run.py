@@ -19,6 +19,7 @@ from tracelet.pipeline.drainer import Drainer
 from tracelet.pipeline.journal import Journal
 from tracelet.pipeline.journal_sync import JournalSync
 from tracelet.pipeline.lane import Lane
+from tracelet.pipeline.notices import tell_of_network_file_system, tell_of_unsent_runs
 from tracelet.pipeline.progress import Progress
 from tracelet.pipeline.run_folder import RunFolder, manifest_of
 from tracelet.pipeline.uploads import Uploads
@@ -76,6 +77,8 @@ class Run:
         self._journal = Journal(self.folder.path, ring)
         self._live: _Live | None = self._start(ring, backends)
         self._final_stats: Stats | None = None  # set before _live is let go of
+        tell_of_network_file_system(self.folder.path)
+        tell_of_unsent_runs(options.runs_dir, options.project, self.folder.run_id)
         # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
         del ring
 

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracelet._version import __version__
@@ -29,7 +29,7 @@ _KEPT_OPTIONS = (
     "batch_max_bytes", "aggregate", "task_name",
 )  # fmt: skip
 
-_SHARED_MEMORY = "/dev/shm"
+SHARED_MEMORY = "/dev/shm"
 _SLOT_BYTES = 64
 # Besides its slots the ring's file holds the tags, and it must not take the last of a small
 # container's shared memory.
@@ -77,16 +77,13 @@ class RunFolder:
             return options.ring_dir
         file_bytes = options.ring_slots * _SLOT_BYTES + options.payload_bytes
         needed_bytes = _ROOM_FACTOR * file_bytes + _ROOM_BYTES
-        free_bytes = _free_bytes(_SHARED_MEMORY)
-        return _SHARED_MEMORY if free_bytes and free_bytes >= needed_bytes else self.path
+        free_bytes = _free_bytes(SHARED_MEMORY)
+        return SHARED_MEMORY if free_bytes and free_bytes >= needed_bytes else self.path
 
     def update(self, **changes: Any) -> None:
         """Writes the manifest anew, whole or not at all."""
         self._manifest.update(changes)
-        path = os.path.join(self.path, MANIFEST)
-        with open(path + ".new", "w", encoding="utf-8", opener=_private) as file:
-            json.dump(self._manifest, file, indent=2)
-        os.replace(path + ".new", path)
+        write_manifest(self.path, self._manifest)
 
     @property
     def has_set_aside(self) -> bool:
@@ -111,10 +108,20 @@ class RunFolder:
             os.rmdir(self.artifacts_path)
 
     def remove_ring(self) -> None:
-        try:
-            os.unlink(self.ring_path)
-        except FileNotFoundError:
-            return
+        remove_ring(self.ring_path)
+
+
+def write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:
+    """Writes a run's manifest, whole or not at all. Raises OSError."""
+    path = os.path.join(folder, MANIFEST)
+    with open(path + ".new", "w", encoding="utf-8", opener=_private) as file:
+        json.dump(manifest, file, indent=2)
+    os.replace(path + ".new", path)
+
+
+def remove_ring(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def manifest_of(sinks: Sequence[Sink], backends: Sequence[str]) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from typing import Any
 
+from tracelet import _core
 from tracelet.errors import TraceletError
+from tracelet.pipeline.journal import Journal
 from tracelet.pipeline.process_identity import is_alive, processes_that_map
-from tracelet.pipeline.run_folder import MANIFEST, RUN_LOCK
+from tracelet.pipeline.progress import Progress
+from tracelet.pipeline.run_folder import MANIFEST, RUN_LOCK, remove_ring, write_manifest
 from tracelet.pipeline.run_lock import RunLock
 
 
@@ -51,6 +55,30 @@ class StoredRun:
     def exp_name(self) -> str:
         return str(self.manifest.get("exp_name", ""))
 
+    def pending(self) -> int | None:
+        """Points that some sink has yet to take; None when that can't be told."""
+        if self.manifest.get("state") == "finished" or "sinks" not in self.manifest:
+            return 0
+        try:
+            progress = Progress.open(self.path)
+            position = min(progress[number] for number in range(progress.count))
+            progress.close()
+            if os.path.exists(self.ring_path):
+                return max(0, _core.Ring.open(self.ring_path).head - position)
+            return Journal.recover(self.path).count_from(position)
+        except (OSError, RuntimeError, TraceletError):
+            return None
+
+    def update(self, **changes: Any) -> None:
+        """Writes the manifest anew, whole or not at all."""
+        self.manifest.update(changes)
+        write_manifest(self.path, self.manifest)
+
+    def remove(self) -> None:
+        """Deletes all there is of it, its ring's file included."""
+        remove_ring(self.ring_path)
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def users_of_ring(self) -> list[int]:
         """Pids of processes that have the ring mapped, where that can be seen."""
         return processes_that_map(self.ring_path) if os.path.exists(self.ring_path) else []
@@ -69,10 +97,10 @@ class StoredRun:
         return max(0.0, time.time() - os.stat(os.path.join(self.path, MANIFEST)).st_mtime)
 
 
-def find_runs(runs_dir: str) -> list[StoredRun]:
-    """The runs of a folder, oldest first; what is no run is left out."""
+def find_runs(runs_dir: str, most: int | None = None) -> list[StoredRun]:
+    """The runs of a folder, oldest first, the newest `most` of them; what is no run is left out."""
     runs = []
-    for name in sorted(_names_in(runs_dir)):
+    for name in sorted(_names_in(runs_dir))[-most if most else None :]:
         path = os.path.join(runs_dir, name)
         if os.path.exists(os.path.join(path, MANIFEST)):
             try:

@@ -56,7 +56,7 @@ def _cut_back(ledger: _core.FileLedger) -> dict[int, _Before]:
     """Cuts the event files of a dead process back to what is acknowledged: the rest is written to
     new files. What each writer has, by its id. Raises OSError."""
     before: dict[int, _Before] = {}
-    for writer_id, path, size_bytes, sequence in ledger.entries():
+    for writer_id, path, size_bytes, sequence, _ in ledger.entries():
         _cut_back_file(path, size_bytes)
         last = before.get(writer_id, _Before())
         seconds = os.path.basename(path).split(".")[3]

@@ -11,22 +11,39 @@ parts.py      a TensorBoard event, taken apart into what ClearML can show
 tensors.py    TensorProto to numpy
 plots.py      tensors to Plotly's JSON
 samples.py    the files of debug samples: their names, their upload
+kept.py       what is kept in the run's folder, for another process to go on with
+reopen.py     the task of a process that died
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tracelet.sinks.base import RunInfo, Sink
+
+if TYPE_CHECKING:
+    from tracelet.sinks.clearml.task import ClearMLTask
 
 
 def open_clearml_sinks(info: RunInfo) -> list[Sink]:
-    """The sinks of a new run: offline when the SDK is, else online."""
+    """The sinks of a new run: offline when the SDK is, else online. Those of a run that is reopened
+    go on with its task, under the names that its series have."""
+    from tracelet.sinks.clearml.reopen import ReopenedTask
+    from tracelet.sinks.clearml.task import open_task
+
+    # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
+    return _sinks_of(
+        open_task(info.options) if info.reopen is None else ReopenedTask(info.reopen), info
+    )
+
+
+def _sinks_of(task: ClearMLTask, info: RunInfo) -> list[Sink]:
+    from tracelet.sinks.clearml.kept import NAMES, KeptLines
     from tracelet.sinks.clearml.media import ClearMLMediaSink
     from tracelet.sinks.clearml.names import TaskNames
     from tracelet.sinks.clearml.offline import OfflineClearMLSink
     from tracelet.sinks.clearml.online import OnlineClearMLSink
-    from tracelet.sinks.clearml.task import open_task
 
-    task = open_task(info.options)
-    names = TaskNames()
+    names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
     sink_class = OfflineClearMLSink if task.is_offline else OnlineClearMLSink
     return [sink_class(task, info, names), ClearMLMediaSink(task, info, names)]

@@ -24,6 +24,7 @@ from tracelet.records import EVENT
 from tracelet.sinks.base import UNREADABLE, Batch, Delivery, RunInfo
 from tracelet.sinks.clearml import parts
 from tracelet.sinks.clearml.add_batch import REFUSED, AddBatch, RefusedError
+from tracelet.sinks.clearml.kept import SAMPLES, KeptLines
 from tracelet.sinks.clearml.names import TaskNames
 from tracelet.sinks.clearml.offline import open_session_file
 from tracelet.sinks.clearml.probe import Probe
@@ -71,7 +72,7 @@ class ClearMLMediaSink:
         # Not `task`: a run looks for that to find the methods of its backends, each once.
         self._task = task
         self._names = names
-        self._store = SampleStore(task)
+        self._store = SampleStore(task, KeptLines(info.run_dir, SAMPLES))
         self._set_aside = SetAsideFile(info.run_dir, self.name)
         self._post: Callable[[Sequence[bytes]], None] | None = None  # made when it is needed
         self._uploads = Probe(self._store.upload)
@@ -101,6 +102,7 @@ class ClearMLMediaSink:
             raise SinkUnavailableError(f"{left} events wait: {self._last_error}")
         self._task.note_iteration(int(batch.records["step"].max()))
         self._items, self._first_sequence = [], -1
+        self._store.forget_delivered()
         reasons = Counter(item.reason for item in items if item.reason)
         delivered = len(items) - sum(reasons.values())
         return Delivery(delivered, reasons.pop(_NOT_FINITE, 0), dict(reasons))
@@ -151,7 +153,10 @@ class ClearMLMediaSink:
         if isinstance(part, parts.Sample):
             name = self._names.samples.sample_name(log_dir, part.tag, part.default_title)
             # The same place when it is uploaded again: then there is one file, and one event.
-            item.place = item.place or self._store.place(*name, part.extension)
+            sequence = int(record["sequence"])
+            item.place = item.place or self._store.place(
+                sequence, item.parts_done, *name, part.extension
+            )
             url = self._store.upload(part.data, item.place)
             self._uploads.remember(len(part.data), part.data, item.place)
             sample = {"key": item.place.key, "url": url}

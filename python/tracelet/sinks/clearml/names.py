@@ -7,9 +7,14 @@ is given another form that a person still recognises; the reasons are with each 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Callable
+
+from tracelet.sinks.clearml.kept import KeptLines
 
 # Elasticsearch refuses a keyword of more bytes, and the server the whole batch with it.
 _LONGEST_NAME_BYTES = 32_766
@@ -33,8 +38,14 @@ class SeriesNames:
     The names depend on the order in which series first appear, as the binding's do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[str, str, str], None] = lambda *_: None) -> None:
+        """`keep(log_dir, tag, key)` is told of each name that is given, before it is used."""
         self._owner: dict[str, tuple[str, str]] = {}
+        self._keep = keep
+
+    def restore(self, log_dir: str, tag: str, key: str) -> None:
+        """Gives a series the name that `keep` was told."""
+        self._owner[key] = (log_dir, tag)
 
     def name(self, log_dir: str, tag: str) -> tuple[str, str]:
         """(metric, variant) of a scalar's series; `log_dir` is empty without a SummaryWriter."""
@@ -84,8 +95,12 @@ class SeriesNames:
     def _take(self, name: tuple[str, str], log_dir: str, tag: str) -> bool:
         """Whether the name is this series' own; it becomes so when it is nobody's."""
         series = (log_dir, tag)
+        key = _server_key(*name)
         # One step, for two sinks share an object, each on its own thread.
-        return self._owner.setdefault(_server_key(*name), series) == series
+        owner = self._owner.setdefault(key, series)
+        if owner is series:  # new
+            self._keep(log_dir, tag, key)
+        return owner == series
 
     def _what_differs(self, log_dir: str, metric: str, variant: str) -> str:
         other_dir, _ = self._owner.get(_server_key(metric, variant), ("", ""))
@@ -104,6 +119,16 @@ class TaskNames:
     plots: SeriesNames = field(default_factory=SeriesNames)
     samples: SeriesNames = field(default_factory=SeriesNames)
     configurations: SeriesNames = field(default_factory=SeriesNames)
+
+    @classmethod
+    def kept_in(cls, lines: KeptLines) -> TaskNames:
+        """Those that lines of [kind, log folder, tag, key] tell of, and new ones, told there."""
+        names = cls(
+            *(SeriesNames(partial(lines.append, kind.name)) for kind in dataclasses.fields(cls))
+        )
+        for kind, log_dir, tag, key in lines.read():
+            getattr(names, kind).restore(log_dir, tag, key)
+        return names
 
 
 def split_tag(tag: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ Each line is a JSON array of events, which `Task.import_offline_session` sends a
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tracelet import _core
 from tracelet.records import HISTOGRAM, SCALAR
 from tracelet.sinks.base import Batch, Delivery, RunInfo
 from tracelet.sinks.clearml.names import TaskNames
+from tracelet.sinks.clearml.reopen import METRICS, drop_unacknowledged_lines, reopen_state
 from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.sinks.clearml.task import ClearMLTask
 
@@ -21,6 +23,8 @@ _log = logging.getLogger("tracelet")
 # About 4,500 events. A line is one write and one request at import, where the server takes
 # 15 MB at most; short lines stay in the processor's cache while they are made.
 _LINE_BYTES = 1 << 20
+_LINE_START = b'[{"type":"'  # the native encoder's lines; the SDK's have a blank behind a colon
+_LEDGER = "clearml_session.bin"
 
 
 def open_session_file(task: ClearMLTask) -> _core.AppendFile:
@@ -28,6 +32,21 @@ def open_session_file(task: ClearMLTask) -> _core.AppendFile:
     folder = task.task.get_offline_mode_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return _core.AppendFile(str(folder / "metrics.jsonl"))
+
+
+def _open_ledger(task: ClearMLTask, info: RunInfo) -> tuple[_core.FileLedger, int, int]:
+    """The ledger of the session's metrics file, its place in it, and the last sequence that is in
+    the file for certain; what lies behind it in lines of this sink is dropped."""
+    path = str(task.task.get_offline_mode_folder() / METRICS)
+    ledger_path = os.path.join(info.run_dir, _LEDGER)
+    if info.reopen is None or not os.path.exists(ledger_path):
+        ledger = _core.FileLedger.create(ledger_path)
+        return ledger, ledger.add(0, path), 0
+    ledger = _core.FileLedger.open(ledger_path)
+    _, path, size_bytes, sequence, place = ledger.entries()[0]
+    if os.path.exists(path):
+        drop_unacknowledged_lines(path, size_bytes, _LINE_START)
+    return ledger, place, sequence
 
 
 class OfflineClearMLSink:
@@ -40,24 +59,34 @@ class OfflineClearMLSink:
 
     def __init__(self, task: ClearMLTask, info: RunInfo, names: TaskNames) -> None:
         self.task = task
+        self.reopen_state = info.reopen or reopen_state(task)
+        self._ledger, self._place, self._held_sequence = _open_ledger(task, info)
         self._file = open_session_file(task)
         self._encoder = SeriesEncoder(task.id, names)
-        self._views = HistogramViews(self._encoder, info.options.histogram_view_interval_s)
+        self._views = HistogramViews.of_run(self._encoder, info)
         # How far the batch at `_first_sequence` came when a write failed: none is written twice.
         self._first_sequence = 0
         self._counts = _core.EncodeCounts()
 
     def write(self, batch: Batch) -> Delivery:
         records = batch.records
+        if int(records["sequence"][-1]) <= self._held_sequence:
+            return Delivery(len(records))
         if int(records["sequence"][0]) != self._first_sequence or not self._counts.consumed:
             self._first_sequence = int(records["sequence"][0])
             self._counts = _core.EncodeCounts()
         counts = self._counts
+        if int(records["sequence"][0]) <= self._held_sequence:
+            records = records[records["sequence"] > self._held_sequence]
         self._encoder.define_new_series(batch)
-        rest: Any = batch.buffer if counts.consumed == 0 else records[counts.consumed :]
+        is_whole = counts.consumed == 0 and len(records) == len(batch)
+        rest: Any = batch.buffer if is_whole else records[counts.consumed :]
         self._encoder.native.append_array_lines(
             rest, batch.payloads, _LINE_BYTES, self._file, counts
         )
+        # What is written behind this and not acknowledged is dropped when the run is reopened.
+        last_sequence = int(records["sequence"][-1])
+        self._ledger.acknowledge(self._place, os.stat(self._file.path).st_size, last_sequence)
         self._counts = _core.EncodeCounts()
         self._encoder.report_set_aside(batch)
         self._views.observe(batch)

@@ -18,6 +18,7 @@ from tracelet.records import HISTOGRAM, SCALAR
 from tracelet.sinks.base import Batch, Delivery, RunInfo
 from tracelet.sinks.clearml.add_batch import REFUSED, TOO_LARGE, AddBatch, RefusedError
 from tracelet.sinks.clearml.names import TaskNames
+from tracelet.sinks.clearml.reopen import reopen_state
 from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.sinks.clearml.set_aside import SetAsideFile
 from tracelet.sinks.clearml.task import ClearMLTask
@@ -62,8 +63,9 @@ class OnlineClearMLSink:
 
     def __init__(self, task: ClearMLTask, info: RunInfo, names: TaskNames) -> None:
         self.task = task
+        self.reopen_state = info.reopen or reopen_state(task)
         self._encoder = SeriesEncoder(task.id, names)
-        self._views = HistogramViews(self._encoder, info.options.histogram_view_interval_s)
+        self._views = HistogramViews.of_run(self._encoder, info)
         self._batch_bytes = info.options.batch_max_bytes
         self._set_aside = SetAsideFile(info.run_dir, self.name)
         self._post = AddBatch()

@@ -11,6 +11,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+from tracelet.sinks.clearml.kept import KeptLines
 from tracelet.sinks.clearml.storage import open_storage
 from tracelet.sinks.clearml.task import ClearMLTask
 
@@ -27,20 +28,45 @@ class Place:
 class SampleStore:
     """Uploads through the SDK's storage drivers. One thread at a time."""
 
-    def __init__(self, task: ClearMLTask) -> None:
+    def __init__(self, task: ClearMLTask, places: KeptLines) -> None:
         self._task = task.task
+        self._places = places
+        self._counts: dict[str, int] = {}  # the number that each series' last file has
+        self._known: dict[tuple[int, int], Place] = {}  # of a process that died, by what it is of
+        self._restore()
         self._folder = ""
         self._destination = ""
         self._storage: Any = None
 
-    def place(self, metric: str, variant: str, extension: str) -> Place:
-        """A place for the next file of a series: numbered names, over and over again.
+    def _restore(self) -> None:
+        """Goes on where a process that died stopped: what it sent is not written over, and what it
+        may have sent has the same place, and so the same event, again."""
+        from clearml.backend_interface.metrics.events import MediaEvent
+
+        for sequence, part, place, series, count in self._places.read():
+            if place is not None:
+                self._known[sequence, part] = Place(*place)
+            self._counts[series] = max(count, self._counts.get(series, count))
+        counters = MediaEvent._metric_counters
+        for series, count in self._counts.items():
+            counters[series] = max(count, counters.get(series, count))
+
+    def forget_delivered(self) -> None:
+        """All samples that have a place are delivered: of many, the numbers alone are kept."""
+        if self._places.is_large:
+            self._places.replace([(0, 0, None, *each) for each in self._counts.items()])
+
+    def place(self, sequence: int, part: int, metric: str, variant: str, extension: str) -> Place:
+        """A place for the next file of a series: numbered names, over and over again. It is part
+        number `part` of the event with that sequence.
 
         How many there are is the SDK's setting (`sdk.metrics.file_history_size`, 100, or
         `Logger.set_default_debug_sample_history`).
         """
         from clearml.backend_interface.metrics.events import MediaEvent
 
+        if (known := self._known.get((sequence, part))) is not None:
+            return known
         logger = self._task.get_logger()
         destination = str(logger.get_default_upload_destination()).rstrip("/")
         self._folder = self._folder or self._task._get_output_destination_suffix("metrics")
@@ -55,6 +81,9 @@ class SampleStore:
         key, url = event.get_target_full_upload_uri(
             destination, self._folder.strip("/"), quote_uri=False
         )
+        series = f"{metric}_{variant}"  # as MediaEvent counts them
+        self._counts[series] = MediaEvent._get_metric_count(metric, variant, next=False)
+        self._places.append(sequence, part, (destination, key, url), series, self._counts[series])
         return Place(destination, key, url)
 
     def upload(self, data: bytes, place: Place) -> str:

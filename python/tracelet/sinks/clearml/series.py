@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from tracelet import _core
-from tracelet.sinks.base import UNREADABLE, Batch
+from tracelet.sinks.base import UNREADABLE, Batch, RunInfo
 from tracelet.sinks.clearml.names import TaskNames
 
 _log = logging.getLogger("tracelet")
@@ -66,15 +66,25 @@ class HistogramViews:
     One thread at a time. What a view shows is bounded however long the run is.
     """
 
-    def __init__(self, encoder: SeriesEncoder, interval_s: float) -> None:
+    @classmethod
+    def of_run(cls, encoder: SeriesEncoder, info: RunInfo) -> HistogramViews:
+        """Of a reopened run none are sent: they would show the last histograms alone, and be
+        written over the fuller ones of the process that died."""
+        interval_s = info.options.histogram_view_interval_s
+        return cls(encoder, interval_s, is_shown=info.reopen is None)
+
+    def __init__(self, encoder: SeriesEncoder, interval_s: float, is_shown: bool = True) -> None:
         self._encoder = encoder
         self._interval_s = interval_s
+        self._is_shown = is_shown
         self._timelines = _core.HistogramTimelines()
         self._names: dict[tuple[int, int], tuple[str, str]] = {}
         self._next_s = time.monotonic() + interval_s
 
     def observe(self, batch: Batch) -> None:
         """Takes in the histograms of a batch, which may be given again."""
+        if not self._is_shown:
+            return
         for writer_id, tag_id in self._timelines.observe(batch.buffer, batch.payloads):
             self._names[writer_id, tag_id] = (batch.log_dir(writer_id), batch.tag(tag_id))
 

@@ -1,0 +1,67 @@
+"""tracelet clean: removes what runs have left behind and nobody needs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+
+from tracelet.commands.runs import in_bytes
+from tracelet.commands.selection import add_runs_dir, find_run, runs_dir_of
+from tracelet.pipeline.orphans import find_orphans
+from tracelet.pipeline.stored_run import find_runs
+
+HELP = "remove finished runs and files that belong to no run; asks first"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_runs_dir(parser)
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?", help="this run alone, also with points that are not sent"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0: done, or nothing to do. 1: not confirmed, or the run goes on."""
+    runs_dir = runs_dir_of(arguments)
+    if arguments.run:
+        runs, orphans = [find_run(runs_dir, arguments.run)], []
+        if runs[0].is_alive:
+            print(f"tracelet: {runs[0].run_id} goes on: its process is alive", file=sys.stderr)
+            return 1
+    else:
+        runs = [run for run in find_runs(runs_dir) if run.state == "finished"]
+        orphans = find_orphans(runs_dir)
+    if not runs and not orphans:
+        print(f"nothing to remove in {runs_dir}")
+        return 0
+    for each in runs:
+        pending = each.pending()
+        unsent = (
+            f", {pending if pending is not None else 'some'} points NOT SENT"
+            if pending != 0
+            else ""
+        )
+        print(f"{each.run_id}  {in_bytes(each.size_bytes())}{unsent}")
+    for path in orphans:
+        print(f"{path}  (of no run)")
+    if not arguments.yes and not _confirmed():
+        print("nothing was removed")
+        return 1
+    for each in runs:
+        each.remove()
+    for path in orphans:
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+    return 0
+
+
+def _confirmed() -> bool:
+    try:
+        return input("remove all of these? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

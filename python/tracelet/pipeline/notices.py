@@ -1,0 +1,66 @@
+"""What a run says at its start, a line each: unsent runs, a folder on a network file system."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from tracelet.pipeline.stored_run import find_runs
+
+_log = logging.getLogger("tracelet")
+
+_NETWORK_FILE_SYSTEMS = {
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs",
+    "9p", "fuse.sshfs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.gcsfuse",
+    "fuse.juicefs", "fuse.rclone",
+}  # fmt: skip
+_MOST_RUNS = 200  # looked at: a start must not wait for a folder of thousands
+
+
+def tell_of_unsent_runs(runs_dir: str, project: str, own_run_id: str) -> None:
+    """One line when runs of the project were killed, or left points, and no process sends them."""
+    try:
+        runs = find_runs(runs_dir, most=_MOST_RUNS)
+        unsent = [
+            run
+            for run in runs
+            if run.run_id != own_run_id and run.project == project and run.state == "unsent"
+        ]
+    except OSError as error:
+        _log.debug("tracelet: %s can't be looked at: %s", runs_dir, error)
+        return
+    if not unsent:
+        return
+    which = f"tracelet sync {unsent[0].run_id}" if len(unsent) == 1 else "tracelet sync --all"
+    _log.warning(
+        "tracelet: %d earlier run%s of %r may have points that were not sent. This sends them: %s",
+        len(unsent), "s"[: len(unsent) != 1], project, which,
+    )  # fmt: skip
+
+
+def tell_of_network_file_system(folder: str) -> None:
+    """One line when the folder is on one; nothing where that can't be told."""
+    kind = file_system_of(folder)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        _log.warning(
+            "tracelet: the run's folder %s is on a network file system (%s). What was logged is "
+            "there after the death of the process, but not for certain after that of the machine; "
+            "TRACELET_DIR chooses a local disk.", folder, kind,
+        )  # fmt: skip
+
+
+def file_system_of(folder: str) -> str | None:
+    """The kind of file system, as the kernel names it; None where that can't be told."""
+    path = os.path.realpath(folder)
+    best, kind = "", None
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                before, _, after = line.partition(" - ")
+                point = before.split()[4].replace("\\040", " ")
+                inside = path == point or path.startswith(point.rstrip("/") + "/")
+                if inside and len(point) >= len(best):
+                    best, kind = point, after.split()[0]
+    except (OSError, IndexError):
+        return None
+    return kind

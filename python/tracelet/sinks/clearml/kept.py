@@ -1,0 +1,68 @@
+"""What the ClearML sinks keep in the run's folder, so that another process can go on as they would.
+
+Files of JSON lines, appended before what they tell of is used; a torn last line is passed over.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+_log = logging.getLogger("tracelet")
+
+NAMES = "clearml_names.jsonl"
+SAMPLES = "clearml_samples.jsonl"
+_COMPACT_ABOVE_BYTES = 4 << 20
+
+
+class KeptLines:
+    """One such file. Any thread: a line is one write to a file that is open for appending."""
+
+    def __init__(self, run_dir: str, name: str) -> None:
+        self._path = os.path.join(run_dir, name)
+        self._file: io.FileIO | None = None  # closed with the sinks that have it
+
+    def read(self) -> Iterator[Any]:
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                for line in file:
+                    if line.endswith("\n"):
+                        yield json.loads(line)
+        except FileNotFoundError:
+            return
+        except ValueError as error:
+            _log.warning("tracelet: %s is damaged: %s", self._path, error)
+
+    def append(self, *values: Any) -> None:
+        """Failure costs no point: after a crash names or places may then differ."""
+        try:
+            if self._file is None:
+                self._file = io.FileIO(self._path, "a+", opener=_private)
+                _cut_torn_line(self._file)
+            self._file.write((json.dumps(values) + "\n").encode())
+        except OSError as error:
+            _log.debug("tracelet: %s can't be written: %s", self._path, error)
+
+    @property
+    def is_large(self) -> bool:
+        return self._file is not None and self._file.tell() > _COMPACT_ABOVE_BYTES
+
+    def replace(self, rows: list[tuple[Any, ...]]) -> None:
+        """Puts these lines in the place of all, whole or not at all. Raises OSError."""
+        with open(self._path + ".new", "w", encoding="utf-8", opener=_private) as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        os.replace(self._path + ".new", self._path)
+        self._file = None
+
+
+def _cut_torn_line(file: io.FileIO) -> None:
+    file.seek(0)
+    file.truncate(file.readall().rfind(b"\n") + 1)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
