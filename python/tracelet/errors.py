@@ -14,6 +14,10 @@ class ConfigurationError(TraceletError, ValueError):
     """An option, a ``config`` key or an environment variable that can't be used."""
 
 
+class UnknownBackendError(ConfigurationError):
+    """A backend's name that no sink was registered under."""
+
+
 class CredentialsError(TraceletError):
     """A backend needs credentials and found none."""
 

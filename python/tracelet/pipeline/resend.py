@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from tracelet import _core
-from tracelet.errors import JournalError, TraceletError
+from tracelet.errors import JournalError, TraceletError, UnknownBackendError
 from tracelet.options import Options
 from tracelet.pipeline.journal import Journal
 from tracelet.pipeline.journal_names import read_names
@@ -146,7 +146,12 @@ def _open_sinks(run: StoredRun, backend: str, options: Options, names: _core.Rin
     if backend == "tensorboard":
         return [TensorBoardSink(names, run.path, is_reopened=True)]
     state = run.manifest.get("reopen", {}).get(backend, {})
-    return make_sinks(backend, RunInfo(options, run.run_id, run.path, reopen=state))
+    try:
+        return make_sinks(backend, RunInfo(options, run.run_id, run.path, reopen=state))
+    except UnknownBackendError as error:
+        raise TraceletError(
+            f"{error}, in a module that is imported first: --import MODULE"
+        ) from error
 
 
 def _ship(

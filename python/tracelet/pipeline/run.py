@@ -280,10 +280,16 @@ class Run:
         except OSError as error:
             _log.warning("tracelet: the journal can't be synced to disk: %s", error)
         self.folder.remove_ring()
-        # A shipper that hangs in a backend may yet come back and deliver: until the process ends,
-        # the folder stays its own. Otherwise it may be sent at once.
-        if not any(shipper.is_alive() for shipper in live.drainer.shippers.values()):
+        # One that hangs in a backend may yet deliver what it has at hand: so long nobody else sends.
+        for shipper in live.drainer.shippers.values():
+            shipper.abandon()
+
+        def leave() -> None:
+            for shipper in live.drainer.shippers.values():
+                shipper.join()
             self.folder.leave()
+
+        threading.Thread(target=leave, name="tracelet-leave", daemon=True).start()
 
     def after_fork_in_child(self) -> None:
         if self._live is not None:

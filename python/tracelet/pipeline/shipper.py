@@ -35,6 +35,7 @@ class Shipper(threading.Thread):
         self._changed = threading.Condition()
         self._haste_until_position = 0
         self._is_stopping = False
+        self._is_abandoned = False
         self._failures = 0
         self._oldest_seen_s = 0.0
 
@@ -55,11 +56,19 @@ class Shipper(threading.Thread):
             self._is_stopping = True
             self._changed.notify()
 
+    def abandon(self) -> None:
+        """Ends the thread as soon as the sink lets go of it; what is left is another process'."""
+        with self._changed:
+            self._is_abandoned = True
+            self._changed.notify()
+
     def run(self) -> None:
         while True:
             count = self._wait_for_batch()
             if count == 0:
                 break
+            if self._is_abandoned:
+                return
             try:
                 is_shipped = self._ship(count)
             except Exception:
@@ -69,7 +78,7 @@ class Shipper(threading.Thread):
                 self._failures = 0
             else:
                 self._back_off()
-        while not self._lane.deliver_rest():
+        while not self._is_abandoned and not self._lane.deliver_rest():
             self._back_off()
 
     def _wait_for_batch(self) -> int:
@@ -114,7 +123,7 @@ class Shipper(threading.Thread):
             longest_s = _LONGEST_BACKOFF_IN_HASTE_S if self._is_stopping else _LONGEST_BACKOFF_S
             pause_s = min(longest_s, _FIRST_BACKOFF_S * 2 ** (self._failures - 1))
             deadline_s = time.monotonic() + pause_s * random.uniform(0.5, 1.0)
-            while (left_s := deadline_s - time.monotonic()) > 0:
+            while (left_s := deadline_s - time.monotonic()) > 0 and not self._is_abandoned:
                 was_stopping = self._is_stopping
                 self._changed.wait(left_s)
                 if self._is_stopping and not was_stopping:

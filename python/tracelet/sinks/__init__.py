@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tracelet.errors import ConfigurationError
+from tracelet.errors import UnknownBackendError
 from tracelet.sinks.base import Batch, Delivery, RunInfo, Sink, SinkFactory
 
 __all__ = ["Batch", "Delivery", "RunInfo", "Sink", "SinkFactory", "make_sinks", "register_sink"]
@@ -52,7 +52,7 @@ def make_sinks(name: str, info: RunInfo) -> list[Sink]:
         factory = _factories[name]
     except KeyError:
         known = ", ".join(sorted([*_factories, "tensorboard"]))
-        raise ConfigurationError(
+        raise UnknownBackendError(
             f"backend {name!r} is not known; known: {known}; add your own by tracelet.register_sink"
         ) from None
     made = factory(info)
