@@ -16,9 +16,6 @@ _log = logging.getLogger("tracelet")
 
 _SLOTS_OFFSET_BYTES = 4096  # kRingFileHeaderBytes
 _CHUNK_RECORDS = 65_536
-NO_KIND = 0
-"""The kind of a record that stands for one that is not there, so that positions have no gap; no
-sink is given it."""
 
 
 def recover_journal(folder: str, ring_path: str) -> tuple[Journal, int]:
@@ -62,7 +59,7 @@ def _move(ring: _core.Ring, ring_path: str, journal: Journal) -> int:
             _log.warning("tracelet: %d scalars of a device died with their process", lost)
         absent = is_missing | is_lost
         if absent.any():
-            records[absent] = np.zeros((), RECORD_DTYPE)
+            records[absent] = np.zeros((), RECORD_DTYPE)  # of kind SKIPPED: no sink is given them
             records["sequence"] = sequences
         journal.append(records, payloads)
         position += count

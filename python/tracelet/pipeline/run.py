@@ -280,7 +280,7 @@ class Run:
         except OSError as error:
             _log.warning("tracelet: the journal can't be synced to disk: %s", error)
         self.folder.remove_ring()
-        # One that hangs in a backend may yet deliver what it has at hand: so long nobody else sends.
+        # One that hangs in a backend may yet deliver what it has at hand: so long none else sends.
         for shipper in live.drainer.shippers.values():
             shipper.abandon()
 
