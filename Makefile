@@ -3,6 +3,7 @@
 # make lint   formatters, linters, type checker
 # make bench  the benchmarks, with JSON, plot and tables written; BENCH_ARGS=--quick: a smoke run
 # make wheel  dist/: the sdist, and a wheel for PYTHON with its manylinux tag
+# make wheel-example  the user's complete example with that wheel, in a fresh environment, elsewhere
 # make docs   the documentation's pages in build/docs
 # make instructions  what the hot calls cost in instructions, against the committed figures
 # make soak-events  1 GB of scalars, histograms and images in one event file, each check sum verified
@@ -22,7 +23,7 @@ INSTALLED := $(VENV)/.installed-$(FROM)
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard cpp/tracelet/* cpp/tracelet/*/* cpp/bindings/*)
 PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tracelet/*/*.py python/tracelet/*/*/*.py)
 
-.PHONY: demo install test test-cpp test-python test-pythons soak-events wheel docs instructions lint format bench clean
+.PHONY: demo install test test-cpp test-python test-pythons soak-events wheel wheel-example docs instructions lint format bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -59,6 +60,9 @@ format: $(VENV)/.tools
 	$(BIN)/clang-format -i $(wildcard cpp/*/*.h cpp/*/*.cpp cpp/*/*/*.h cpp/*/*/*.cpp)
 
 wheel: dist/.made
+
+wheel-example: dist/.made
+	.ci/wheel-example
 
 dist/.made: $(VENV)/.tools $(PACKAGE)
 	.ci/make-wheel $(BIN)
