@@ -205,11 +205,10 @@ from clearml import PipelineDecorator
 
 
 @PipelineDecorator.component(return_values=["doubled"])
-def train(size):
+def train(size: int):
     import tracelet
     from clearml import Task
 
-    size = int(size)
     with tracelet.logging("clearml", exp_name="train_block") as experiment:
         for step in range(10):
             experiment.log_metric("train/loss", size / (step + 1), step)
