@@ -126,9 +126,20 @@ class ModelRegistry:
         if not model.set_all_metadata(typed, replace=False):
             raise BackendError(f"ClearML did not take the metadata of model {model.name!r}")
 
-    # An offline session: its import makes the models, by what is noted here in the SDK's form (its
-    # OutputModel.update_weights, version 2.1.12, raises AttributeError offline, and the binding of
-    # torch.save with it). There is no place for metadata: they are lines of the comment.
+    # An offline session: its import makes the models, by what is noted here in the SDK's form. Not
+    # by its OutputModel.update_weights, which takes the base name of a file alone: of two it would
+    # would keep one. There is no place for metadata: they are lines of the comment.
+
+    def finish(self) -> None:
+        """Before an offline session is closed: of each file that was saved often, one model.
+
+        The SDK's bindings note one each time; online they take the one that is there.
+        """
+        if not self._is_offline:
+            return
+        entries = self._task._offline_output_models
+        last = {_source_of(entry) or entry["id"]: entry for entry in entries}
+        entries[:] = [entry for entry in entries if entry in last.values()]
 
     def _register_offline(self, model: ModelEntry, path: str) -> None:
         entries = self._task._offline_output_models
@@ -189,6 +200,8 @@ class ModelRegistry:
 def _source_of(entry: Mapping[str, Any]) -> str:
     """The path that an offline session's model was saved to."""
     known = str(entry.get("source") or entry["weights"].get("register_uri") or "")
+    if not known:
+        return ""
     return os.path.abspath(known[len("file://") :] if known.startswith("file://") else known)
 
 

@@ -105,6 +105,7 @@ class ClearMLTask:
         At the end of the process the SDK's own exit hooks do it, which know whether the run failed;
         they know one task, so a child is closed here, and its parent is left to them.
         """
+        self._models.finish()
         if not self.is_owned or (process_is_ending and self.parent is None):
             return
         try:
