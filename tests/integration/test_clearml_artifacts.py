@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tracelet
 
 pytest.importorskip("clearml")
 pytest.importorskip("torch")
@@ -230,3 +231,35 @@ def test_a_script_that_fails_leaves_a_failed_task_with_everything(clearml_server
     assert task["hyperparams"]["General"]["lr"]["value"] == "0.1"
     assert len(clearml_server.scalars(task["id"])["a", "a"]) == 1_000
     assert clearml_server.upload_count == 1
+
+
+def test_a_killed_process_leaves_its_copies(clearml_server, run_script, tmp_path):
+    """Where what sends the points afterwards does not remove them."""
+    clearml_server.file_faults.add("503", endpoints=None)
+    run_script(
+        """
+        import os, pathlib, signal, tracelet
+        experiment = tracelet.start_logging("killed", "tests")
+        pathlib.Path("config.yaml").write_text("first")
+        experiment.log_artifact("config.yaml")
+        pathlib.Path("config.yaml").write_text("second")
+        experiment.log_metric("a", 1.0, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        env=clearml_server.environment(),
+        check=False,
+    )
+    (folder,) = (tmp_path / "tracelet-runs").iterdir()
+    (kept,) = (folder / "set_aside-artifacts").rglob("config.yaml")
+    assert kept.read_text() == "first"
+    run_script("from tracelet.cli import main; main(['sync', '--all'])",
+               env=clearml_server.environment())  # fmt: skip
+    assert kept.read_text() == "first"
+
+
+def test_backends_without_artifacts_say_so():
+    experiment = tracelet.start_logging("none", "tests", backend="tensorboard")
+    with pytest.raises(tracelet.TraceletError, match=r"takes log_artifact; .*tensorboard"):
+        experiment.log_artifact({"a": 1}, artifact_path="a")
+    with pytest.raises(tracelet.TraceletError, match="takes log_params"):
+        experiment.log_params({"a": 1})

@@ -308,5 +308,7 @@ def sink_method(run: Run, name: str) -> list[Any]:
     tasks = [getattr(sink, "task", sink) for sink in run.sinks]
     methods = [getattr(task, name) for task in tasks if hasattr(task, name)]
     if not methods:
-        raise TraceletError(f"no backend of this run takes {name}; backends: {run.options.backend}")
+        called = name.replace("prepare_", "log_")
+        names = ", ".join(run.options.backend)
+        raise TraceletError(f"no backend of this run takes {called}; its backends: {names}")
     return methods
