@@ -31,7 +31,14 @@ class LeaseError(TraceletError, BufferError):
 
 
 class SinkUnavailableError(TraceletError):
-    """A sink could not take a batch now; the same batch may be given again later."""
+    """A sink could not take a batch now; the same batch may be given again later.
+
+    `retry_after_s`: not before so many seconds, because the backend asks for it.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class JournalError(TraceletError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import threading
 
 from tracelet import _core
@@ -18,6 +19,7 @@ from tracelet.capture.summary_writer import (
 )
 from tracelet.capture.tensorboardx import TensorboardXCapture
 from tracelet.options import Options
+from tracelet.pipeline.exit_signals import SigTerm, UserHandlers
 from tracelet.pipeline.run import Run
 from tracelet.sinks import before_torch_is_imported
 
@@ -29,8 +31,14 @@ _FLUSH_EVENT_FILES_TIMEOUT_S = 5.0
 class _Active:
     """What belongs to the active run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, handlers: UserHandlers) -> None:
         self.run = run
+        self.handlers = handlers
+        self.sigterm = SigTerm(
+            handlers.of(signal.SIGTERM),
+            lambda: stop(None, process_is_ending=True),
+            run.options.exit_timeout_s,
+        )
         self.owner_pid = os.getpid()
         beside = run.options.tensorboard == "passthrough"
         self.patches: list[Patch | TensorboardXCapture] = []
@@ -65,16 +73,18 @@ def start(options: Options) -> Run:
             stop(None)
         elif _active is not None:
             leave_in_child()
+        handlers = UserHandlers()  # before a backend's SDK sets its own
         before_torch_is_imported()
         find_summary_writer()  # imports torch before a backend starts threads that disturb imports
         run = Run(options)
-        _active = _Active(run)
+        _active = _Active(run, handlers)
         _core.set_histogram_threads(options.histogram_threads)
         set_event_capture(EventCapture(run.folder.payloads_path, options.payload_bytes // 4))
         _core.set_active_run(run.ring)
         # Registered anew, so that it runs before the hooks that the backends have just registered.
         atexit.unregister(_at_exit)
         atexit.register(_at_exit)
+        _active.sigterm.install()  # over what the backends have just set
         return run
 
 
@@ -88,11 +98,17 @@ def stop(timeout_s: float | None, process_is_ending: bool = False) -> None:
         if active.owner_pid != os.getpid():
             leave_in_child()
             return
+        active.sigterm.hold()
         _active = None
         _stop_capture(active)
         options = active.run.options
         default_s = options.exit_timeout_s if process_is_ending else options.stop_timeout_s
-        active.run.stop(default_s if timeout_s is None else timeout_s, process_is_ending)
+        try:
+            active.run.stop(default_s if timeout_s is None else timeout_s, process_is_ending)
+        finally:
+            active.sigterm.remove()
+            active.handlers.restore()
+            active.sigterm.let_go()
 
 
 def _stop_capture(active: _Active) -> None:
@@ -124,6 +140,7 @@ def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.RLock()
     if _active is not None:
+        _active.sigterm.in_child()
         _active.run.after_fork_in_child()
 
 

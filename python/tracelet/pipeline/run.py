@@ -32,7 +32,8 @@ _log = logging.getLogger("tracelet")
 
 _POLL_S = 0.002
 _SYNC_TIMEOUT_S = 1.0
-_SHORTEST_CLOSE_S = 1.0  # also when the deadline has passed: a task should be closed
+_CLOSE_S = 1.0  # of the time-out, or a quarter of it: kept for closing a task
+_SHORTEST_CLOSE_S = 0.05  # also when the deadline has passed
 
 
 @dataclass(frozen=True)
@@ -200,15 +201,16 @@ class Run:
         if live is None:
             return
         deadline_s = time.monotonic() + timeout_s
+        delivery_deadline_s = deadline_s - min(_CLOSE_S, timeout_s / 4)
         self.uploads.stop()
         live.drainer.stop()
-        live.drainer.join(_left_s(deadline_s))
+        live.drainer.join(_left_s(delivery_deadline_s))
         shippers = list(live.drainer.shippers.values())
         for shipper in shippers:
             shipper.stop()
         for shipper in shippers:
-            shipper.join(_left_s(deadline_s))
-        self.uploads.finish(_left_s(deadline_s))
+            shipper.join(_left_s(delivery_deadline_s))
+        self.uploads.finish(_left_s(delivery_deadline_s))
         self._close_sinks(live, _left_s(deadline_s), process_is_ending)
         is_delivered = not any(worker.is_alive() for worker in [live.drainer, *shippers])
         self._finish_folder(live, is_delivered)
@@ -238,9 +240,6 @@ class Run:
                     _log.warning("tracelet: closing %r failed: %s", sink.name, error)
             idle.clear()
 
-        if process_is_ending:
-            close_all()  # no task is closed then, so nothing waits
-            return
         closer = threading.Thread(target=close_all, name="tracelet-close", daemon=True)
         closer.start()
         closer.join(max(timeout_s, _SHORTEST_CLOSE_S))

@@ -18,6 +18,7 @@ _log = logging.getLogger("tracelet")
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 30.0
 _LONGEST_BACKOFF_IN_HASTE_S = 1.0
+_LONGEST_RETRY_AFTER_S = 300.0
 
 
 class Shipper(threading.Thread):
@@ -122,9 +123,13 @@ class Shipper(threading.Thread):
         with self._changed:
             longest_s = _LONGEST_BACKOFF_IN_HASTE_S if self._is_stopping else _LONGEST_BACKOFF_S
             pause_s = min(longest_s, _FIRST_BACKOFF_S * 2 ** (self._failures - 1))
-            deadline_s = time.monotonic() + pause_s * random.uniform(0.5, 1.0)
+            pause_s *= random.uniform(0.5, 1.0)
+            # What the backend asks for, and a little more, so that not all come back at once.
+            failure = self._lane.last_failure if self._lane.is_failing else None
+            asked_s = min(getattr(failure, "retry_after_s", 0.0), _LONGEST_RETRY_AFTER_S)
+            deadline_s = time.monotonic() + max(pause_s, asked_s * random.uniform(1.0, 1.1))
             while (left_s := deadline_s - time.monotonic()) > 0 and not self._is_abandoned:
                 was_stopping = self._is_stopping
                 self._changed.wait(left_s)
-                if self._is_stopping and not was_stopping:
+                if self._is_stopping and not was_stopping and not asked_s:
                     return
