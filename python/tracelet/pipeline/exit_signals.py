@@ -67,7 +67,7 @@ class UserHandlers:
 def set_handler(number: int, handler: _Handler) -> bool:
     """False outside the main thread, the only one in which Python sets handlers."""
     try:
-        signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.signal(number, handler)
     except ValueError:
         return False
     return True
