@@ -19,6 +19,7 @@ TASK_TYPES = (
     "controller", "optimizer", "service", "qc", "custom",
 )  # fmt: skip
 REDUCTIONS = ("mean", "last", "min_max")
+JOURNAL_OVERFLOWS = ("block", "drop_oldest", "drop_new")
 TENSORBOARD_MODES = ("native", "passthrough", "off")
 
 
@@ -60,6 +61,14 @@ class Options:
     """Room for the histograms and events (images, text ...) on their way from the ring, besides its
     slots: a histogram takes some hundred bytes to some thousand, and can't be larger; an event of
     more than a quarter of it goes by a file in the run's folder."""
+    journal_limit_bytes: int = _option("int", 4 << 30)
+    """What the journal may take on disk while a backend stays away: 64 bytes a scalar. 1 MiB or
+    more."""
+    journal_overflow: str = _option("str", "block")
+    """What happens then. "block": the drainer waits for room once, `full_ring_timeout_s`, while the
+    ring fills and calls wait; then new points are dropped until there is room. "drop_new": they are
+    dropped at once. "drop_oldest": the oldest ones are, a segment at a time. Counted under "journal
+    full", with one warning; event files keep every point."""
     drain_interval_s: float = _option("float", 0.25)
     """The drainer wakes this often, and whenever the ring is half full."""
     batch_max_points: int = _option("int", 20_000)
@@ -122,6 +131,7 @@ class Options:
 
 
 _LEAST_PAYLOAD_BYTES = 1 << 16
+_LEAST_JOURNAL_BYTES = 1 << 20
 _CALL_ARGUMENTS = ("exp_name", "project", "backend")
 # Arguments of Task.init that are no options, and what to do instead.
 _REFUSED = {
@@ -227,6 +237,16 @@ def _check(options: Options) -> None:
     if options.histogram_threads < 0:
         raise ConfigurationError(
             f"histogram_threads must be 0 (it chooses) or more, not {options.histogram_threads}"
+        )
+    if options.journal_overflow not in JOURNAL_OVERFLOWS:
+        raise ConfigurationError(
+            f"journal_overflow must be one of {', '.join(JOURNAL_OVERFLOWS)}, not "
+            f"{options.journal_overflow!r}"
+        )
+    if options.journal_limit_bytes < _LEAST_JOURNAL_BYTES:
+        raise ConfigurationError(
+            f"journal_limit_bytes must be {_LEAST_JOURNAL_BYTES} or more, not "
+            f"{options.journal_limit_bytes}"
         )
     for name in ("drain_interval_s", "batch_max_points", "batch_max_bytes", "stop_timeout_s"):
         if not getattr(options, name) > 0:

@@ -58,6 +58,7 @@ class Drainer(threading.Thread):
         self._options = options
         self._is_stopping = False
         self._journal_failed = False
+        self._is_over_budget = False
         self._keepers: set[str] = set()
         self._warned: set[str] = set()
         self.shippers: dict[str, Shipper] = {}
@@ -211,6 +212,9 @@ class Drainer(threading.Thread):
 
     def _write_journal(self, lease: _Lease) -> None:
         """Retries while the disk is full: the ring fills, and then its own limit decides."""
+        if not self._make_room(len(lease) * RECORD_DTYPE.itemsize):
+            self._journal.pass_over(self._ring.tail + len(lease))
+            return
         while True:
             records = np.frombuffer(lease, dtype=RECORD_DTYPE)
             try:
@@ -224,3 +228,34 @@ class Drainer(threading.Thread):
             finally:
                 del records
             time.sleep(_RETRY_S)
+
+    def _make_room(self, size_bytes: int) -> bool:
+        """Keeps the journal within its limit, by the policy; False when these are to be dropped."""
+        options = self._options
+        if self._journal.size_bytes + size_bytes <= options.journal_limit_bytes:
+            self._is_over_budget = False
+            return True
+        if options.journal_overflow == "block" and not self._is_over_budget:
+            deadline_s = time.monotonic() + options.full_ring_timeout_s
+            while time.monotonic() < deadline_s:
+                time.sleep(_RETRY_S)
+                self._journal.release(min(lane.position for lane in self._lanes))
+                if self._journal.size_bytes + size_bytes <= options.journal_limit_bytes:
+                    return True
+        self._is_over_budget = True
+        self._warn_of_budget()
+        if options.journal_overflow != "drop_oldest":
+            return False
+        while self._journal.size_bytes + size_bytes > options.journal_limit_bytes > size_bytes:
+            self._journal.drop_oldest_segment()
+        return True
+
+    def _warn_of_budget(self) -> None:
+        if "journal full" not in self._warned:
+            self._warned.add("journal full")
+            _log.warning(
+                "tracelet: the journal has reached its limit of %d bytes (journal_limit_bytes) "
+                "because a backend stays away; by the policy %r (journal_overflow) points are "
+                "dropped. stats counts them under 'journal full'; event files keep every point.",
+                self._options.journal_limit_bytes, self._options.journal_overflow,
+            )  # fmt: skip

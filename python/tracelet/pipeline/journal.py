@@ -58,6 +58,9 @@ class Journal:
         self._fd: int | None = None
         self._path = ""
         self._size_bytes = 0
+        self._passed_over = 0  # guarded by the lock; the end of what was not taken, see pass_over
+        self.segment_bytes = _SEGMENT_BYTES
+        """Once a segment has so many bytes, the next one is begun."""
         self.damages: list[Damage] = []
         """What `recover` found that can't be trusted."""
 
@@ -84,9 +87,36 @@ class Journal:
 
     @property
     def end(self) -> int:
-        """The position after the last record, 0 for an empty journal."""
+        """The position after the last record that it holds or has passed over; 0 without any."""
         with self._lock:
-            return self._blocks[-1].end if self._blocks else 0
+            return max(self._blocks[-1].end if self._blocks else 0, self._passed_over)
+
+    @property
+    def size_bytes(self) -> int:
+        """What its records and payloads take on disk. Any thread."""
+        with self._lock:
+            return sum(block.size_bytes for block in self._blocks)
+
+    def pass_over(self, position: int) -> None:
+        """Goes on behind `position` without the records before it that it does not hold."""
+        with self._lock:
+            self._passed_over = max(self._passed_over, position)
+
+    def drop_oldest_segment(self) -> None:
+        """Deletes the oldest segment, acknowledged or not; for the thread that appends."""
+        with self._lock:
+            if not self._blocks:
+                return
+            path = self._blocks[0].path
+        if path == self._path:
+            self._retire_segment()
+            self._path = ""
+        with self._lock:
+            last = max(block.end for block in self._blocks if block.path == path)
+            self._passed_over = max(self._passed_over, last)
+            self._blocks = [block for block in self._blocks if block.path != path]
+            self._segments.discard(path)
+        os.unlink(path)
 
     def count_from(self, position: int) -> int:
         """How many records it holds from `position` on."""
@@ -132,7 +162,7 @@ class Journal:
 
     def _append_block(self, records: Records, payloads: bytes) -> None:
         first = int(records["sequence"][0]) - 1
-        if self._fd is None or self._size_bytes >= _SEGMENT_BYTES:
+        if self._fd is None or self._size_bytes >= self.segment_bytes:
             self._open_segment(first)
         assert self._fd is not None
         header = block_header(records, payloads, first)

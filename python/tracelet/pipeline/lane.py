@@ -112,6 +112,14 @@ class Lane:
         assert self._folded is not None
         return self._folded.records
 
+    def skip_to(self, position: int, reason: str) -> None:
+        """Goes on at `position`; the records before it are gone, and counted under the reason."""
+        self.set_aside[reason] += position - self.position
+        self.position = position
+        self.retry_count = 0
+        self._folded = None
+        self._acknowledge(position)
+
     def deliver_rest(self) -> bool:
         """Gives the sink what the fold still holds back, when nothing more will come."""
         if not self._fold:

@@ -76,6 +76,10 @@ class Run:
             raise
         self.uploads = Uploads(self.folder.artifacts_path)
         self._journal = Journal(self.folder.path, ring)
+        # Several within the limit, so that "drop_oldest" drops a part.
+        self._journal.segment_bytes = min(
+            self._journal.segment_bytes, options.journal_limit_bytes // 4
+        )
         self._live: _Live | None = self._start(ring, backends)
         self._final_stats: Stats | None = None  # set before _live is let go of
         tell_of_network_file_system(self.folder.path)

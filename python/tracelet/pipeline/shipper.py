@@ -19,6 +19,9 @@ _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 30.0
 _LONGEST_BACKOFF_IN_HASTE_S = 1.0
 _LONGEST_RETRY_AFTER_S = 300.0
+JOURNAL_FULL = "journal full"
+"""The reason under which records are counted that found no room within `journal_limit_bytes`; also
+those of kinds that the sink is not given."""
 
 
 class Shipper(threading.Thread):
@@ -113,8 +116,14 @@ class Shipper(threading.Thread):
                 self._lane.position, count, self._options.batch_max_bytes
             )
         except (JournalError, OSError) as error:
-            _log.error("tracelet: the journal can't be read: %s", error)
-            return False
+            if self._journal.next_position(self._lane.position) == self._lane.position:
+                _log.error("tracelet: the journal can't be read: %s", error)
+                return False
+            records = ()  # dropped while it was read
+        if len(records) == 0:
+            held = self._journal.next_position(self._lane.position)
+            self._lane.skip_to(self._journal.end if held is None else held, JOURNAL_FULL)
+            return True
         kinds = _core.kinds_in(records)
         return self._lane.deliver(records, payloads, self._lane.position, len(records), kinds)
 
