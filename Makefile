@@ -7,6 +7,8 @@
 # make docs   the documentation's pages in build/docs
 # make instructions  what the hot calls cost in instructions, against the committed figures
 # make soak-events  1 GB of scalars, histograms and images in one event file, each check sum verified
+# make soak  an hour of training at 20,000 points a second, with outages; SOAK_S: seconds
+# make soak-network  each failure of a ClearML server with 500,000 points
 # make clean  removes everything that was built or installed here
 #
 # Each sets up what it needs in .venv. PYTHON chooses the interpreter. There this tree is installed,
@@ -23,7 +25,7 @@ INSTALLED := $(VENV)/.installed-$(FROM)
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard cpp/tracelet/* cpp/tracelet/*/* cpp/bindings/*)
 PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tracelet/*/*.py python/tracelet/*/*/*.py)
 
-.PHONY: demo install test test-cpp test-python test-pythons soak-events wheel wheel-example docs instructions lint format bench clean
+.PHONY: demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -45,6 +47,13 @@ test-pythons: dist/.made
 
 soak-events: $(INSTALLED)
 	TRACELET_SOAK_BYTES=1e9 $(BIN)/python -m pytest -s tests/integration/test_event_file_soak.py
+
+SOAK_S ?= 3600
+soak: $(INSTALLED)
+	TRACELET_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -s -o timeout=0 tests/integration/test_soak.py
+
+soak-network: $(INSTALLED)
+	TRACELET_OUTAGE_POINTS=500000 $(BIN)/python -m pytest -s -o timeout=0 tests/integration/test_outages.py
 
 # mypy reads the stub that the build generated.
 lint: $(INSTALLED)

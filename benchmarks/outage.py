@@ -82,7 +82,9 @@ def main() -> None:
         )
         start = time.monotonic()
         tracelet.stop_logging(timeout_s=2)
-        print(f"stop_logging(timeout_s=2): {time.monotonic() - start - 2:+.3f} s; {experiment.stats}")
+        print(
+            f"stop_logging(timeout_s=2): {time.monotonic() - start - 2:+.3f} s; {experiment.stats}"
+        )
 
 
 if __name__ == "__main__":
