@@ -20,5 +20,7 @@ experiment.log_artifact("config.yaml")
 
 frame = pd.DataFrame({"metric": [1, 2, 3], "value": [0.8, 0.9, 0.95]})
 experiment.log_artifact(frame, artifact_path="results.csv")
+experiment.log_table("val/results", frame, step=3)
+experiment.log_text("val/notes", "as expected", step=3)
 
 tracelet.stop_logging()

@@ -140,6 +140,9 @@ def check_everything(server: ClearMLServer, work: Path, is_import: bool) -> None
         == (work / "manual_logging" / "model.pth").read_bytes()
     )
 
+    assert by_hand.plots == {("val", "results"): [3]}
+    assert list(by_hand.samples.values()) == [[3]]
+
     pictures = tasks["visualizations"]
     assert pictures.scalars == {("train", "loss"): {step: 1 / (step + 1) for step in range(5)}}
     assert pictures.plots["model", "weights"] == [0, 1, 2, 3, 4]
