@@ -163,6 +163,32 @@ def test_offline_each_block_is_a_session_that_the_sdk_replays(clearml_server, ru
     assert clearml_server.schema_violations == []
 
 
+def test_signals_after_a_block_are_the_parents_again(run_script, tmp_path):
+    """Handlers that are registered anew on another thread cover themselves, and never end."""
+    (tmp_path / "clearml.conf").write_text(THREADS)
+    done = run_script(
+        """
+        import os, signal, time, tracelet
+        from clearml import Task
+
+        parent = Task.init(project_name="tests", task_name="parent")
+        before = signal.getsignal(signal.SIGTERM)
+        with tracelet.logging("clearml", exp_name="step") as experiment:
+            experiment.log_metric("a", 1.0, 1)
+        assert signal.getsignal(signal.SIGTERM) == before
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        hooks = before.__self__
+        assert before not in hooks._org_handlers.values()
+        """,
+        env={"CLEARML_CONFIG_FILE": str(tmp_path / "clearml.conf")},
+    )
+    assert "interrupted" in done.stdout
+
+
 def run_file(run_script, tmp_path, code, environment):
     """Runs `code` as a file: a pipeline's steps are started from it again."""
     path = tmp_path / "pipeline.py"

@@ -11,7 +11,9 @@ back. All private names of the SDK that this needs are in this file;
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
+import signal
 import sys
 from typing import Any
 
@@ -37,6 +39,8 @@ class SetAsideTask:
         self.task = task
         self._remote_task_id = get_remote_task_id()
         self._process_master = PROC_MASTER_ID_ENV_VAR.get()
+        hooks = task._Task__exit_hook
+        self._covered_handlers = dict(hooks._org_handlers) if hooks is not None else {}
         self._streams = [(stream, stream._log) for stream in _captured_streams()]
         self._attributes: list[tuple[Any, str, Any]] = []
         cleared: list[tuple[Any, str, Any]] = [
@@ -89,9 +93,23 @@ class SetAsideTask:
         # never called. The SDK lets only the first of two calls pass.
         task = self.task
         task._Task__register_at_exit(task._at_exit)
-        hooks = task._Task__exit_hook
-        if hooks is not None:
-            hooks.register_signal_and_exception_hooks()
+        if task._Task__exit_hook is not None:
+            self._put_back_handlers(task._Task__exit_hook)
+
+    def _put_back_handlers(self, hooks: Any) -> None:
+        """The SDK's handlers of signals and of uncaught exceptions, for the task.
+
+        Closed on another thread than the main one, the child could not take the signals' handlers
+        away; registered anew, each would be what it covers, and call itself for ever.
+        """
+        hooks._org_handlers = self._covered_handlers
+        for number, covered in self._covered_handlers.items():
+            if signal.getsignal(number) == covered:
+                with contextlib.suppress(ValueError):  # not the main thread
+                    signal.signal(number, hooks.signal_handler)
+        if hooks._orig_exc_handler is None:
+            hooks._orig_exc_handler = sys.excepthook
+            sys.excepthook = hooks.exc_handler
 
 
 def _bindings() -> list[Any]:
