@@ -228,6 +228,13 @@ class Drainer(threading.Thread):
             finally:
                 del records
             time.sleep(_RETRY_S)
+            self._free_journal()
+
+    def _free_journal(self) -> None:
+        """Deletes what every sink has acknowledged, while nothing can be appended."""
+        self._journal.make_room(min(lane.position for lane in self._lanes))
+        if self._options.journal_sync_interval_s <= 0:
+            self._journal.sync()  # nobody else does, and the files' space is free when they close
 
     def _make_room(self, size_bytes: int) -> bool:
         """Keeps the journal within its limit, by the policy; False when these are to be dropped."""
@@ -239,7 +246,7 @@ class Drainer(threading.Thread):
             deadline_s = time.monotonic() + options.full_ring_timeout_s
             while time.monotonic() < deadline_s:
                 time.sleep(_RETRY_S)
-                self._journal.release(min(lane.position for lane in self._lanes))
+                self._free_journal()
                 if self._journal.size_bytes + size_bytes <= options.journal_limit_bytes:
                     return True
         self._is_over_budget = True

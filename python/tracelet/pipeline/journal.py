@@ -195,8 +195,35 @@ class Journal:
             self._segments.add(path)
         self._folder_changed = True
         header = file_header()
-        write_all(self._fd, header)
+        try:
+            write_all(self._fd, header)
+        except OSError:
+            self._discard_segment()  # or each attempt on a full disk would leave a file
+            raise
         self._size_bytes = len(header)
+
+    def _discard_segment(self) -> None:
+        """Deletes the segment that is being written, which holds nothing that is wanted."""
+        path, self._path = self._path, ""
+        self._retire_segment()
+        with self._lock:
+            self._segments.discard(path)
+        os.unlink(path)
+
+    def make_room(self, position: int) -> None:
+        """Releases what is before `position`, the segment that is being written too where nothing
+        else is in it; for the thread that appends. Its space is free after the next sync.
+        """
+        self.release(position)
+        has_records = self._size_bytes > len(file_header())
+        if self._fd is not None and has_records and self.size_bytes == 0:
+            self._discard_segment()
+
+    @property
+    def has_retired_files(self) -> bool:
+        """Whether the next sync closes files; those deleted take space until then."""
+        with self._lock:
+            return bool(self._retired_fds)
 
     def _retire_segment(self) -> None:
         if self._fd is not None:

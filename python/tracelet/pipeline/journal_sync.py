@@ -35,7 +35,7 @@ class JournalSync(threading.Thread):
 
     def _sync(self) -> None:
         end = self._journal.end
-        if end <= self._synced_end:
+        if end <= self._synced_end and not self._journal.has_retired_files:
             return
         try:
             self._journal.sync()
