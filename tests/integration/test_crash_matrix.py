@@ -1,0 +1,144 @@
+"""Every way to die, everywhere, for every backend: what a call returned for is in the store.
+
+A point whose call was under way may be there or not; nothing else is missing, more, or twice, and
+every value is the one that was logged. `make soak-kills` runs 10,000 rounds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from readers import event_files, quick_events, session_scalars
+
+pytest.importorskip("clearml")
+pytest.importorskip("torch")
+if not hasattr(os, "fork"):
+    pytest.skip("needs fork", allow_module_level=True)
+
+DEATHS = ("SIGKILL", "SIGSEGV", "os._exit", "SIGTERM", "exception")
+SCOPES = ("process", "group")
+PLACES = ("push", "journal", "send", "stop", "sync")
+STORES = ("online", "offline", "tensorboard")
+ROUNDS = int(os.environ.get("TRACELET_SOAK_KILLS", "200"))
+SEED = int(os.environ.get("TRACELET_CRASH_SEED", random.randrange(1 << 30)))
+TIMEOUT_S = max(300, 3 * ROUNDS)
+
+
+def value_of(seed, step):
+    return ((step * 2654435761 + seed) % (1 << 32)) / 7.0
+
+
+@pytest.fixture
+def victims(clearml_server, tmp_path):
+    environment = {**os.environ, **clearml_server.environment()}
+    environment.update(CLEARML_CACHE_DIR=str(tmp_path / "clearml"), CLEARML_LOG_LEVEL="CRITICAL")
+    for name in ("CLEARML_OFFLINE_MODE", "CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID"):
+        environment.pop(name, None)
+    program = Path(__file__).parent.parent / "crash_victims.py"
+    process = subprocess.Popen(
+        [sys.executable, str(program)],
+        env=environment, cwd=tmp_path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=open(tmp_path / "victims.log", "w"),  # noqa: SIM115
+    )  # fmt: skip
+    yield process
+    process.stdin.close()
+    process.kill()
+    process.wait()
+
+
+def orders(tmp_path, rounds, seed):
+    """All combinations once, in random order, and then random ones."""
+    rng = random.Random(seed)
+    combinations = list(itertools.product(DEATHS, SCOPES, PLACES, STORES))
+    rng.shuffle(combinations)
+    while len(combinations) < rounds:
+        combinations.append(tuple(rng.choice(each) for each in (DEATHS, SCOPES, PLACES, STORES)))
+    for number, (death, scope, place, store) in enumerate(combinations[:rounds]):
+        folder = tmp_path / f"round{number}"
+        yield {
+            "name": f"round{number}", "seed": rng.randrange(1 << 30), "death": death,
+            "scope": scope, "place": place, "store": store,
+            "backend": "tensorboard" if store == "tensorboard" else "clearml",
+            "runs_dir": str(folder / "runs"), "log_dir": str(folder / "log"),
+            "log": str(tmp_path / f"round{number}.txt"),
+        }  # fmt: skip
+
+
+def check(stored, count, seed, rounded):
+    """`stored` is (step, value) in file order. One more than `count` may be there."""
+    steps = [step for step, _ in stored]
+    assert len(steps) in (count, count + 1)
+    assert steps == list(range(len(steps)))
+    for step, value in stored:
+        wanted = value_of(seed, step)
+        assert value == (np.float32(wanted) if rounded else wanted)
+
+
+def in_event_files(folder):
+    points = {"main/value": [], "child/value": []}
+    for path in event_files(folder):
+        for event in quick_events(path):
+            for value in event.summary.value:
+                points[value.tag].append((event.step, value.simple_value))
+    return points
+
+
+def in_session(tmp_path, name):
+    for path in (tmp_path / "clearml" / "offline").glob("*/task.json"):
+        if json.loads(path.read_text()).get("name") == name:
+            return {
+                "/".join(series): [point[:2] for point in points]
+                for series, points in session_scalars(path.parent).items()
+            }
+    return {}
+
+
+def on_server(server, name):
+    tasks = [id for id, task in server.tasks.items() if task["name"] == name]
+    assert len(tasks) <= 1
+    return {
+        "/".join(series): sorted(points.items())
+        for id in tasks
+        for series, points in server.scalars(id).items()
+    }
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_what_a_call_returned_for_is_in_the_store(victims, clearml_server, tmp_path):
+    print(f"\nseed {SEED}: TRACELET_CRASH_SEED={SEED} repeats it")
+    total = 0
+    for order in orders(tmp_path, ROUNDS, SEED):
+        victims.stdin.write(json.dumps(order) + "\n")
+        victims.stdin.flush()
+        answer = json.loads(victims.stdout.readline())
+        try:
+            judge(order, answer, clearml_server, tmp_path)
+        except AssertionError as error:
+            log = Path(order["log"]).read_text()[-3_000:] if os.path.exists(order["log"]) else ""
+            raise AssertionError(f"seed {SEED}, {order}, {answer}: {error}\n{log}") from error
+        total += sum(answer["counts"])
+    print(f"{ROUNDS} deaths, {total:,} points")
+    assert total > 100 * ROUNDS
+
+
+def judge(order, answer, server, tmp_path):
+    assert answer["victim"] is not None, "the victim did not end"
+    assert answer["died"] in (0, -9)
+    assert answer["synced"] == 0, "tracelet sync"
+    assert answer["left"] == []
+    stores = [(in_event_files(order["log_dir"]), True)]
+    if order["store"] == "offline":
+        stores.append((in_session(tmp_path, order["name"]), False))
+    elif order["store"] == "online":
+        stores.append((on_server(server, order["name"]), False))
+    for points, rounded in stores:
+        for tag, count in zip(("main/value", "child/value"), answer["counts"]):
+            check(points.get(tag, []), count, order["seed"], rounded)
