@@ -9,6 +9,7 @@
 # make soak-events  1 GB of scalars, histograms and images in one event file, each check sum verified
 # make soak  an hour of training at 20,000 points a second, with outages; SOAK_S: seconds
 # make soak-network  each failure of a ClearML server with 500,000 points
+# make soak-kills  the crash matrix with 10,000 deaths
 # make clean  removes everything that was built or installed here
 #
 # Each sets up what it needs in .venv. PYTHON chooses the interpreter. There this tree is installed,
@@ -25,7 +26,7 @@ INSTALLED := $(VENV)/.installed-$(FROM)
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard cpp/tracelet/* cpp/tracelet/*/* cpp/bindings/*)
 PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tracelet/*/*.py python/tracelet/*/*/*.py)
 
-.PHONY: demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean
+.PHONY: soak-kills demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -54,6 +55,8 @@ soak: $(INSTALLED)
 
 soak-network: $(INSTALLED)
 	TRACELET_OUTAGE_POINTS=500000 $(BIN)/python -m pytest -s -o timeout=0 tests/integration/test_outages.py
+soak-kills: $(INSTALLED)
+	TRACELET_SOAK_KILLS=10000 $(BIN)/python -m pytest -s tests/integration/test_crash_matrix.py
 
 # mypy reads the stub that the build generated.
 lint: $(INSTALLED)

@@ -24,6 +24,7 @@ PARTS = (
     "histograms",
     "event_files",
     "training",
+    "journal",
     "scale",
 )
 

@@ -95,9 +95,8 @@ class RunFolder:
         self._lock.release()
 
     def remove(self) -> None:
-        self.remove_ring()
         self.leave()
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_run(self.path, self.ring_path)
 
     def remove_payloads(self) -> None:
         shutil.rmtree(self.payloads_path, ignore_errors=True)
@@ -117,6 +116,15 @@ def write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:
     with open(path + ".new", "w", encoding="utf-8", opener=_private) as file:
         json.dump(manifest, file, indent=2)
     os.replace(path + ".new", path)
+
+
+def remove_run(folder: str, ring_path: str) -> None:
+    """Deletes all there is of a run. One that is killed here leaves a run of which all is sent, or
+    a folder without a manifest, which is no run: `tracelet clean` takes it."""
+    remove_ring(ring_path)
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(folder, MANIFEST))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_ring(path: str) -> None:

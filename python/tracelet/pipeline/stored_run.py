@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from typing import Any
 
@@ -13,7 +12,7 @@ from tracelet.errors import TraceletError
 from tracelet.pipeline.journal import Journal
 from tracelet.pipeline.process_identity import is_alive, processes_that_map
 from tracelet.pipeline.progress import Progress
-from tracelet.pipeline.run_folder import MANIFEST, RUN_LOCK, remove_ring, write_manifest
+from tracelet.pipeline.run_folder import MANIFEST, RUN_LOCK, remove_run, write_manifest
 from tracelet.pipeline.run_lock import RunLock
 
 
@@ -76,8 +75,7 @@ class StoredRun:
 
     def remove(self) -> None:
         """Deletes all there is of it, its ring's file included."""
-        remove_ring(self.ring_path)
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_run(self.path, self.ring_path)
 
     def users_of_ring(self) -> list[int]:
         """Pids of processes that have the ring mapped, where that can be seen."""
