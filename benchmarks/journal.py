@@ -40,9 +40,22 @@ def run(settings: Settings) -> Part:
     return Part(
         name="journal",
         figures=[
-            Figure("journal write", "M/s", summarise(made["write"].values()), at_least=3, aim=10, higher_is_better=True),
-            Figure("tracelet sync, offline", "M/s", summarise(made["sync"].values()),
-                   at_least=0.3, aim=1, higher_is_better=True,),
+            Figure(
+                "journal write",
+                "M/s",
+                summarise(made["write"].values()),
+                at_least=3,
+                aim=10,
+                higher_is_better=True,
+            ),
+            Figure(
+                "tracelet sync, offline",
+                "M/s",
+                summarise(made["sync"].values()),
+                at_least=0.3,
+                aim=1,
+                higher_is_better=True,
+            ),
         ],
         notes=[
             f"Write: {points:,} scalars in leases of {_LEASE_POINTS:,}, CRC and names included, "
