@@ -116,7 +116,7 @@ def sync_online(server, tmp_path, *arguments):
     environment["TRACELET_DIR"] = str(tmp_path / "tracelet-runs")
     code = "import sys; from tracelet.cli import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.run(
-        [sys.executable, "-c", code, "sync", *arguments],
+        [sys.executable, "-X", "faulthandler", "-c", code, "sync", *arguments],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 

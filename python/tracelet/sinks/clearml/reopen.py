@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tracelet import environment
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
 from tracelet.sinks.clearml.sdk import load_task_class, startup_error
 from tracelet.sinks.clearml.task import ClearMLTask
@@ -77,13 +78,14 @@ class ReopenedTask(ClearMLTask):
         super().__init__(StoredTask(state), bool(state["is_owned"]), offline_folder is not None)
         if offline_folder is not None and not os.path.isdir(offline_folder):
             raise BackendError(f"the offline session {offline_folder} is gone")
-        task_class = load_task_class()
-        if not self.is_offline and task_class.is_offline():
+        if not self.is_offline and environment.clearml_offline():
             raise ConfigurationError(
                 "this run was online, and ClearML is set to offline here: unset "
                 "CLEARML_OFFLINE_MODE and call this again"
             )
+        # First: what load_task_class looks at makes the SDK open a session that retries for ever.
         self._session = None if self.is_offline else _session()
+        load_task_class()
 
     def update_params(self, values: Mapping[str, Any]) -> None:
         params = [
