@@ -55,6 +55,7 @@ soak: $(INSTALLED)
 
 soak-network: $(INSTALLED)
 	TRACELET_OUTAGE_POINTS=500000 $(BIN)/python -m pytest -s -o timeout=0 tests/integration/test_outages.py
+
 soak-kills: $(INSTALLED)
 	TRACELET_SOAK_KILLS=10000 $(BIN)/python -m pytest -s tests/integration/test_crash_matrix.py
 
