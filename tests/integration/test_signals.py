@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from readers import session_scalars
+from tracelet.cli import main
 
 pytest.importorskip("clearml")
 
@@ -218,3 +219,12 @@ def test_a_block_that_is_left_by_an_exception(end, code, run_script, tmp_path):
     else:
         assert points(done) == 5_000
         assert runs_left(tmp_path) == []
+
+
+def test_a_fault_ends_the_process_and_what_was_logged_is_sent(run_script, tmp_path, monkeypatch):
+    done = run_script(script("import ctypes; ctypes.string_at(0)"), check=False, timeout_s=60)
+    assert done.returncode == -signal.SIGSEGV, done.stderr
+    assert len(runs_left(tmp_path)) == 1
+    monkeypatch.setenv("TRACELET_DIR", str(tmp_path / "tracelet-runs"))
+    assert main(["sync", "--all"]) == 0
+    assert points(done) == 5_000

@@ -27,6 +27,11 @@ _COVERED = [
     if hasattr(signal, name)
 ]
 
+# Raised by the very instruction that went wrong, and again each time a handler returns to it.
+_FAULTS = [
+    getattr(signal, name) for name in ("SIGSEGV", "SIGILL", "SIGFPE") if hasattr(signal, name)
+]
+
 
 def _covered_by_sdk(handler: _Handler) -> dict[int, _Handler] | None:
     """What a handler of ClearML's SDK covers, by signal; None for another handler."""
@@ -52,6 +57,17 @@ class UserHandlers:
 
     def of(self, number: int) -> _Handler:
         return self._handlers[number]
+
+    def restore_for_faults(self) -> None:
+        """Puts them back where the SDK's handler would keep a process alive that went wrong.
+
+        A handler in Python runs once native code has returned, and after a fault that never does:
+        the process would stand still, with a core at work, instead of ending.
+        """
+        for number in _FAULTS:
+            if _covered_by_sdk(signal.getsignal(number)):
+                handler = self._handlers[number]
+                set_handler(number, signal.SIG_DFL if handler is None else handler)
 
     def restore(self) -> None:
         """Puts them back where the SDK left a handler of its own that does nothing any more.

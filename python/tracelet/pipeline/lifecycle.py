@@ -85,6 +85,7 @@ def start(options: Options) -> Run:
         atexit.unregister(_at_exit)
         atexit.register(_at_exit)
         _active.sigterm.install()  # over what the backends have just set
+        handlers.restore_for_faults()
         return run
 
 
