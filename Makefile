@@ -26,6 +26,9 @@ INSTALLED := $(VENV)/.installed-$(FROM)
 NATIVE := pyproject.toml CMakeLists.txt $(wildcard cpp/tracelet/* cpp/tracelet/*/* cpp/bindings/*)
 PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tracelet/*/*.py python/tracelet/*/*/*.py)
 
+# By two processes, a file each: many tests wait, for the SDK or for a deadline.
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
 .PHONY: soak-kills demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean
 
 demo: $(INSTALLED)
@@ -40,7 +43,7 @@ test-cpp: $(VENV)/.tools
 
 test-python: $(VENV)/.users
 	.ci/browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # The sdist on every Python from 3.9 to 3.13 found here, and ClearML's oldest supported version.
 test-pythons: dist/.made

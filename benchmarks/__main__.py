@@ -16,6 +16,7 @@ from benchmarks import memory, report, scale
 from benchmarks.harness import MissingError, Settings, WorkerError
 
 PARTS = (
+    "import_cost",
     "scalars",
     "call_shapes",
     "latency",
@@ -25,6 +26,8 @@ PARTS = (
     "event_files",
     "training",
     "journal",
+    "durability",
+    "outage",
     "scale",
 )
 

@@ -118,7 +118,8 @@ void register_ring(nb::module_& m) {
           },
           nb::arg("path"), nb::arg("capacity"), nb::arg("full_ring_timeout_s"),
           nb::arg("payload_bytes") = RingFile::kLeastPayloadBytes,
-          "Creates the file, mode 0600, all space reserved; `capacity` is a power of two. "
+          "Creates the file, mode 0600, all space reserved; `capacity` is a power of two. An empty "
+          "path is anonymous memory, for benchmarks. "
           "Raises OSError when it exists or the file system is full, ValueError for the capacity.")
       .def_static(
           "open",

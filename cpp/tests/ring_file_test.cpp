@@ -79,6 +79,15 @@ TEST_SUITE("ring_file") {
     CHECK(status.st_blocks * 512 >= status.st_size);
   }
 
+#ifdef __linux__
+  TEST_CASE("create without a path: anonymous memory, which works alike") {
+    const auto file = RingFile::create("", kCapacity);
+    push(file->ring(), file->tags().intern("runs/a"), 7);
+    CHECK(file->ring().committed(kCapacity).size == 1);
+    CHECK(file->tags().text(1) == "runs/a");
+  }
+#endif
+
   TEST_CASE("create refuses a file that exists, and leaves it alone") {
     TempDir dir;
     write_bytes(dir.file("ring"), "somebody's");

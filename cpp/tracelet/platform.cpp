@@ -105,7 +105,12 @@ MappedFile::~MappedFile() {
 
 MappedFile MappedFile::create(const std::string& path, std::size_t size_bytes,
                               std::size_t reserved_bytes) {
+#ifdef __linux__
+  const int fd = path.empty() ? memfd_create("tracelet", MFD_CLOEXEC)
+                              : ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+#else
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+#endif
   if (fd < 0) throw_errno(errno, "cannot create " + path);
   try {
     if (const int error = allocate(fd, 0, size_bytes)) {
@@ -116,7 +121,7 @@ MappedFile MappedFile::create(const std::string& path, std::size_t size_bytes,
     return MappedFile(path, fd, data, reserved_bytes);
   } catch (...) {
     close(fd);
-    unlink(path.c_str());
+    if (!path.empty()) unlink(path.c_str());
     throw;
   }
 }

@@ -17,7 +17,8 @@ namespace tracelet {
 class MappedFile {
  public:
   // Creates `path` (it must not exist, mode 0600) with `size_bytes` of space really allocated: a
-  // sparse mapping on a full file system would be a SIGBUS in the middle of training.
+  // sparse mapping on a full file system would be a SIGBUS in the middle of training. An empty path
+  // is anonymous memory, for benchmarks, on Linux.
   // Throws std::system_error.
   static MappedFile create(const std::string& path, std::size_t size_bytes,
                            std::size_t reserved_bytes);

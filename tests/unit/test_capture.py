@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import tracelet
+from ids import by_repr
 from readers import event_file_scalars, event_files, events
 
 torch = pytest.importorskip("torch")
@@ -106,7 +107,7 @@ def test_exceptions_that_are_not_about_the_value_pass(run, tmp_path):
         writer.add_scalar("tag", Interrupting(), 1)
 
 
-@pytest.mark.parametrize("tag", [None, 3, b"tag"], ids=repr)
+@pytest.mark.parametrize("tag", [None, 3, b"tag"], ids=by_repr)
 def test_a_tag_that_is_no_str_raises(run, tmp_path, tag):
     with pytest.raises(TypeError, match="tag must be a str"):
         SummaryWriter(tmp_path / "log").add_scalar(tag, 1.0, 1)
@@ -127,7 +128,7 @@ LARGEST, SMALLEST = 2**63 - 1, -(2**63)
         (np.int64(7), 7), (np.int32(-7), -7), (np.uint8(7), 7), (torch.tensor(9), 9),
         (np.array(11), 11), (3.7, 3), (np.float64(4.9), 4), (True, 1), ("12", 12), (None, 0),
     ],
-    ids=repr,
+    ids=by_repr,
 )  # fmt: skip
 def test_steps(run, tmp_path, step, expected):
     writer = SummaryWriter(tmp_path / "log")
@@ -135,13 +136,15 @@ def test_steps(run, tmp_path, step, expected):
     assert logged(writer) == [(expected, 1.0)]
 
 
-@pytest.mark.parametrize("step", [2**63, -(2**63) - 1, float("nan"), "x", [1], object()], ids=repr)
+@pytest.mark.parametrize(
+    "step", [2**63, -(2**63) - 1, float("nan"), "x", [1], object()], ids=by_repr
+)
 def test_steps_that_are_no_64_bit_integer_raise(run, tmp_path, step):
     with pytest.raises((TypeError, ValueError), match=r"'tag'.*global_step"):
         SummaryWriter(tmp_path / "log").add_scalar("tag", 1.0, step)
 
 
-@pytest.mark.parametrize("walltime", [float("nan"), float("inf"), "never", object()], ids=repr)
+@pytest.mark.parametrize("walltime", [float("nan"), float("inf"), "never", object()], ids=by_repr)
 def test_wall_times_that_are_no_time_raise(run, tmp_path, walltime):
     with pytest.raises((TypeError, ValueError), match="walltime"):
         SummaryWriter(tmp_path / "log").add_scalar("tag", 1.0, 1, walltime)

@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import tracelet
+from ids import by_repr
 
 THREES = np.random.default_rng(4).normal(size=(6, 7, 8)) * 3
 
@@ -179,7 +180,7 @@ def test_tensors_that_hold_no_real_numbers_raise(torch):
         np.array([1], dtype="m8[s]"), np.zeros(2, dtype="i4,f4"), (x for x in [1]),
         np.array([1j], dtype=object),
     ],
-    ids=repr,
+    ids=by_repr,
 )  # fmt: skip
 def test_values_that_are_no_real_numbers_raise(values):
     with pytest.raises(TypeError, match="values"):
@@ -196,7 +197,7 @@ def test_values_that_are_no_real_numbers_raise(values):
         ([[1, 2], [3, 4]], ValueError), (None, TypeError), (["a", "b"], TypeError),
         ([1j, 2], TypeError), (object(), TypeError), ([[1], [1, 2]], TypeError),
     ],
-    ids=repr,
+    ids=by_repr,
 )  # fmt: skip
 def test_bins_that_are_no_bins_raise_naming_bins(values, bins, error):
     with pytest.raises(error, match="bins"):
@@ -211,14 +212,14 @@ def test_bins_that_are_no_bins_raise_naming_bins(values, bins, error):
         ((math.nan, 1), ValueError), ((1,), TypeError), ((1, 2, 3), TypeError), (5, TypeError),
         ("ab", TypeError), ((None, 1), TypeError), ((1j, 2), TypeError),
     ],
-    ids=repr,
+    ids=by_repr,
 )  # fmt: skip
 def test_ranges_that_are_no_ranges_raise_naming_range(bins, range, error):
     with pytest.raises(error, match="range"):
         tracelet.histogram(THREES, bins, range)
 
 
-@pytest.mark.parametrize("threads", [0, -1, "x", 2.0], ids=repr)
+@pytest.mark.parametrize("threads", [0, -1, "x", 2.0], ids=by_repr)
 def test_threads_below_one_raise_naming_threads(threads):
     with pytest.raises(ValueError, match="threads"):
         tracelet.histogram(THREES, threads=threads)

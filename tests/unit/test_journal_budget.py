@@ -54,7 +54,8 @@ def run(policy: str, points: int, caplog, **config):
             sizes = [e.stat().st_size for e in os.scandir(folder) if "journal-" in e.name]
             largest = max(largest, sum(sizes))
     deadline = time.monotonic() + 20
-    while experiment._run.ring.tail < points and time.monotonic() < deadline:
+    ring = experiment._run.ring  # its head is short of `points` where some found it full
+    while ring.tail < ring.head and time.monotonic() < deadline:
         time.sleep(0.01)
     sink.is_back.set()
     tracelet.stop_logging(timeout_s=30)

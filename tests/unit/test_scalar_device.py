@@ -15,7 +15,7 @@ from tracelet.sinks.base import UNREADABLE
 torch = pytest.importorskip("torch")
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("cpu_as_device")
+pytestmark = pytest.mark.usefixtures("cpu_as_device", "nothing_stays_parked")
 
 
 @pytest.fixture
@@ -23,6 +23,14 @@ def cpu_as_device():
     _core.treat_cpu_as_device(True)
     yield
     _core.treat_cpu_as_device(False)
+
+
+@pytest.fixture
+def nothing_stays_parked():
+    before = set(device._parked)
+    yield
+    tracelet.stop_logging()
+    assert set(device._parked) == before
 
 
 @pytest.fixture
@@ -66,7 +74,6 @@ def test_every_dtype_arrives_in_its_place(writer, no_waiting, dtype):
         point for step in range(4) for point in ((2 * step, expected[step]), (2 * step + 1, step))
     ]
     assert (run.stats.accepted, run.stats.pending, run.stats.dropped) == (8, 0, {})
-    assert not device._parked
 
 
 def test_every_way_to_log_one_and_every_shape(writer, no_waiting, tmp_path):
@@ -155,7 +162,6 @@ def test_wrong_ones_raise_as_ever_and_none_is_left_behind(writer):
     writer.add_scalar("t", torch.ones(()), 1)
     tracelet.stop_logging()
     assert logged(writer) == [(1, 1.0)]
-    assert not device._parked
 
 
 def test_one_that_finds_the_ring_full_is_counted_and_forgotten(tmp_path, monkeypatch):
@@ -181,4 +187,3 @@ def test_one_that_finds_the_ring_full_is_counted_and_forgotten(tmp_path, monkeyp
     tracelet.stop_logging()
     assert dropped > 20
     assert run.stats.accepted == 60 - dropped == run.stats.delivered["stuck"]
-    assert not device._parked

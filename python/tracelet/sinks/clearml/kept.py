@@ -24,7 +24,7 @@ class KeptLines:
 
     def __init__(self, run_dir: str, name: str) -> None:
         self._path = os.path.join(run_dir, name)
-        self._file: io.FileIO | None = None  # closed with the sinks that have it
+        self._file: io.FileIO | None = None  # while it is open
 
     def read(self) -> Iterator[Any]:
         try:
@@ -47,6 +47,13 @@ class KeptLines:
         except OSError as error:
             _log.debug("tracelet: %s can't be written: %s", self._path, error)
 
+    def close(self) -> None:
+        """Until the next line is appended. The garbage collector would be late: the SDK's frames
+        hold on to what sinks refer to."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     @property
     def is_large(self) -> bool:
         return self._file is not None and self._file.tell() > _COMPACT_ABOVE_BYTES
@@ -56,7 +63,7 @@ class KeptLines:
         with open(self._path + ".new", "w", encoding="utf-8", opener=_private) as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         os.replace(self._path + ".new", self._path)
-        self._file = None
+        self.close()
 
 
 def _cut_torn_line(file: io.FileIO) -> None:

@@ -247,7 +247,10 @@ class ClearMLMediaSink:
             _log.info("tracelet: ClearML: %.300s; the event file has it, stats counts it", what)
 
     def close(self, process_is_ending: bool) -> None:
-        """Nothing to end: the task is the other sink's."""
+        """Ends nothing but its files: the task is the other sink's, which is closed before."""
+        self._store.close()
+        if self._names.lines is not None:
+            self._names.lines.close()
 
 
 def _append_to(task: ClearMLTask) -> Callable[[Sequence[bytes]], None]:

@@ -7,7 +7,6 @@ is given another form that a person still recognises; the reasons are with each 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -108,6 +107,9 @@ class SeriesNames:
         return "/".join(part for part in log_dir.split("/") if part not in others)
 
 
+_KINDS = ("scalars", "plots", "samples", "configurations")
+
+
 @dataclass(frozen=True)
 class TaskNames:
     """The names of a task's series: scalars, plots and debug samples are name spaces of their own.
@@ -119,13 +121,13 @@ class TaskNames:
     plots: SeriesNames = field(default_factory=SeriesNames)
     samples: SeriesNames = field(default_factory=SeriesNames)
     configurations: SeriesNames = field(default_factory=SeriesNames)
+    lines: KeptLines | None = None
+    """Where they are kept, for the sink that closes last to close."""
 
     @classmethod
     def kept_in(cls, lines: KeptLines) -> TaskNames:
         """Those that lines of [kind, log folder, tag, key] tell of, and new ones, told there."""
-        names = cls(
-            *(SeriesNames(partial(lines.append, kind.name)) for kind in dataclasses.fields(cls))
-        )
+        names = cls(*(SeriesNames(partial(lines.append, kind)) for kind in _KINDS), lines=lines)
         for kind, log_dir, tag, key in lines.read():
             getattr(names, kind).restore(log_dir, tag, key)
         return names

@@ -38,6 +38,9 @@ class SampleStore:
         self._destination = ""
         self._storage: Any = None
 
+    def close(self) -> None:
+        self._places.close()
+
     def _restore(self) -> None:
         """Goes on where a process that died stopped: what it sent is not written over, and what it
         may have sent has the same place, and so the same event, again."""
