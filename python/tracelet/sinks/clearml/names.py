@@ -107,9 +107,6 @@ class SeriesNames:
         return "/".join(part for part in log_dir.split("/") if part not in others)
 
 
-_KINDS = ("scalars", "plots", "samples", "configurations")
-
-
 @dataclass(frozen=True)
 class TaskNames:
     """The names of a task's series: scalars, plots and debug samples are name spaces of their own.
@@ -127,7 +124,11 @@ class TaskNames:
     @classmethod
     def kept_in(cls, lines: KeptLines) -> TaskNames:
         """Those that lines of [kind, log folder, tag, key] tell of, and new ones, told there."""
-        names = cls(*(SeriesNames(partial(lines.append, kind)) for kind in _KINDS), lines=lines)
+
+        def kept(kind: str) -> SeriesNames:
+            return SeriesNames(partial(lines.append, kind))
+
+        names = cls(kept("scalars"), kept("plots"), kept("samples"), kept("configurations"), lines)
         for kind, log_dir, tag, key in lines.read():
             getattr(names, kind).restore(log_dir, tag, key)
         return names
