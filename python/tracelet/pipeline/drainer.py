@@ -208,7 +208,12 @@ class Drainer(threading.Thread):
     def _start_shipper(self, lane: Lane) -> None:
         shipper = Shipper(lane, self._journal, self._options)
         self.shippers[lane.sink.name] = shipper
-        shipper.start()
+        try:
+            shipper.start()
+        except RuntimeError:
+            # The process is ending, and Python (from 3.12 on) starts no more threads: what this
+            # lane lacks goes to the journal, for `tracelet sync`.
+            _log.debug("tracelet: no thread for %r at the end of the process", lane.sink.name)
 
     def _write_journal(self, lease: _Lease) -> None:
         """Retries while the disk is full: the ring fills, and then its own limit decides."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -19,6 +20,7 @@ from tracelet.pipeline.drainer import Drainer
 from tracelet.pipeline.journal import Journal
 from tracelet.pipeline.journal_sync import JournalSync
 from tracelet.pipeline.lane import Lane
+from tracelet.pipeline.late_worker import LateWorker
 from tracelet.pipeline.notices import tell_of_network_file_system, tell_of_unsent_runs
 from tracelet.pipeline.progress import Progress
 from tracelet.pipeline.run_folder import RunFolder, manifest_of
@@ -44,6 +46,7 @@ class _Live:
     lanes: list[Lane]
     drainer: Drainer
     journal_sync: JournalSync
+    closer: LateWorker
 
 
 class Run:
@@ -105,7 +108,7 @@ class Run:
         journal_sync = JournalSync(self._journal, self.options.journal_sync_interval_s)
         if self.options.journal_sync_interval_s > 0:
             journal_sync.start()
-        return _Live(ring, lanes, drainer, journal_sync)
+        return _Live(ring, lanes, drainer, journal_sync, LateWorker("tracelet-close"))
 
     @property
     def ring(self) -> _core.Ring:
@@ -212,11 +215,13 @@ class Run:
         shippers = list(live.drainer.shippers.values())
         for shipper in shippers:
             shipper.stop()
-        for shipper in shippers:
+        started = [shipper for shipper in shippers if shipper.ident is not None]
+        for shipper in started:
             shipper.join(_left_s(delivery_deadline_s))
         self.uploads.finish(_left_s(delivery_deadline_s))
         self._close_sinks(live, _left_s(deadline_s), process_is_ending)
-        is_delivered = not any(worker.is_alive() for worker in [live.drainer, *shippers])
+        is_delivered = len(started) == len(shippers)
+        is_delivered &= not any(worker.is_alive() for worker in [live.drainer, *started])
         self._finish_folder(live, is_delivered)
         if is_delivered:
             # Unmaps the ring now, though the user may hold on to the experiment for its stats.
@@ -244,10 +249,9 @@ class Run:
                     _log.warning("tracelet: closing %r failed: %s", sink.name, error)
             idle.clear()
 
-        closer = threading.Thread(target=close_all, name="tracelet-close", daemon=True)
-        closer.start()
-        closer.join(max(timeout_s, _SHORTEST_CLOSE_S))
-        if closer.is_alive():
+        live.closer.work_on(close_all)
+        live.closer.join(max(timeout_s, _SHORTEST_CLOSE_S))
+        if live.closer.is_alive():
             _log.warning(
                 "tracelet: a backend did not finish within the time-out of %g s and is left to end "
                 "on its own (option stop_timeout_s)", self.options.stop_timeout_s,
@@ -289,10 +293,13 @@ class Run:
 
         def leave() -> None:
             for shipper in live.drainer.shippers.values():
-                shipper.join()
+                if shipper.ident is not None:
+                    shipper.join()
             self.folder.leave()
 
-        threading.Thread(target=leave, name="tracelet-leave", daemon=True).start()
+        # The process that ends, where no thread can be started any more, leaves the folder anyway.
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=leave, name="tracelet-leave", daemon=True).start()
 
     def after_fork_in_child(self) -> None:
         if self._live is not None:
