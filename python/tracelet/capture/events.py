@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from tracelet import _core
+from tracelet.private_file import private
 
 _log = logging.getLogger("tracelet")
 
@@ -66,7 +67,7 @@ class EventCapture:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._folder, mode=0o700)
         try:
-            with open(path, "xb", opener=_private) as file:
+            with open(path, "xb", opener=private) as file:
                 file.write(payload)
         except OSError:
             _remove(path)  # the part that found room
@@ -87,10 +88,6 @@ def _push_histogram(writer: str, event: Any, tag: str, histo: Any) -> bool:
         writer, tag, histo.min, histo.max, histo.num, histo.sum, histo.sum_squares,
         list(histo.bucket_limit), list(histo.bucket), event.step, event.wall_time,
     )  # fmt: skip
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _remove(path: str) -> None:

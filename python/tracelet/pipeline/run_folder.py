@@ -16,6 +16,7 @@ from tracelet.errors import ConfigurationError
 from tracelet.options import Options
 from tracelet.pipeline.process_identity import process_identity
 from tracelet.pipeline.run_lock import RunLock
+from tracelet.private_file import private
 from tracelet.sinks.base import Sink
 
 MANIFEST = "manifest.json"
@@ -113,7 +114,7 @@ class RunFolder:
 def write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:
     """Writes a run's manifest, whole or not at all. Raises OSError."""
     path = os.path.join(folder, MANIFEST)
-    with open(path + ".new", "w", encoding="utf-8", opener=_private) as file:
+    with open(path + ".new", "w", encoding="utf-8", opener=private) as file:
         json.dump(manifest, file, indent=2)
     os.replace(path + ".new", path)
 
@@ -143,10 +144,6 @@ def manifest_of(sinks: Sequence[Sink], backends: Sequence[str]) -> dict[str, Any
             if (state := getattr(sink, "reopen_state", None))
         },
     }
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _free_bytes(folder: str) -> int | None:

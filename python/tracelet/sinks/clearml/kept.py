@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from tracelet.private_file import private
+
 _log = logging.getLogger("tracelet")
 
 NAMES = "clearml_names.jsonl"
@@ -41,7 +43,7 @@ class KeptLines:
         """Failure costs no point: after a crash names or places may then differ."""
         try:
             if self._file is None:
-                self._file = io.FileIO(self._path, "a+", opener=_private)
+                self._file = io.FileIO(self._path, "a+", opener=private)
                 _cut_torn_line(self._file)
             self._file.write((json.dumps(values) + "\n").encode())
         except OSError as error:
@@ -60,7 +62,7 @@ class KeptLines:
 
     def replace(self, rows: list[tuple[Any, ...]]) -> None:
         """Puts these lines in the place of all, whole or not at all. Raises OSError."""
-        with open(self._path + ".new", "w", encoding="utf-8", opener=_private) as file:
+        with open(self._path + ".new", "w", encoding="utf-8", opener=private) as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         os.replace(self._path + ".new", self._path)
         self.close()
@@ -69,7 +71,3 @@ class KeptLines:
 def _cut_torn_line(file: io.FileIO) -> None:
     file.seek(0)
     file.truncate(file.readall().rfind(b"\n") + 1)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
