@@ -22,6 +22,7 @@ os.environ["TRACELET_DIR"] = os.path.join(_SESSION_DIR.name, "runs")
 
 import pytest
 import tracelet
+from tracelet import sinks
 
 with contextlib.suppress(ImportError):  # the core's tests run without jsonschema as well
     from clearml_server.fixtures import clearml_server  # noqa: F401
@@ -31,7 +32,8 @@ RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test works in a folder of its own, and leaves no run behind."""
+    """Each test works in a folder of its own, and leaves no run behind, nor a sink's name."""
+    monkeypatch.setattr(sinks, "_factories", dict(sinks._factories))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRACELET_DIR", str(tmp_path / "tracelet-runs"))
     yield
