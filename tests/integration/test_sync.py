@@ -18,7 +18,7 @@ import tracelet
 from readers import event_file_scalars, event_files, session_events, session_scalars
 from recording_sink import RecordingSink
 from tracelet.cli import main
-from tracelet.pipeline.journal import Journal
+from tracelet.pipeline.journal_format import scan_segment, segment_paths
 from tracelet.pipeline.stored_run import find_runs
 
 pytest.importorskip("clearml")
@@ -232,7 +232,7 @@ def test_damage_costs_its_block_alone_and_is_told_with_its_place(
         env={**environment, "TRACELET_BATCH_MAX_AGE_S": "100",
              "TRACELET_BATCH_MAX_POINTS": "1000000", "TRACELET_TENSORBOARD": "off"},
     )  # fmt: skip
-    block = Journal.recover(run.path)._blocks[1]
+    block = scan_segment(segment_paths(run.path)[0])[0][1]
     data = bytearray(Path(block.path).read_bytes())
     data[block.offset_bytes + 1000] ^= 1
     Path(block.path).write_bytes(data)

@@ -14,6 +14,7 @@ from tracelet import _core
 from tracelet.errors import JournalError
 from tracelet.pipeline import journal as journal_module
 from tracelet.pipeline.journal import Journal
+from tracelet.pipeline.journal_format import scan_segment, segment_paths
 from tracelet.pipeline.journal_names import NAMES, NamesFile, read_names
 from tracelet.records import RECORD_DTYPE
 
@@ -128,7 +129,7 @@ def test_a_tail_torn_at_every_byte_keeps_the_whole_blocks_before_it(tmp_path, mo
 def test_a_flipped_bit_costs_its_block_and_is_reported_with_its_byte(written):
     path = sorted(written.glob("journal-*"))[1]
     whole, journal = read_all(written)
-    (block, *_) = [b for b in journal._blocks if b.path == str(path)][1:]
+    (block, *_) = scan_segment(str(path))[0][1:]
     data = bytearray(path.read_bytes())
     data[block.offset_bytes + 100] ^= 4
     path.write_bytes(data)
@@ -219,20 +220,46 @@ def test_fuzzed_files_give_right_records_or_none(written, data, tmp_path_factory
 
 
 def blocks_of(folder):
-    for block in Journal.recover(str(folder))._blocks:
-        content = Path(block.path).read_bytes()
-        yield block, content[block.offset_bytes : block.offset_bytes + block.size_bytes]
+    for path in segment_paths(str(folder)):
+        content = Path(path).read_bytes()
+        for block in scan_segment(path)[0]:
+            yield block, content[block.offset_bytes : block.offset_bytes + block.size_bytes]
 
 
 def test_what_changes_while_it_is_read_is_an_error_with_its_place(written):
+    """The blocks beside it, which the index has together with it, are read as before."""
     journal = Journal.recover(str(written))
-    (block, *_) = [b for b in journal._blocks if b.first > 100]
-    path = Path(block.path)
+    path = Path(segment_paths(str(written))[1])
+    before, block, after = scan_segment(str(path))[0][:3]
     data = bytearray(path.read_bytes())
     data[block.offset_bytes + 40] ^= 1
     path.write_bytes(data)
+    records, _ = journal.read(before.first, 1 << 20, 1 << 30)
+    assert records["sequence"].tolist() == list(range(before.first + 1, block.first + 1))
     with pytest.raises(JournalError, match=f"at byte {block.offset_bytes}"):
         journal.read(block.first, 10, 1 << 20)
+    count = journal.count_from(0)
+    journal.drop_block_at(block.first)
+    assert journal.count_from(0) == count - block.count
+    assert journal.next_position(block.first) == after.first
+    assert len(journal.read(before.first, 1 << 20, 1 << 30)[0]) == before.count
+    assert len(journal.read(after.first, after.count, 1 << 30)[0]) == after.count
+
+
+def test_memory_grows_with_the_bytes_of_an_outage_and_not_with_its_hours(tmp_path):
+    """Each drain writes a block, four a second, however little there is: 345,600 a day."""
+    journal = Journal(str(tmp_path))
+    for position in range(5_000):
+        journal.append(records_of(position, 1))
+    assert len(journal._index) <= 2
+    assert journal.size_bytes == 5_000 * (64 + 32)
+    records, _ = journal.read(1_234, 3_000, 1 << 20)
+    assert records["sequence"].tolist() == list(range(1_235, 4_235))
+    journal.release(4_999)
+    assert journal.count_from(4_999) == 1
+    journal.release(5_000)
+    assert journal.size_bytes == 0
+    journal.close()
 
 
 @FUZZ

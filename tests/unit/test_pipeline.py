@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import tracelet
 from tracelet import _core
 from tracelet.errors import JournalError
 from tracelet.pipeline.journal import Journal
+from tracelet.pipeline.journal_format import scan_segment, segment_paths
 
 
 class Collecting:
@@ -49,6 +51,13 @@ class Collecting:
 def start(sink, **config):
     tracelet.register_sink("mine", lambda info: sink)
     return tracelet.start_logging("pipeline", "tests", backend="mine", config=config)
+
+
+def wait_until_drained(experiment):
+    ring = experiment._run.ring
+    deadline_s = time.monotonic() + 20
+    while ring.tail < ring.head and time.monotonic() < deadline_s:
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("is_remote", [False, True], ids=["from the ring", "from the journal"])
@@ -154,6 +163,34 @@ def test_a_sink_that_fails_gets_the_same_points_again(is_remote, caplog):
     assert experiment.stats.delivered["mine"] == 5_000
     assert experiment.stats.retried == 4
     assert 1 <= caplog.text.count("can't take points now") <= 3
+
+
+def test_damage_to_the_journal_costs_its_block_and_holds_up_nothing(caplog):
+    is_back = threading.Event()
+
+    def fail(call):
+        if not is_back.is_set():
+            raise OSError("the backend is gone")
+
+    sink = Collecting(True, fail)
+    experiment = start(sink, drain_interval_s=0.01, batch_max_points=10)
+    for step in range(300):
+        experiment.log_metric("a", step, step)
+        if step % 100 == 99:
+            wait_until_drained(experiment)
+    (segment,) = segment_paths(experiment._run.folder.path)
+    blocks = scan_segment(segment)[0]
+    block = next(block for block in blocks if block.first >= 100)
+    data = bytearray(Path(segment).read_bytes())
+    data[block.offset_bytes + 100] ^= 1
+    Path(segment).write_bytes(data)
+    is_back.set()
+    assert experiment.flush(20)
+    tracelet.stop_logging()
+    lost = range(block.first, block.end)
+    assert sink.records["step"].tolist() == [step for step in range(300) if step not in lost]
+    assert experiment.stats.dropped == {"journal damaged": len(lost)}
+    assert f"at byte {block.offset_bytes}: the records are damaged" in caplog.text
 
 
 def test_a_sink_that_is_gone_costs_one_warning_and_leaves_the_points_on_disk(caplog, tmp_path):

@@ -1,31 +1,33 @@
 """Records on disk that some sink has not acknowledged yet: append, read from a position, release.
 
-What its files hold is in `journal_format`; the strings behind the records' ids are in
-`journal_names`. Written by the drainer alone; read by the shippers, which see a block once `append`
-has returned; synced to disk by a thread of its own (`journal_sync`), so that no disk is waited for
-while the ring fills.
+What its files hold is in `journal_format`; where it lies, in `journal_index`; the strings behind
+the records' ids are in `journal_names`. Written by the drainer alone; read by the shippers, which
+see a block once `append` has returned; synced to disk by a thread of its own (`journal_sync`), so
+that no disk is waited for while the ring fills.
 """
 
 from __future__ import annotations
 
-import bisect
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from tracelet import _core
+from tracelet.errors import JournalError
 from tracelet.pipeline.journal_format import (
     Block,
     Damage,
     Records,
     block_header,
     file_header,
-    read_block,
+    read_blocks,
     scan_segment,
     segment_paths,
 )
+from tracelet.pipeline.journal_index import JournalIndex
 from tracelet.pipeline.journal_names import (
     O_BINARY,
     NamesFile,
@@ -51,7 +53,7 @@ class Journal:
         self._names = names
         self._names_file = NamesFile(folder)
         self._lock = threading.Lock()
-        self._blocks: list[Block] = []  # guarded by the lock; firsts and ends both grow
+        self._index = JournalIndex()  # guarded by the lock
         self._segments: set[str] = set()  # guarded by the lock; files that may be deleted one day
         self._retired_fds: list[int] = []  # guarded by the lock; written, to be synced and closed
         self._folder_changed = False
@@ -81,21 +83,21 @@ class Journal:
             journal.damages += damages
         # Of those that begin together the longest first; one within those before it adds nothing.
         for block in sorted(found, key=lambda block: (block.first, -block.end)):
-            if block.count and (not journal._blocks or block.end > journal._blocks[-1].end):
-                journal._blocks.append(block)
+            if block.count and block.end > journal._index.end:
+                journal._index.add(block)
         return journal
 
     @property
     def end(self) -> int:
         """The position after the last record that it holds or has passed over; 0 without any."""
         with self._lock:
-            return max(self._blocks[-1].end if self._blocks else 0, self._passed_over)
+            return max(self._index.end, self._passed_over)
 
     @property
     def size_bytes(self) -> int:
         """What its records and payloads take on disk. Any thread."""
         with self._lock:
-            return sum(block.size_bytes for block in self._blocks)
+            return self._index.size_bytes
 
     def pass_over(self, position: int) -> None:
         """Goes on behind `position` without the records before it that it does not hold."""
@@ -105,16 +107,16 @@ class Journal:
     def drop_oldest_segment(self) -> None:
         """Deletes the oldest segment, acknowledged or not; for the thread that appends."""
         with self._lock:
-            if not self._blocks:
-                return
-            path = self._blocks[0].path
+            path = next((span.path for span in self._index), None)
+        if path is None:
+            return
         if path == self._path:
             self._retire_segment()
             self._path = ""
         with self._lock:
-            last = max(block.end for block in self._blocks if block.path == path)
+            last = max(span.end for span in self._index if span.path == path)
             self._passed_over = max(self._passed_over, last)
-            self._blocks = [block for block in self._blocks if block.path != path]
+            self._index.drop_file(path)
             self._segments.discard(path)
         os.unlink(path)
 
@@ -122,18 +124,16 @@ class Journal:
         """How many records it holds from `position` on."""
         count = 0
         with self._lock:
-            for block in self._blocks:
-                count += max(0, block.end - max(block.first, position))
-                position = max(position, block.end)
+            for span in self._index.from_position(position):
+                count += span.end - max(span.first, position)
+                position = span.end
         return count
 
     def next_position(self, position: int) -> int | None:
         """The first position from `position` on that it holds; None when there is none."""
         with self._lock:
-            for block in self._blocks[self._index_at(position) :]:
-                if block.end > position:
-                    return max(position, block.first)
-        return None
+            span = next(self._index.from_position(position), None)
+        return max(position, span.first) if span else None
 
     def append(self, records: Records, payloads: Any = None) -> None:
         """Appends records, which follow one another without a gap, with their payloads.
@@ -175,7 +175,7 @@ class Journal:
         block = Block(first, len(records), self._path, self._size_bytes, len(payloads))
         self._size_bytes += block.size_bytes
         with self._lock:
-            self._blocks.append(block)
+            self._index.add(block)
 
     def _open_segment(self, first: int) -> None:
         self._retire_segment()
@@ -235,58 +235,69 @@ class Journal:
         """The records from `position` on, and their payloads; none when it doesn't hold that one.
 
         At most `limit`, and no further block once the payloads are `limit_bytes` or more: what is
-        read from a position begins with the same bytes whenever it is read. Read-only. Raises
-        JournalError for a damaged block, OSError.
+        read from a position begins with the same bytes whenever it is read. It ends before a
+        damaged block. Read-only. Raises JournalError when the first one is damaged, OSError.
         """
         parts: list[Records] = []
         payloads: list[bytes] = []
         payload_bytes = 0
-        while limit > 0 and payload_bytes < limit_bytes:
-            block = self._block_at(position)
-            if block is None:
-                break
-            records, its_payloads = read_block(block)
-            records = records[position - block.first :][:limit]
-            if payload_bytes and its_payloads:
-                records = records.copy()
-                records["payload_offset"] += np.uint64(payload_bytes)
-            parts.append(records)
-            payloads.append(its_payloads)
-            payload_bytes += len(its_payloads)
-            position += len(records)
-            limit -= len(records)
+        try:
+            for records, its_payloads in self._blocks_from(position):
+                records = records[:limit]
+                if payload_bytes and its_payloads:
+                    records = records.copy()
+                    records["payload_offset"] += np.uint64(payload_bytes)
+                parts.append(records)
+                payloads.append(its_payloads)
+                payload_bytes += len(its_payloads)
+                limit -= len(records)
+                if limit <= 0 or payload_bytes >= limit_bytes:
+                    break
+        except JournalError:
+            if not parts:
+                raise
         if len(parts) == 1:
             return parts[0], payloads[0]
         records = np.concatenate(parts) if parts else np.empty(0, dtype=RECORD_DTYPE)
         records.flags.writeable = False
         return records, b"".join(payloads)
 
-    def _block_at(self, position: int) -> Block | None:
-        with self._lock:
-            index = self._index_at(position)
-            if index >= len(self._blocks) or self._blocks[index].first > position:
-                return None
-            block = self._blocks[index]
-        return block if position < block.end else None
-
-    def _index_at(self, position: int) -> int:
-        """Of the last block that begins at `position` or before; 0 when none does."""
-        return max(0, bisect.bisect_right(_Firsts(self._blocks), position) - 1)
+    def _blocks_from(self, position: int) -> Iterator[tuple[Records, bytes]]:
+        """The records that follow from `position` on, a block each, as long as there is no gap."""
+        while True:
+            with self._lock:
+                span = self._index.at(position)
+            if span is None:
+                return
+            for first, records, payloads in read_blocks(
+                span.path, span.offset_bytes, span.size_bytes, position
+            ):
+                yield records[position - first :], payloads
+                position = first + len(records)
 
     def drop_block_at(self, position: int) -> None:
         """Forgets the block that has `position`: it can't be read any more."""
         with self._lock:
-            self._blocks = [b for b in self._blocks if not b.first <= position < b.end]
+            span = self._index.at(position)
+        if span is None:
+            return
+        end_bytes = span.offset_bytes + span.size_bytes
+        kept = [
+            block
+            for block in scan_segment(span.path)[0]
+            if span.offset_bytes <= block.offset_bytes < end_bytes
+            and not block.first <= position < block.end
+        ]
+        with self._lock:
+            self._index.replace(span, kept)
 
     def release(self, position: int) -> None:
         """Forgets the records before `position`, and deletes files that hold no others."""
         with self._lock:
-            if not self._blocks or self._blocks[0].end > position:
-                return  # nothing to forget; there may be very many blocks
-            kept = [block for block in self._blocks if block.end > position]
-            paths = self._segments - {block.path for block in kept} - {self._path}
+            if not self._index.release(position):
+                return
+            paths = self._segments - {span.path for span in self._index} - {self._path}
             self._segments -= paths
-            self._blocks = kept
         for path in paths:
             os.unlink(path)
 
@@ -315,19 +326,6 @@ class Journal:
             retired, self._retired_fds = self._retired_fds, []
         for fd in retired:
             os.close(fd)
-
-
-class _Firsts:
-    """The blocks' first positions as a sequence, for bisect (its `key` is new in Python 3.10)."""
-
-    def __init__(self, blocks: list[Block]) -> None:
-        self._blocks = blocks
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-    def __getitem__(self, index: int) -> int:
-        return self._blocks[index].first
 
 
 _sync_file = getattr(os, "fdatasync", os.fsync)

@@ -92,23 +92,37 @@ def _header_crc(header: Any) -> int:
     return _core.crc32c(memoryview(header)[:_BLOCK_HEADER_CHECKED_BYTES], _VERSIONS_CRC)
 
 
-def read_block(block: Block) -> tuple[Records, bytes]:
-    """A block's records (read-only) and payloads. Raises JournalError naming file and byte when it
-    is not, or no longer, what it should be; OSError."""
-    with open(block.path, "rb") as file:
-        file.seek(block.offset_bytes)
-        data = file.read(block.size_bytes)
-    where = f"{block.path} at byte {block.offset_bytes}"
-    if len(data) < block.size_bytes:
-        raise JournalError(f"{where}: the block is cut off")
-    magic, count, first, payload_bytes, crc, header_crc = _BLOCK_HEADER.unpack_from(data)
-    expected = (_BLOCK_MAGIC, block.count, block.first, block.payload_bytes)
-    if (magic, count, first, payload_bytes) != expected or header_crc != _header_crc(data):
-        raise JournalError(f"{where}: the block's header is damaged")
-    if _core.crc32c(memoryview(data)[_BLOCK_HEADER.size :]) != crc:
-        raise JournalError(f"{where}: the records are damaged (checksum)")
-    records = np.frombuffer(data, RECORD_DTYPE, count, _BLOCK_HEADER.size)
-    return records, data[_BLOCK_HEADER.size + records.nbytes :]
+def read_blocks(
+    path: str, offset_bytes: int, size_bytes: int, position: int
+) -> Iterator[tuple[int, Records, bytes]]:
+    """Of the blocks in these bytes of a file those that end behind `position`, in file order: the
+    first position, the records (read-only) and the payloads of each.
+
+    Raises JournalError naming file and byte when a block is not, or no longer, what it should be;
+    OSError.
+    """
+    with open(path, "rb") as file:
+        file.seek(offset_bytes)
+        data = file.read(size_bytes)
+    view = memoryview(data)
+    start = 0
+    while start < size_bytes:
+        where = f"{path} at byte {offset_bytes + start}"
+        content = start + _BLOCK_HEADER.size
+        if len(data) < content:
+            raise JournalError(f"{where}: the block is cut off")
+        magic, count, first, payload_bytes, crc, header_crc = _BLOCK_HEADER.unpack_from(data, start)
+        if magic != _BLOCK_MAGIC or header_crc != _header_crc(view[start:content]):
+            raise JournalError(f"{where}: the block's header is damaged")
+        payloads = content + count * RECORD_DTYPE.itemsize
+        start = payloads + payload_bytes
+        if first + count <= position:
+            continue
+        if len(data) < start:
+            raise JournalError(f"{where}: the block is cut off")
+        if _core.crc32c(view[content:start]) != crc:
+            raise JournalError(f"{where}: the records are damaged (checksum)")
+        yield first, np.frombuffer(data, RECORD_DTYPE, count, content), data[payloads:start]
 
 
 def segment_paths(folder: str) -> list[str]:

@@ -22,6 +22,9 @@ _LONGEST_RETRY_AFTER_S = 300.0
 JOURNAL_FULL = "journal full"
 """The reason under which records are counted that found no room within `journal_limit_bytes`; also
 those of kinds that the sink is not given."""
+JOURNAL_DAMAGED = "journal damaged"
+"""The reason under which records are counted that the disk gave back other than they were written.
+"""
 
 
 class Shipper(threading.Thread):
@@ -111,21 +114,25 @@ class Shipper(threading.Thread):
                 self._changed.wait(options.batch_max_age_s - age_s)
 
     def _ship(self, count: int) -> bool:
+        position = self._lane.position
+        lost_by = JOURNAL_FULL
         try:
-            records, payloads = self._journal.read(
-                self._lane.position, count, self._options.batch_max_bytes
-            )
-        except (JournalError, OSError) as error:
-            if self._journal.next_position(self._lane.position) == self._lane.position:
+            records, payloads = self._journal.read(position, count, self._options.batch_max_bytes)
+        except JournalError as error:
+            _log.error("tracelet: a block of the journal is lost: %s", error)
+            self._journal.drop_block_at(position)
+            records, lost_by = (), JOURNAL_DAMAGED
+        except OSError as error:
+            if self._journal.next_position(position) == position:
                 _log.error("tracelet: the journal can't be read: %s", error)
                 return False
             records = ()  # dropped while it was read
         if len(records) == 0:
-            held = self._journal.next_position(self._lane.position)
-            self._lane.skip_to(self._journal.end if held is None else held, JOURNAL_FULL)
+            held = self._journal.next_position(position)
+            self._lane.skip_to(self._journal.end if held is None else held, lost_by)
             return True
         kinds = _core.kinds_in(records)
-        return self._lane.deliver(records, payloads, self._lane.position, len(records), kinds)
+        return self._lane.deliver(records, payloads, position, len(records), kinds)
 
     def _back_off(self) -> None:
         self._failures = min(self._failures + 1, 30)
