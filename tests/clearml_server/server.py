@@ -179,6 +179,12 @@ class ClearMLServer:
             identifier: str = self._registry.add_task({"name": name, **fields})["id"]
             return identifier
 
+    def forget(self, task_id: str) -> None:
+        """Deletes a task with its events, and the log of requests: for tests with very many."""
+        with self._lock:
+            self._endpoints.delete_task({"task": task_id})
+            self.request_log.clear()
+
     def _respond(self, request: Request) -> Reply:
         url = urlsplit(request.path)
         match = _ENDPOINT.match(url.path)

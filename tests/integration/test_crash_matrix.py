@@ -1,17 +1,21 @@
 """Every way to die, everywhere, for every backend: what a call returned for is in the store.
 
 A point whose call was under way may be there or not; nothing else is missing, more, or twice, and
-every value is the one that was logged. `make soak-kills` runs 10,000 rounds.
+every value is the one that was logged. `make soak-kills` runs 10,000 rounds, on each core at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import queue
 import random
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,7 @@ PLACES = ("push", "journal", "send", "stop", "sync")
 STORES = ("online", "offline", "tensorboard")
 ROUNDS = int(os.environ.get("TRACELET_SOAK_KILLS", "200"))
 SEED = int(os.environ.get("TRACELET_CRASH_SEED", random.randrange(1 << 30)))
+IS_SOAK = ROUNDS > 1_000
 TIMEOUT_S = max(300, 3 * ROUNDS)
 
 
@@ -36,22 +41,43 @@ def value_of(seed, step):
     return ((step * 2654435761 + seed) % (1 << 32)) / 7.0
 
 
+class Victims:
+    """A process that forks victims, a round after the other."""
+
+    def __init__(self, environment, folder, number):
+        program = Path(__file__).parent.parent / "crash_victims.py"
+        self._process = subprocess.Popen(
+            [sys.executable, str(program)],
+            env=environment, cwd=folder, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=open(folder / f"victims{number}.log", "w"),  # noqa: SIM115
+        )  # fmt: skip
+
+    def answer(self, order):
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def end(self):
+        self._process.stdin.close()
+        self._process.kill()
+        self._process.wait()
+
+
 @pytest.fixture
 def victims(clearml_server, tmp_path):
+    """A queue of them: a round takes one, and gives it back."""
     environment = {**os.environ, **clearml_server.environment()}
     environment.update(CLEARML_CACHE_DIR=str(tmp_path / "clearml"), CLEARML_LOG_LEVEL="CRITICAL")
     for name in ("CLEARML_OFFLINE_MODE", "CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID"):
         environment.pop(name, None)
-    program = Path(__file__).parent.parent / "crash_victims.py"
-    process = subprocess.Popen(
-        [sys.executable, str(program)],
-        env=environment, cwd=tmp_path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=open(tmp_path / "victims.log", "w"),  # noqa: SIM115
-    )  # fmt: skip
-    yield process
-    process.stdin.close()
-    process.kill()
-    process.wait()
+    count = os.cpu_count() or 1 if IS_SOAK else 1
+    made = [Victims(environment, tmp_path, number) for number in range(count)]
+    free = queue.SimpleQueue()
+    for each in made:
+        free.put(each)
+    yield free
+    for each in made:
+        each.end()
 
 
 def orders(tmp_path, rounds, seed):
@@ -60,7 +86,7 @@ def orders(tmp_path, rounds, seed):
     combinations = list(itertools.product(DEATHS, SCOPES, PLACES, STORES))
     rng.shuffle(combinations)
     while len(combinations) < rounds:
-        stores = STORES if rounds > 1_000 else STORES[1:]
+        stores = STORES if IS_SOAK else STORES[1:]
         combinations.append(tuple(rng.choice(each) for each in (DEATHS, SCOPES, PLACES, stores)))
     for number, (death, scope, place, store) in enumerate(combinations[:rounds]):
         folder = tmp_path / f"round{number}"
@@ -103,7 +129,7 @@ def in_session(tmp_path, name):
 
 
 def on_server(server, name):
-    tasks = [id for id, task in server.tasks.items() if task["name"] == name]
+    tasks = [id for id, task in list(server.tasks.items()) if task["name"] == name]
     assert len(tasks) <= 1
     return {
         "/".join(series): sorted(points.items())
@@ -115,19 +141,43 @@ def on_server(server, name):
 @pytest.mark.timeout(TIMEOUT_S)
 def test_what_a_call_returned_for_is_in_the_store(victims, clearml_server, tmp_path):
     print(f"\nseed {SEED}: TRACELET_CRASH_SEED={SEED} repeats it")
-    total = 0
-    for order in orders(tmp_path, ROUNDS, SEED):
-        victims.stdin.write(json.dumps(order) + "\n")
-        victims.stdin.flush()
-        answer = json.loads(victims.stdout.readline())
+
+    def play(order):
+        each = victims.get()
+        answer = each.answer(order)
+        victims.put(each)
         try:
             judge(order, answer, clearml_server, tmp_path)
         except AssertionError as error:
             log = Path(order["log"]).read_text()[-3_000:] if os.path.exists(order["log"]) else ""
             raise AssertionError(f"seed {SEED}, {order}, {answer}: {error}\n{log}") from error
-        total += sum(answer["counts"])
+        forget(order, clearml_server, tmp_path)
+        return sum(answer["counts"])
+
+    total = 0
+    with ThreadPoolExecutor(victims.qsize()) as pool:
+        rounds = [pool.submit(play, order) for order in orders(tmp_path, ROUNDS, SEED)]
+        try:
+            for number, each in enumerate(rounds, 1):
+                total += each.result()
+                if number % 500 == 0:
+                    print(f"{number:,} deaths, {total:,} points", flush=True)
+        finally:
+            for each in rounds:
+                each.cancel()
     print(f"{ROUNDS} deaths, {total:,} points")
     assert total > 100 * ROUNDS
+
+
+def forget(order, server, tmp_path):
+    """What a round that went well has left, of which 10,000 would fill a disk."""
+    for id in [id for id, task in list(server.tasks.items()) if task["name"] == order["name"]]:
+        server.forget(id)
+    shutil.rmtree(tmp_path / order["name"], ignore_errors=True)
+    for path in (tmp_path / "clearml" / "offline").glob("*/task.json"):
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text()).get("name") == order["name"]:
+                shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def judge(order, answer, server, tmp_path):
