@@ -118,13 +118,19 @@ def in_event_files(folder):
     return points
 
 
-def in_session(tmp_path, name):
+def session_folders(tmp_path, name):
     for path in (tmp_path / "clearml" / "offline").glob("*/task.json"):
-        if json.loads(path.read_text()).get("name") == name:
-            return {
-                "/".join(series): [point[:2] for point in points]
-                for series, points in session_scalars(path.parent).items()
-            }
+        with contextlib.suppress(OSError, ValueError):  # another victim's, being written or removed
+            if json.loads(path.read_text()).get("name") == name:
+                yield path.parent
+
+
+def in_session(tmp_path, name):
+    for folder in session_folders(tmp_path, name):
+        return {
+            "/".join(series): [point[:2] for point in points]
+            for series, points in session_scalars(folder).items()
+        }
     return {}
 
 
@@ -174,10 +180,8 @@ def forget(order, server, tmp_path):
     for id in [id for id, task in list(server.tasks.items()) if task["name"] == order["name"]]:
         server.forget(id)
     shutil.rmtree(tmp_path / order["name"], ignore_errors=True)
-    for path in (tmp_path / "clearml" / "offline").glob("*/task.json"):
-        with contextlib.suppress(OSError, ValueError):
-            if json.loads(path.read_text()).get("name") == order["name"]:
-                shutil.rmtree(path.parent, ignore_errors=True)
+    for folder in session_folders(tmp_path, order["name"]):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def judge(order, answer, server, tmp_path):
