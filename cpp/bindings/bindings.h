@@ -18,16 +18,11 @@ struct RunRing {
   std::unique_ptr<RingFile> file;
   // How long a push may wait for room, in ns, before the point is dropped and counted.
   std::int64_t full_ring_timeout_ns = 0;
-  // Counts of points that were refused, by reason. Written by producers, read by Python; relaxed:
-  // they publish no other bytes.
-  std::atomic<std::uint64_t> dropped_ring_full{0};
-  std::atomic<std::uint64_t> dropped_tag_table_full{0};
-  std::atomic<std::uint64_t> dropped_no_disk_space{0};
-  // NaN and infinities among the values of histograms. As above.
-  std::atomic<std::uint64_t> not_finite_values{0};
   // Set once a push waited in vain, so that the next ones don't wait again; cleared by the first
   // that finds room. Relaxed: a stale value costs one wait.
   std::atomic<bool> consumer_is_stuck{false};
+  // Set by the first push of this process that finds the ring closed; relaxed.
+  std::atomic<bool> has_told_of_end{false};
 };
 
 // Borrowed records out of any object with the buffer protocol: a lease's view, a journal block, a

@@ -195,6 +195,9 @@ void register_capture(nb::module_& m) {
   m.def("set_active_run", &set_active_run, nb::arg("ring").none(),
         "Makes a ring the one that is logged into; None for none.");
   m.def(
+      "set_end_teller", [](nb::handle teller) { set_end_teller(teller.ptr()); }, nb::arg("teller"),
+      "The function called, once in a process and run, when a point comes after the run's end.");
+  m.def(
       "set_writer_resolver", [](nb::handle resolver) { set_writer_resolver(resolver.ptr()); },
       nb::arg("resolver"),
       "Sets the function that gives a SummaryWriter's log folder as a str. It sees to it that "

@@ -26,7 +26,7 @@ bool push_for(std::string_view writer, std::string_view tag, Point& point, Push 
   point.writer_id = writer.empty() ? kNoWriter : table.intern(writer);
   point.tag_id = table.intern(tag);
   if ((point.writer_id == kNoWriter && !writer.empty()) || point.tag_id == 0) {
-    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
+    producer.run().file->counters().tag_table_full.fetch_add(1, std::memory_order_relaxed);
     return true;
   }
   if (!push(producer)) throw nb::python_error();
@@ -85,7 +85,7 @@ bool push_histogram(std::string_view writer, std::string_view tag, double min, d
 bool count_event_without_room() {
   Producer& producer = Producer::current();
   if (producer.ring() == nullptr) return false;
-  producer.run().dropped_no_disk_space.fetch_add(1, std::memory_order_relaxed);
+  producer.run().file->counters().no_disk_space.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 

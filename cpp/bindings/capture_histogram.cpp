@@ -72,7 +72,7 @@ bool account(Producer& producer, PyObject* tag, const Moments& moments) {
   const std::uint64_t others = moments.nan_count + moments.inf_count;
   if (others == 0 && moments.num > 0) [[likely]]
     return true;
-  producer.run().not_finite_values.fetch_add(others, std::memory_order_relaxed);
+  producer.run().file->counters().not_finite_values.fetch_add(others, std::memory_order_relaxed);
   return nb::steal(PyObject_CallFunction(helpers.tell, "OKKK", tag, moments.num, moments.nan_count,
                                          moments.inf_count))
       .is_valid();
@@ -84,7 +84,7 @@ bool push_payload(Producer& producer, PyObject* self, PyObject* tag, Point& poin
   if (!read_ids(producer, self, tag, point, &ring)) return false;
   if (ring == nullptr) return true;
   if (point.tag_id == 0) {
-    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
+    producer.run().file->counters().tag_table_full.fetch_add(1, std::memory_order_relaxed);
     return true;
   }
   const std::size_t limit_bytes = producer.run().file->payloads().size_bytes();

@@ -85,7 +85,7 @@ void set_parking(nb::handle park, nb::handle forget) {
 
 bool push_slow(Producer& producer, const Point& point) {
   if (point.tag_id == 0) {
-    producer.run().dropped_tag_table_full.fetch_add(1, std::memory_order_relaxed);
+    producer.run().file->counters().tag_table_full.fetch_add(1, std::memory_order_relaxed);
     forget_parked(point);
     return true;
   }

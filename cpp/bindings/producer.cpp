@@ -12,6 +12,7 @@ namespace {
 std::mutex active_run_mutex;
 std::shared_ptr<RunRing> active_run;  // guarded by active_run_mutex
 PyObject* writer_resolver = nullptr;  // written once, when tracelet.capture is imported
+PyObject* tell_of_end = nullptr;      // likewise
 
 #if !defined(Py_GIL_DISABLED)
 Producer the_producer;
@@ -41,6 +42,11 @@ void set_active_run(std::shared_ptr<RunRing> run) {
 void set_writer_resolver(PyObject* resolver) {
   Py_XINCREF(resolver);
   Py_XDECREF(std::exchange(writer_resolver, resolver));
+}
+
+void set_end_teller(PyObject* teller) {
+  Py_XINCREF(teller);
+  Py_XDECREF(std::exchange(tell_of_end, teller));
 }
 
 void Producer::refresh() {
@@ -88,6 +94,19 @@ bool Producer::writer_id_slow(PyObject* writer, std::uint32_t* id) {
   return bytes != nullptr;
 }
 
+// A forked child that logs on after its parent's run has ended.
+void Producer::drop_after_end(RunRing& run) {
+  run.file->counters().run_ended.fetch_add(1, std::memory_order_relaxed);
+  has_dropped_ = true;
+  if (tell_of_end == nullptr || run.has_told_of_end.exchange(true, std::memory_order_relaxed)) {
+    return;
+  }
+  PyObject* told = PyObject_CallNoArgs(tell_of_end);
+  if (told == nullptr) PyErr_WriteUnraisable(tell_of_end);
+  Py_XDECREF(told);
+  has_dropped_ = true;  // another thread may have pushed something meanwhile
+}
+
 template <typename TryPush, typename Wait>
 bool Producer::push_or_wait(TryPush try_push, Wait wait) {
   using std::chrono::steady_clock;
@@ -97,9 +116,13 @@ bool Producer::push_or_wait(TryPush try_push, Wait wait) {
   if (try_push(*run)) return true;
   const auto deadline = steady_clock::now() + std::chrono::nanoseconds(run->full_ring_timeout_ns);
   do {
+    if (run->file->ring().is_closed()) {
+      drop_after_end(*run);
+      return true;
+    }
     if (run->consumer_is_stuck.load(std::memory_order_relaxed) || steady_clock::now() >= deadline) {
       run->consumer_is_stuck.store(true, std::memory_order_relaxed);
-      run->dropped_ring_full.fetch_add(1, std::memory_order_relaxed);
+      run->file->counters().ring_full.fetch_add(1, std::memory_order_relaxed);
       has_dropped_ = true;
       return true;
     }

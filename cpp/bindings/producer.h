@@ -108,6 +108,7 @@ class Producer {
 
   template <typename TryPush, typename Wait>
   bool push_or_wait(TryPush try_push, Wait wait);
+  void drop_after_end(RunRing& run);
   void refresh();
   bool tag_id_slow(PyObject* tag, std::uint32_t* id);
   bool writer_id_slow(PyObject* writer, std::uint32_t* id);
@@ -126,5 +127,7 @@ void set_active_run(std::shared_ptr<RunRing> run);
 // The function that gives a SummaryWriter's log folder, as str, and calls forget_writers when that
 // writer dies.
 void set_writer_resolver(PyObject* resolver);
+// The function that is called, once in a process and run, when a point comes after the run's end.
+void set_end_teller(PyObject* teller);
 
 }  // namespace tracelet::bindings

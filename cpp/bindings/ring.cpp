@@ -137,18 +137,33 @@ void register_ring(nb::module_& m) {
       .def_prop_ro(
           "tail", [](const RunRing& self) { return self.file->ring().tail(); },
           "How many points were taken out so far.")
-      .def_prop_ro("dropped_ring_full",
-                   [](const RunRing& self) { return self.dropped_ring_full.load(); })
-      .def_prop_ro("dropped_tag_table_full",
-                   [](const RunRing& self) { return self.dropped_tag_table_full.load(); })
-      .def_prop_ro("dropped_no_disk_space",
-                   [](const RunRing& self) { return self.dropped_no_disk_space.load(); })
-      .def_prop_ro("not_finite_values",
-                   [](const RunRing& self) { return self.not_finite_values.load(); })
+      .def_prop_ro(
+          "dropped",
+          [](const RunRing& self) {
+            const RunCounters& counters = self.file->counters();
+            nb::dict dropped;
+            dropped["ring full"] = counters.ring_full.load();
+            dropped["tag table full"] = counters.tag_table_full.load();
+            dropped["no disk space"] = counters.no_disk_space.load();
+            dropped["run ended"] = counters.run_ended.load();
+            return dropped;
+          },
+          nb::sig("def dropped(self) -> dict[str, int]"),
+          "Points that found no place, by reason, of all processes that log into the run.")
+      .def_prop_ro(
+          "not_finite_values",
+          [](const RunRing& self) { return self.file->counters().not_finite_values.load(); })
       .def(
           "add_not_finite_values",
-          [](RunRing& self, std::uint64_t count) { self.not_finite_values.fetch_add(count); },
+          [](RunRing& self, std::uint64_t count) {
+            self.file->counters().not_finite_values.fetch_add(count);
+          },
           nb::arg("count"))
+      .def(
+          "close", [](RunRing& self) { self.file->ring().close(); },
+          "Takes no more points, of no process: they are counted as dropped, \"run ended\". Any "
+          "thread.")
+      .def_prop_ro("is_closed", [](const RunRing& self) { return self.file->ring().is_closed(); })
       .def("lease", &lease, nb::arg("limit"),
            "The oldest records, at most `limit`, as far as they lie in one piece. Consumer only.")
       .def_prop_ro(

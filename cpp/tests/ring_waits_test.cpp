@@ -57,6 +57,48 @@ TEST_SUITE("ring_waits") {
     CHECK(had_room.load() == 3);
   }
 
+  TEST_CASE("close: wakes who waits, and each push is either in the ring or refused") {
+    for (int round = 0; round < 50; ++round) {
+      RingInMemory memory(64);
+      Ring& ring = memory.ring;
+      std::atomic<std::uint64_t> accepted = 0;
+      std::vector<std::thread> producers;
+      for (std::uint32_t tag = 1; tag <= 3; ++tag) {
+        producers.emplace_back([&, tag] {
+          for (std::int64_t step = 0;; ++step) {
+            if (push(ring, tag, step)) {
+              ++accepted;
+            } else if (ring.is_closed()) {
+              return;
+            } else {
+              ring.wait_for_room(kVeryLong);
+            }
+          }
+        });
+      }
+      std::uint64_t drained = 0;
+      const auto drain = [&] {
+        const RecordSpan records = ring.committed(64);
+        drained += records.size;
+        ring.give_back(records.size);
+      };
+      while (drained < 1'000) drain();
+      if (round % 2 == 0) {
+        while (ring.head() - ring.tail() < 64) std::this_thread::yield();  // now they wait
+      }
+      const auto start = steady_clock::now();
+      ring.close();
+      while (ring.tail() < ring.head()) drain();
+      for (std::thread& producer : producers) producer.join();
+      CHECK(seconds_since(start) < kVeryLong.count() / 2);
+      CHECK(ring.tail() == ring.head());
+      CHECK(drained == accepted.load());
+      CHECK(ring.head() == drained);
+      CHECK_FALSE(push(ring, 1, 0));
+      CHECK_FALSE(ring.skip_dead());
+    }
+  }
+
   // The producer goes to sleep and the consumer gives back at the same moment, again and again.
   TEST_CASE("no wake-up for room is lost") {
     RingInMemory memory(16);

@@ -71,7 +71,7 @@ std::uint32_t Ring::claimant(std::uint64_t position) const {
   // Pairs with the release in try_claim: all marks that were left before this state of `head` are
   // seen from here on.
   const std::uint64_t head = state_->head.load(std::memory_order_acquire);
-  const std::uint64_t end = head & kPositionMask;
+  const std::uint64_t end = head & (kClosed - 1);
   for (std::uint64_t later = position; later < end; ++later) {
     const std::uint64_t sequence = load_sequence(later);
     if (is_mark_of(sequence, later)) return pid_in_mark(sequence);
@@ -111,6 +111,13 @@ void Ring::give_back(std::size_t count) {
     state_->room_word.fetch_add(1);
     wake_all(state_->room_word);
   }
+}
+
+void Ring::close() {
+  // A producer's compare-exchange comes before this, or fails and finds the position out of range.
+  state_->head.fetch_or(kClosed, std::memory_order_acq_rel);
+  state_->room_word.fetch_add(1);
+  wake_all(state_->room_word);
 }
 
 void Ring::wait_for_records(std::chrono::nanoseconds timeout) {

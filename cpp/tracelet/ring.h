@@ -32,9 +32,10 @@ namespace tracelet {
 
 struct RingState {
   // Next position to claim, in the low kPositionBits, and the pid of the process that claimed the
-  // one before. Written by producers (compare-exchange, release: publishes the mark on the slot
-  // before, and those of earlier claims too, since each is a read-modify-write of this word), read
-  // by all; pairs with the acquire in Ring::claimant.
+  // one before; kClosed is added to the position by the consumer when it ends. Written by producers
+  // (compare-exchange, release: publishes the mark on the slot before, and those of earlier claims
+  // too, since each is a read-modify-write of this word), read by all; pairs with the acquire in
+  // Ring::claimant.
   alignas(64) std::atomic<std::uint64_t> head;
   // The tail as some producer last saw it. Written (release) and read (acquire) by producers. A
   // producer that acquires it inherits that producer's acquire of `tail`. A stale value is safe:
@@ -56,12 +57,15 @@ struct RingState {
   std::atomic<std::uint32_t> room_waiters;
 };
 
-// Linux' pids have 22 bits. At the last position, 2.2e12, the ring takes nothing more and says that
-// it is full: that is the 26th day at 1,000,000 points a second.
+// Linux' pids have 22 bits. At the last position, 2.1e12, the ring takes nothing more and says that
+// it is full: that is the 25th day at 1,000,000 points a second. A ring that is closed is one that
+// has passed it; a ring's length is kept below, where producers may claim without a look.
 inline constexpr int kPositionBits = 42;
 inline constexpr std::uint64_t kPositionMask = (std::uint64_t{1} << kPositionBits) - 1;
 inline constexpr std::uint32_t kPidMask = (1U << (64 - kPositionBits)) - 1;
-inline constexpr std::uint64_t kLastPosition = std::uint64_t{1} << (kPositionBits - 1);
+inline constexpr std::uint64_t kClosed = std::uint64_t{1} << (kPositionBits - 1);
+inline constexpr std::uint64_t kLargestCapacity = std::uint64_t{1} << 36;
+inline constexpr std::uint64_t kLastPosition = kClosed - kLargestCapacity;
 
 class Ring {
  public:
@@ -152,6 +156,10 @@ class Ring {
   bool may_hold_payloads() const;
   // How many were skipped so far, in all processes that consumed this ring. Any thread.
   std::uint64_t skipped() const { return state_->skipped.load(std::memory_order_relaxed); }
+  // Takes no more points, for good: each is either in the ring now, or try_push said that it is
+  // not. Anyone; wakes producers that wait for room.
+  void close();
+  bool is_closed() const { return (state_->head.load(std::memory_order_acquire) & kClosed) != 0; }
   // The consumer: sleeps until the ring is half full, wake() or the timeout.
   void wait_for_records(std::chrono::nanoseconds timeout);
   // Anyone: ends wait_for_records.
@@ -159,7 +167,7 @@ class Ring {
 
   // Positions claimed so far, and positions given back. Any thread; a moment old.
   std::uint64_t head() const {
-    return state_->head.load(std::memory_order_acquire) & kPositionMask;
+    return state_->head.load(std::memory_order_acquire) & (kClosed - 1);
   }
   std::uint64_t tail() const { return state_->tail.load(std::memory_order_acquire); }
 

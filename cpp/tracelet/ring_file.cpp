@@ -12,9 +12,6 @@ constexpr char kMagic[8] = {'T', 'R', 'C', 'L', 'R', 'I', 'N', 'G'};
 // Address space for the strings, of which the file backs what is used: 100,000 tags of 10,000
 // characters each fit.
 constexpr std::size_t kTagAddressSpaceBytes = std::size_t{1} << 30;
-// 64 TiB of records. Beyond it lie sizes that wrap around to small ones.
-constexpr std::uint64_t kLargestCapacity = std::uint64_t{1} << 40;
-
 constexpr std::uint64_t kLargestPayloadBytes = std::uint64_t{1} << 40;
 
 std::size_t payloads_offset(std::uint64_t capacity) {

@@ -7,6 +7,7 @@
 //   ...          the tag table's strings; the file grows at this end
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -19,6 +20,17 @@
 
 namespace tracelet {
 
+// Points that found no place, by reason, and NaN and infinities among the values of histograms, of
+// all processes that log into the run. Written by producers, read by any; relaxed: they publish no
+// other bytes.
+struct RunCounters {
+  std::atomic<std::uint64_t> ring_full;
+  std::atomic<std::uint64_t> tag_table_full;
+  std::atomic<std::uint64_t> no_disk_space;
+  std::atomic<std::uint64_t> run_ended;
+  std::atomic<std::uint64_t> not_finite_values;
+};
+
 struct RingFileHeader {
   char magic[8];
   std::uint32_t record_version;
@@ -28,6 +40,7 @@ struct RingFileHeader {
   RingState ring;
   PayloadArenaState payloads;
   TagTableState tags;
+  RunCounters counters;
 };
 
 inline constexpr std::size_t kRingFileHeaderBytes = 4096;
@@ -51,6 +64,7 @@ class RingFile {
   bool skip_dead(bool owner_is_dead);
   PayloadArena& payloads() { return payloads_; }
   TagTable& tags() { return tags_; }
+  RunCounters& counters() { return header_->counters; }
   const std::string& path() const { return file_.path(); }
 
  private:

@@ -78,6 +78,87 @@ def test_forked_children_leave_the_task_on_the_server_running(clearml_server, ru
     assert clearml_server.tasks[task]["status"] == "completed"
 
 
+def test_a_child_that_logs_on_after_the_run_has_ended_is_told_and_its_points_are_counted(
+    run_script, tmp_path
+):
+    """Each call of the child is in the store, or counted: the ring is closed at one instant."""
+    done = run_script(
+        """
+        import os, select, time, tracelet
+        from torch.utils.tensorboard import SummaryWriter
+        experiment = tracelet.start_logging("ends", "tests", backend="tensorboard")
+        writer = SummaryWriter("log")
+        writer.add_scalar("parent", 0, 0)
+        reader, end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(end)
+            step = 0
+            while not select.select([reader], [], [], 0)[0]:
+                for _ in range(20):
+                    writer.add_scalar("child", step, step)
+                    step += 1
+                time.sleep(0.0005)
+            dropped = experiment.stats.dropped
+            print("child", step, dropped["run ended"], flush=True)
+            os._exit(0)
+        os.close(reader)
+        time.sleep(0.3)
+        start = time.monotonic()
+        tracelet.stop_logging()
+        print("took", time.monotonic() - start)
+        print(experiment.stats, flush=True)
+        time.sleep(0.1)
+        os.close(end)
+        os.waitpid(pid, 0)
+        """
+    )
+    _, logged, dropped = next(
+        line.split() for line in done.stdout.splitlines() if line.startswith("child")
+    )
+    stored = event_file_scalars(tmp_path / "log")["child"]
+    assert int(dropped) > 0
+    assert len(stored) == int(logged) - int(dropped) > 0
+    assert [step for step, *_ in stored] == list(range(len(stored)))
+    assert float(next(x.split()[1] for x in done.stdout.splitlines() if x.startswith("took"))) < 5
+    assert "pending=0" in done.stdout
+    assert done.stderr.count("logs into a run that has ended") == 1
+    assert list((tmp_path / "tracelet-runs").iterdir()) == []
+
+
+def test_what_a_child_drops_is_in_its_parents_stats(run_script):
+    done = run_script(
+        """
+        import os, threading, tracelet
+        go_on = threading.Event()
+        class Slow:
+            name, is_remote, takes_every_point = "slow", False, False
+            def write(self, batch):
+                go_on.wait()
+                return tracelet.Delivery(len(batch))
+            def close(self, process_is_ending):
+                pass
+        tracelet.register_sink("slow", lambda info: Slow())
+        config = {"ring_slots": 64, "full_ring_timeout_s": 0.1, "tensorboard": "off"}
+        experiment = tracelet.start_logging("drops", "tests", backend="slow", config=config)
+        from torch.utils.tensorboard import SummaryWriter
+        writer = SummaryWriter("log")
+        pid = os.fork()
+        if pid == 0:
+            for step in range(100):
+                writer.add_scalar("child", step, step)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        go_on.set()
+        tracelet.stop_logging()
+        print(experiment.stats)
+        """
+    )
+    assert "accepted=64" in done.stdout
+    assert "dropped={'ring full': 36}" in done.stdout
+    assert "points are being dropped (ring full), 36 so far" in done.stderr
+
+
 MULTIPROCESSING = """
     import multiprocessing, sys, torch, tracelet
     from torch.utils.data import DataLoader, Dataset

@@ -29,6 +29,7 @@ _log = logging.getLogger("tracelet")
 
 _RETRY_S = 0.1
 _SCALARS = 1 << SCALAR
+_WARNED_OF_HERE = ("ring full", "tag table full")
 
 _Lease = Any  # _core.Lease; its buffer protocol is not in the stub
 
@@ -76,12 +77,16 @@ class Drainer(threading.Thread):
         self._ring.wake()
 
     def run(self) -> None:
-        while not (self._is_stopping and self._ring.tail == self._ring.head):
-            if not self._is_stopping:
+        while not (self._ring.is_closed and self._ring.tail == self._ring.head):
+            is_stopping = self._is_stopping
+            if not is_stopping:
                 self._ring.wait_for_records(self._options.drain_interval_s)
             try:
-                if not self._drain() and self._is_stopping:
+                if not self._drain() and self._ring.is_closed:
                     time.sleep(0.001)  # a claimed slot is not committed yet
+                if is_stopping:
+                    # A forked child may log on and on: what comes from here on is not accepted.
+                    self._ring.close()
             except Exception:
                 _log.exception("tracelet: the drainer failed and tries again")
                 time.sleep(_RETRY_S)
@@ -192,12 +197,8 @@ class Drainer(threading.Thread):
 
     def _warn_of_drops(self) -> None:
         ring = self._ring
-        reasons = {
-            "ring full": ring.dropped_ring_full,
-            "tag table full": ring.dropped_tag_table_full,
-        }
-        for reason, count in reasons.items():
-            if count and reason not in self._warned:
+        for reason, count in ring.dropped.items():
+            if count and reason in _WARNED_OF_HERE and reason not in self._warned:
                 self._warned.add(reason)
                 _log.warning(
                     "tracelet: points are being dropped (%s), %d so far; stats counts them. The "

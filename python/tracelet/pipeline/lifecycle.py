@@ -112,6 +112,16 @@ def stop(timeout_s: float | None, process_is_ending: bool = False) -> None:
             active.sigterm.let_go()
 
 
+def _tell_of_end() -> None:
+    _log.warning(
+        "tracelet: process %d logs into a run that has ended in the process it was forked from; "
+        "its points are dropped. stats counts them under 'run ended'.", os.getpid(),
+    )  # fmt: skip
+
+
+_core.set_end_teller(_tell_of_end)
+
+
 def _stop_capture(active: _Active) -> None:
     for patch in active.patches:
         patch.undo()

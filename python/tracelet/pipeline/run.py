@@ -141,10 +141,7 @@ class Run:
             return self._final_stats
         ring, lanes = live.ring, live.lanes
         accepted = ring.head
-        dropped: Counter[str] = Counter()
-        dropped["ring full"] = ring.dropped_ring_full
-        dropped["tag table full"] = ring.dropped_tag_table_full
-        dropped["no disk space"] = ring.dropped_no_disk_space
+        dropped: Counter[str] = Counter(ring.dropped)
         dropped["producer died"] = ring.skipped
         for lane in lanes:
             dropped.update(lane.set_aside)
