@@ -245,6 +245,24 @@ def test_damage_costs_its_block_alone_and_is_told_with_its_place(
     assert clearml_server.scalars(task_id)["a", "b"] == {s: s * 0.5 for s in kept}
 
 
+@pytest.mark.parametrize("left_bytes", [0, 100])
+def test_a_session_whose_task_was_cut_off_by_the_death_is_whole_again(killed, left_bytes):
+    run = killed(
+        START + "import clearml, time\n"
+        "clearml.Task.current_task().add_tags(['kept'])\n"
+        "time.sleep(1.5)  # the SDK's thread that looks at the repository writes it, too\n"
+        "for step in range(10): writer.add_scalar('a/b', step * 0.5, step)\n"
+        "tracelet.get_active_experiment().flush()\n"
+    )
+    folder = Path(run.manifest["reopen"]["clearml"]["offline_folder"])
+    before = json.loads((folder / "task.json").read_text())
+    os.truncate(folder / "task.json", left_bytes)
+    assert main(["sync", run.run_id]) == 0
+    assert json.loads((folder / "task.json").read_text()) == before
+    assert before["tags"] == ["kept"]
+    assert [p[:2] for p in session_scalars(folder)["a", "b"]] == [(s, s * 0.5) for s in range(10)]
+
+
 def test_a_torn_line_of_the_session_is_cut_and_the_sdks_own_lines_stay(killed):
     run = killed(START + "for step in range(9_000): writer.add_scalar('a/b', step * 0.5, step)\n")
     folder = Path(run.manifest["reopen"]["clearml"]["offline_folder"])
