@@ -28,6 +28,7 @@ PARTS = (
     "journal",
     "durability",
     "outage",
+    "server_outage",
     "scale",
 )
 

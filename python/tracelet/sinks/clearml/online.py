@@ -11,13 +11,14 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from tracelet.errors import SinkUnavailableError
 from tracelet.records import HISTOGRAM, SCALAR
 from tracelet.sinks.base import Batch, Delivery, RunInfo
 from tracelet.sinks.clearml.add_batch import REFUSED, TOO_LARGE, AddBatch, RefusedError
 from tracelet.sinks.clearml.names import TaskNames
+from tracelet.sinks.clearml.probe import Probe
 from tracelet.sinks.clearml.reopen import reopen_state
 from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.sinks.clearml.set_aside import SetAsideFile
@@ -27,11 +28,13 @@ _log = logging.getLogger("tracelet")
 
 _Records = Any  # np.ndarray of RECORD_DTYPE; its type parameters differ between numpy versions
 
-# A sick server refuses too, so a batch is taken apart only when it was refused this often in a row,
-# and a point set aside only when it was refused this often alone while other points of its batch
-# were taken.
+# A sick server refuses too, with the same words. So a batch is taken apart only when it was refused
+# this often in a row, and a point set aside only when it was refused this often alone, while the
+# server took, each time right after it, what it had taken before (Probe).
 _REFUSALS_BEFORE_SPLITTING = 2
 _REFUSALS_BEFORE_SETTING_ASIDE = 5
+# Before anything was taken there is nothing to compare with: so many are passed over for now.
+_MOST_PASSED_OVER = 32
 
 
 @dataclass
@@ -45,10 +48,11 @@ class _Progress:
     delivered: int = 0
     not_finite: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    suspects: list[tuple[Any, RefusedError]] = field(default_factory=list)  # refused alone
+    passed_over: list[int] = field(default_factory=list)  # records to be asked for once more
+    refused_alone: int = 0  # how often the record at hand was, by a server that takes others
+    set_aside: list[tuple[Any, RefusedError]] = field(default_factory=list)
 
     def add_counts(self, counts: Any) -> None:
-        self.done += counts.consumed
         self.not_finite += counts.not_finite
         self.reasons.update(set_aside_reasons(counts))
 
@@ -69,6 +73,7 @@ class OnlineClearMLSink:
         self._batch_bytes = info.options.batch_max_bytes
         self._set_aside = SetAsideFile(info.run_dir, self.name)
         self._post = AddBatch()
+        self._probe = Probe(self._post)
         self._progress = _Progress()
 
     def write(self, batch: Batch) -> Delivery:
@@ -77,9 +82,15 @@ class OnlineClearMLSink:
             self._progress = _Progress(int(records["sequence"][0]))
         progress = self._progress
         self._encoder.define_new_series(batch)
+        self._probe.begin_attempt()
         while progress.done < len(records):
-            self._send_part(records[progress.done :][: progress.part_limit], batch.payloads)
-        self._judge_suspects(batch)
+            self._send_part(records, batch.payloads)
+        while progress.passed_over:
+            index = progress.passed_over[0]
+            if self._settle(records[index : index + 1], batch.payloads):
+                del progress.passed_over[0]
+        for record, refusal in progress.set_aside:
+            self._set_aside.keep(batch, record, refusal)
         self._encoder.report_set_aside(batch)
         self._views.observe(batch)
         if self._views.are_due:
@@ -89,43 +100,68 @@ class OnlineClearMLSink:
         return Delivery(progress.delivered, progress.not_finite, dict(progress.reasons))
 
     def _send_part(self, records: _Records, payloads: Any) -> None:
-        """Sends as many of the records as one request takes, or learns why it can't."""
+        """Sends as many of those that are left as one request takes, or learns why it can't."""
         progress = self._progress
-        body, counts = self._encoder.native.encode_lines(records, payloads, self._batch_bytes)
+        part = records[progress.done :][: progress.part_limit]
+        if len(part) == 1 and self._probe.has_something:
+            progress.done += self._settle(part, payloads)
+            return
+        body, counts = self._encoder.native.encode_lines(part, payloads, self._batch_bytes)
+        try:
+            self._give(body, counts)
+        except RefusedError as refusal:
+            self._learn_from(refusal, counts.consumed)
+            return
+        progress.done += counts.consumed
+
+    def _give(self, body: bytes, counts: Any) -> None:
+        progress = self._progress
         if counts.encoded:
-            try:
-                taken = self._post(body)
-            except RefusedError as refusal:
-                self._learn_from(refusal, records[: counts.consumed])
-                return
+            taken = self._post(body)
             progress.delivered += taken
             progress.reasons.update({REFUSED: counts.encoded - taken})
+            last_line = body[body.rfind(b"\n") + 1 :]
+            self._probe.remember(len(last_line), last_line)
         progress.add_counts(counts)
-        progress.refusals = 0
+        progress.refusals = progress.refused_alone = 0
         progress.part_limit *= 2
 
-    def _learn_from(self, refusal: RefusedError, records: _Records) -> None:
+    def _learn_from(self, refusal: RefusedError, count: int) -> None:
+        """What a part of `count` records was answered decides how large the next one is."""
         progress = self._progress
         progress.refusals += 1
-        if len(records) > 1:
+        if count > 1:
             if refusal.status != TOO_LARGE and progress.refusals < _REFUSALS_BEFORE_SPLITTING:
                 raise SinkUnavailableError(f"ClearML refused a batch: {refusal}") from refusal
-            progress.part_limit = len(records) // 2
-        elif progress.refusals >= _REFUSALS_BEFORE_SETTING_ASIDE:
-            progress.suspects.append((records[0].copy(), refusal))
+            progress.part_limit = count // 2
+        elif not self._probe.has_something:
+            progress.passed_over.append(progress.done)
             progress.done += 1
-            progress.refusals = 0
+            if len(progress.passed_over) >= _MOST_PASSED_OVER:
+                self._give_up(refusal)
 
-    def _judge_suspects(self, batch: Batch) -> None:
-        suspects = self._progress.suspects
-        if suspects and not self._progress.delivered:
-            # Nothing at all was taken: that speaks against the server, not against the points.
-            refusal = suspects[-1][1]
+    def _settle(self, record: _Records, payloads: Any) -> bool:
+        """Sends one record alone; whether it is taken, or set aside."""
+        progress = self._progress
+        body, counts = self._encoder.native.encode_lines(record, payloads, self._batch_bytes)
+        try:
+            self._give(body, counts)
+        except RefusedError as refusal:
+            if not self._probe.passes():
+                self._give_up(refusal)
+            progress.refused_alone += 1
+            if progress.refused_alone < _REFUSALS_BEFORE_SETTING_ASIDE:
+                return False
+            progress.refused_alone = 0
+            progress.set_aside.append((record[0].copy(), refusal))
+            progress.reasons.update({REFUSED: 1})
+        return True
+
+    def _give_up(self, refusal: RefusedError) -> NoReturn:
+        """Until later: that speaks against the server, not against the points."""
+        if not self._probe.has_something:
             self._progress = _Progress()
-            raise SinkUnavailableError(f"ClearML refuses every point: {refusal}") from refusal
-        for record, error in suspects:
-            self._set_aside.keep(batch, record, error)
-        self._progress.reasons.update({REFUSED: len(suspects)})
+        raise SinkUnavailableError(f"ClearML refuses every point: {refusal}") from refusal
 
     def _send_views(self) -> bool:
         """Sends the views that changed. False when one could not be: it is sent the next time."""

@@ -23,6 +23,11 @@ class Probe:
     def begin_attempt(self) -> None:
         self.is_away = False
 
+    @property
+    def has_something(self) -> bool:
+        """Whether anything was ever taken."""
+        return self._taken is not None
+
     def remember(self, size_bytes: int, *taken: Any) -> None:
         """The arguments of a call that succeeded; not kept when they are large."""
         if size_bytes <= _LARGEST_BYTES:
