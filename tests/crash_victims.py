@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import json
 import mmap
 import os
@@ -187,6 +188,7 @@ def fork(body, log_path):
         log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        faulthandler.register(signal.SIGUSR1)
         code = body() or 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
@@ -207,6 +209,8 @@ def wait(pid, timeout_s):
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
+    os.kill(pid, signal.SIGUSR1)  # it says where each thread is
+    time.sleep(1)
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return None

@@ -155,7 +155,7 @@ def test_what_a_call_returned_for_is_in_the_store(victims, clearml_server, tmp_p
         try:
             judge(order, answer, clearml_server, tmp_path)
         except AssertionError as error:
-            log = Path(order["log"]).read_text()[-3_000:] if os.path.exists(order["log"]) else ""
+            log = Path(order["log"]).read_text()[-6_000:] if os.path.exists(order["log"]) else ""
             raise AssertionError(f"seed {SEED}, {order}, {answer}: {error}\n{log}") from error
         forget(order, clearml_server, tmp_path)
         return sum(answer["counts"])

@@ -162,7 +162,7 @@ def test_a_sink_that_fails_gets_the_same_points_again(is_remote, caplog):
     assert np.array_equal(sink.records["step"], np.arange(5_000))
     assert experiment.stats.delivered["mine"] == 5_000
     assert experiment.stats.retried == 4
-    assert 1 <= caplog.text.count("can't take points now") <= 3
+    assert caplog.text.count("can't take points now") == 1  # though it came back in between
 
 
 def test_damage_to_the_journal_costs_its_block_and_holds_up_nothing(caplog):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +18,10 @@ from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
 from tracelet.sinks.base import Batch, Delivery, Names, Sink
 
 _log = logging.getLogger("tracelet")
+
+_QUIET_S = 60.0
+"""A sink that fails within so long after its last failure is told of no more: a server that fails
+now and then would fill the log."""
 
 _REDUCE = {
     "mean": _core.Reduce.MEAN,
@@ -52,6 +58,7 @@ class Lane:
         self.retried = 0
         self.is_failing = False
         self.last_failure: Exception | None = None
+        self._failed_at_s = -math.inf  # as time.monotonic() has it
         self._names = names
         self._fold = _LaneFold(aggregate) if aggregate and not sink.takes_every_point else None
         self.retry_count = 0
@@ -147,13 +154,15 @@ class Lane:
         return True
 
     def _note_failure(self, error: Exception) -> None:
-        if not self.is_failing:
+        now_s = time.monotonic()
+        if not self.is_failing and now_s - self._failed_at_s >= _QUIET_S:
             _log.warning(
                 "tracelet: the sink %r can't take points now (%.500s). They are kept and given to "
                 "it again; training goes on.", self.sink.name, error,
             )  # fmt: skip
         _log.debug("tracelet: the sink %r failed", self.sink.name, exc_info=error)
         self.is_failing = True
+        self._failed_at_s = now_s
         self.last_failure = error
         self.retried += 1
 
