@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +165,28 @@ def test_a_sink_that_fails_gets_the_same_points_again(is_remote, caplog):
     assert experiment.stats.delivered["mine"] == 5_000
     assert experiment.stats.retried == 4
     assert caplog.text.count("can't take points now") == 1  # though it came back in between
+
+
+def test_an_outage_leaves_no_batch_in_memory(caplog):
+    """caplog keeps the log's records, as Sentry does."""
+    batches = []
+
+    class Away(Collecting):
+        def write(self, batch):
+            records = batch.records
+            batches.append(weakref.ref(records))
+            if self.calls == 0:
+                self.calls += 1
+                raise ConnectionError("away")
+            return super().write(batch)
+
+    experiment = start(Away(True), batch_max_age_s=0.01)
+    experiment.log_metric("a", 1.0, 1)
+    assert experiment.flush(20)
+    assert "can't take points now (away)" in caplog.text
+    gc.collect()
+    assert [batch() for batch in batches] == [None] * len(batches)
+    tracelet.stop_logging()
 
 
 def test_damage_to_the_journal_costs_its_block_and_holds_up_nothing(caplog):

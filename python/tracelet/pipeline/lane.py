@@ -158,12 +158,14 @@ class Lane:
         if not self.is_failing and now_s - self._failed_at_s >= _QUIET_S:
             _log.warning(
                 "tracelet: the sink %r can't take points now (%.500s). They are kept and given to "
-                "it again; training goes on.", self.sink.name, error,
+                "it again; training goes on.", self.sink.name, str(error),
             )  # fmt: skip
         _log.debug("tracelet: the sink %r failed", self.sink.name, exc_info=error)
         self.is_failing = True
         self._failed_at_s = now_s
-        self.last_failure = error
+        # Without the frames, and so without the batch: whoever keeps a log's records (pytest,
+        # Sentry), or this lane, would hold megabytes for each outage.
+        self.last_failure = error.with_traceback(None)
         self.retried += 1
 
     def _note_success(self, delivery: Delivery) -> None:
