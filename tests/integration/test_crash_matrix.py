@@ -15,6 +15,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -121,8 +122,17 @@ def in_event_files(folder):
 def session_folders(tmp_path, name):
     for path in (tmp_path / "clearml" / "offline").glob("*/task.json"):
         with contextlib.suppress(OSError, ValueError):  # another victim's, being written or removed
-            if json.loads(path.read_text()).get("name") == name:
+            if task_of(path).get("name") == name:
                 yield path.parent
+
+
+def task_of(path):
+    """In the session's zip, too: the SDK may still write the file when its process ends."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        with zipfile.ZipFile(f"{path.parent}.zip") as archive:
+            return json.loads(archive.read(path.name))
 
 
 def in_session(tmp_path, name):
