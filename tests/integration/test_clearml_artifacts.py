@@ -252,9 +252,10 @@ def test_a_killed_process_leaves_its_copies(clearml_server, run_script, tmp_path
     (folder,) = (tmp_path / "tracelet-runs").iterdir()
     (kept,) = (folder / "set_aside-artifacts").rglob("config.yaml")
     assert kept.read_text() == "first"
-    run_script("from tracelet.cli import main; main(['sync', '--all'])",
-               env=clearml_server.environment())  # fmt: skip
+    done = run_script("from tracelet.cli import main; main(['sync', '--all'])",
+                      env=clearml_server.environment())  # fmt: skip
     assert kept.read_text() == "first"
+    assert f"artifacts that were not uploaded are kept in {folder}" in done.stdout
 
 
 def test_backends_without_artifacts_say_so():

@@ -21,6 +21,7 @@ from tracelet.pipeline.journal_names import read_names
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.progress import Progress
 from tracelet.pipeline.rescue import recover_journal
+from tracelet.pipeline.run_folder import ARTIFACTS
 from tracelet.pipeline.run_lock import RunLock
 from tracelet.pipeline.stored_run import StoredRun
 from tracelet.sinks import RunInfo, Sink, make_sinks
@@ -105,7 +106,7 @@ def _resend(run: StoredRun, on_progress: OnProgress) -> Result:
     journal.close()
     progress.close()
     if not result.failures:
-        _finish(run)
+        _finish(run, result)
     return result
 
 
@@ -209,7 +210,10 @@ def options_of(manifest: Mapping[str, Any]) -> Options:
     return Options(**kept)
 
 
-def _finish(run: StoredRun) -> None:
+def _finish(run: StoredRun, result: Result) -> None:
+    left = os.path.join(run.path, ARTIFACTS)
+    if os.path.isdir(left) and os.listdir(left):
+        result.notes.append(f"artifacts that were not uploaded are kept in {left}")
     if any(name.startswith("set_aside-") for name in os.listdir(run.path)):
         run.update(state="finished")
         for name in os.listdir(run.path):

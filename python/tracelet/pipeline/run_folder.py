@@ -23,6 +23,9 @@ MANIFEST = "manifest.json"
 RUN_LOCK = "run.lock"
 """Held by the run's process, and by what is forked from it, as long as they may log into it."""
 
+ARTIFACTS = "set_aside-artifacts"
+"""The folder of what is to be uploaded, and of what could not be."""
+
 # What the sinks need when they are opened again. Not all: some may hold a secret (a URL with a
 # password in it).
 _KEPT_OPTIONS = (
@@ -58,7 +61,7 @@ class RunFolder:
         self.payloads_path = os.path.join(self.path, "payloads")
         # What is to be uploaded lies where what could not be does: a run that was killed leaves it
         # to its user, and what sends its points does not remove it.
-        self.artifacts_path = os.path.join(self.path, "set_aside-artifacts")
+        self.artifacts_path = os.path.join(self.path, ARTIFACTS)
         self._manifest: dict[str, Any] = {
             "run": self.run_id,
             "project": options.project,
