@@ -184,9 +184,9 @@ def test_an_outage_leaves_no_batch_in_memory(caplog):
     experiment.log_metric("a", 1.0, 1)
     assert experiment.flush(20)
     assert "can't take points now (away)" in caplog.text
+    tracelet.stop_logging()  # the shipper has ended
     gc.collect()
     assert [batch() for batch in batches] == [None] * len(batches)
-    tracelet.stop_logging()
 
 
 def test_damage_to_the_journal_costs_its_block_and_holds_up_nothing(caplog):
