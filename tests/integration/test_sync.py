@@ -251,9 +251,10 @@ def test_a_session_whose_task_was_cut_off_by_the_death_is_whole_again(killed, le
         START + "import clearml\n"
         "clearml.Task.current_task().add_tags(['kept'])\n"
         "for step in range(10): writer.add_scalar('a/b', step * 0.5, step)\n"
-        "import pathlib, time\n"
-        "copy = pathlib.Path(tracelet.get_active_experiment()._run.folder.path, 'clearml_task.json')\n"
-        "while 'kept' not in copy.read_text():  # made at a write, when the SDK is not at it\n"
+        "import json, pathlib, time\n"
+        "folder = tracelet.get_active_experiment()._run.folder.path\n"
+        "copy = pathlib.Path(folder, 'clearml_task.json')  # made at a write of ours\n"
+        "while 'tags' not in json.loads(copy.read_text()):\n"
         "    writer.add_scalar('wait', 0.0)\n"
         "    time.sleep(0.05)\n"
     )
