@@ -132,16 +132,18 @@ def test_points_the_server_would_refuse_never_reach_it(clearml_server, run_scrip
     assert refused == []
 
 
+@pytest.mark.parametrize("request_bytes", [8 << 20, 200], ids=["", "a point in each request"])
 def test_a_point_that_only_the_server_knows_to_refuse_is_set_aside_alone(
-    clearml_server, run_script, tmp_path
+    request_bytes, clearml_server, run_script, tmp_path
 ):
     """With our escape of date-like names switched off, the real refusal: 500 for a whole batch."""
     done = run_script(
-        """
+        f"""
         import tracelet.sinks.clearml.names as names
         names.safe_name = lambda name: name
         import tracelet
-        experiment = tracelet.start_logging("culprit", "tests")
+        config = {{"batch_max_bytes": {request_bytes}}}
+        experiment = tracelet.start_logging("culprit", "tests", config=config)
         for step in range(3_000):
             experiment.log_metric("good", step, step)
             if step in (100, 2_500):

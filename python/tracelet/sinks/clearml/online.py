@@ -134,7 +134,9 @@ class OnlineClearMLSink:
             if refusal.status != TOO_LARGE and progress.refusals < _REFUSALS_BEFORE_SPLITTING:
                 raise SinkUnavailableError(f"ClearML refused a batch: {refusal}") from refusal
             progress.part_limit = count // 2
-        elif not self._probe.has_something:
+        elif self._probe.has_something:
+            progress.part_limit = 1  # it was the only one that fitted: the next time it is judged
+        else:
             progress.passed_over.append(progress.done)
             progress.done += 1
             if len(progress.passed_over) >= _MOST_PASSED_OVER:
