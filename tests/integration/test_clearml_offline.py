@@ -350,6 +350,33 @@ def test_the_sdks_reporter_is_a_thread_during_the_run_and_as_set_up_afterwards(r
     assert done.returncode == 0
 
 
+def test_the_threads_of_the_sdk_share_one_lock_for_a_task(run_script):
+    """It is made when it is first asked for. With one each they wait for one another for ever."""
+    done = run_script(
+        """
+        import threading, time, tracelet
+        from clearml.backend_interface.task import task as module
+        experiment = tracelet.start_logging("locks", "tests")
+        import clearml
+        task = clearml.Task.current_task()
+        class Slow(module.FileRLock):
+            def __init__(self, *arguments, **options):
+                time.sleep(0.2)
+                super().__init__(*arguments, **options)
+        module.FileRLock = Slow
+        task._edit_lock = None
+        locks = []
+        threads = [threading.Thread(target=lambda: locks.append(task._edit_lock)) for _ in range(3)]
+        for each in threads: each.start()
+        for each in threads: each.join()
+        assert isinstance(locks[0], Slow)
+        print("locks", len(locks), len(set(map(id, locks))))
+        tracelet.stop_logging()
+        """
+    )
+    assert "locks 3 1" in done.stdout
+
+
 @pytest.mark.parametrize("end", ["raise RuntimeError('failed')", "import sys; sys.exit(3)", ""])
 def test_the_session_is_whole_when_the_process_ends_without_stop(end, run_script):
     done = run_script(

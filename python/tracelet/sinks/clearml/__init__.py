@@ -4,7 +4,6 @@ task.py       the ClearML task: made or adopted, its parameters and artifacts, i
 names.py      tags to metric and variant, as ClearML's own TensorBoard binding names them
 series.py     scalars and histograms to events, by the native encoder
 offline.py    a batch of them to lines of an offline session's metrics.jsonl
-session_task.py  the session's task.json, and a copy of it
 online.py     a batch of them to events.add_batch requests
 add_batch.py  that request
 media.py      the sink for all other events, offline and online
@@ -13,6 +12,8 @@ tensors.py    TensorProto to numpy
 plots.py      tensors to Plotly's JSON
 samples.py    the files of debug samples: their names, their upload
 kept.py       what is kept in the run's folder, for another process to go on with
+sdk.py        the SDK, made ready
+sdk_mends.py  bugs of it, mended
 reopen.py     the task of a process that died
 """
 

@@ -16,7 +16,6 @@ from tracelet.sinks.base import Batch, Delivery, RunInfo
 from tracelet.sinks.clearml.names import TaskNames
 from tracelet.sinks.clearml.reopen import METRICS, drop_unacknowledged_lines, reopen_state
 from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
-from tracelet.sinks.clearml.session_task import SessionTask
 from tracelet.sinks.clearml.task import ClearMLTask
 
 _log = logging.getLogger("tracelet")
@@ -61,11 +60,6 @@ class OfflineClearMLSink:
     def __init__(self, task: ClearMLTask, info: RunInfo, names: TaskNames) -> None:
         self.task = task
         self.reopen_state = info.reopen or reopen_state(task)
-        self._session_task = SessionTask(task.task.get_offline_mode_folder(), info.run_dir)
-        if info.reopen is None:
-            self._session_task.keep_first()
-        else:
-            self._session_task.restore()
         self._ledger, self._place, self._held_sequence = _open_ledger(task, info)
         self._file = open_session_file(task)
         self._encoder = SeriesEncoder(task.id, names)
@@ -98,7 +92,6 @@ class OfflineClearMLSink:
         self._views.observe(batch)
         if self._views.are_due:
             self._write_views()
-        self._session_task.keep()
         self.task.note_iteration(int(records["step"][-1]))
         return Delivery(counts.encoded, counts.not_finite, set_aside_reasons(counts))
 

@@ -19,7 +19,6 @@ from typing import Any
 from tracelet import environment
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
 from tracelet.sinks.clearml.sdk import load_task_class, startup_error
-from tracelet.sinks.clearml.session_task import TASK
 from tracelet.sinks.clearml.task import ClearMLTask
 
 _log = logging.getLogger("tracelet")
@@ -108,7 +107,7 @@ class ReopenedTask(ClearMLTask):
             self._call("edit_configuration", configuration=[item])
 
     def _edit_session(self, field: str, items: list[dict[str, str]]) -> None:
-        path = self.task.get_offline_mode_folder() / TASK
+        path = self.task.get_offline_mode_folder() / "task.json"
         content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         held = content.setdefault(field, None) or {}
         for item in items:

@@ -14,6 +14,7 @@ from typing import Any
 from tracelet import environment
 from tracelet.capture.arguments import take_parsed_arguments
 from tracelet.errors import BackendError, CredentialsError
+from tracelet.sinks.clearml.sdk_mends import mend_sdk
 
 
 def load_task_class() -> Any:
@@ -30,7 +31,7 @@ def load_task_class() -> Any:
             "the backend 'clearml' needs the package clearml: pip install 'tracelet[clearml]'"
         ) from error
     _hand_over_arguments()
-    _mend_offline_models()
+    mend_sdk()
     if is_new_file:
         _read_configuration_again()
     if level := environment.clearml_log_level():
@@ -54,18 +55,6 @@ def wait_for_repository_scan(timeout_s: float = 10.0) -> None:
     scan = getattr(getattr(Task, "_Task__main_task", None), "_detect_repo_async_thread", None)
     if isinstance(scan, threading.Thread):
         scan.join(timeout_s)
-
-
-def _mend_offline_models() -> None:
-    """Offline, OutputModel asks a stand-in for the server's model for `locked`, which it lacks.
-
-    So `update_weights` raises AttributeError (1.15.0 to 2.1.12), and the bindings of torch.save,
-    joblib and so on swallow that: no model is in the session.
-    """
-    from clearml.backend_api.services import models
-
-    if not hasattr(models.Model, "locked"):
-        models.Model.locked = False
 
 
 def _has_task(task_class: Any) -> bool:
