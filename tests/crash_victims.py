@@ -17,9 +17,11 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing import get_context
 
 import clearml  # noqa: F401
 import tracelet
+from clearml.utilities.process import mp
 from tracelet.cli import main
 from tracelet.pipeline import journal as journal_module
 from tracelet.pipeline import lane as lane_module
@@ -175,6 +177,14 @@ class Victim:
         lane_module.Lane._write = failing
 
 
+def forget_lock_of_the_dead():
+    """The SDK has a semaphore that is shared by all that are forked from here. A victim that died
+    with it would have each later one wait for 90 s."""
+    mp._ForkSafeThreadSyncObject._ForkSafeThreadSyncObject__process_lock = get_context(
+        "fork"
+    ).Lock()
+
+
 def fork(body, log_path):
     """A process in a group of its own that ends as a script does; its pid."""
     pid = os.fork()
@@ -189,6 +199,7 @@ def fork(body, log_path):
         os.dup2(log, 1)
         os.dup2(log, 2)
         faulthandler.register(signal.SIGUSR1)
+        forget_lock_of_the_dead()
         code = body() or 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
