@@ -180,9 +180,8 @@ class Victim:
 def forget_lock_of_the_dead():
     """The SDK has a semaphore that is shared by all that are forked from here. A victim that died
     with it would have each later one wait for 90 s."""
-    mp._ForkSafeThreadSyncObject._ForkSafeThreadSyncObject__process_lock = get_context(
-        "fork"
-    ).Lock()
+    shared = mp._ForkSafeThreadSyncObject
+    shared._ForkSafeThreadSyncObject__process_lock = get_context("fork").Lock()
 
 
 def fork(body, log_path):
