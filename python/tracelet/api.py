@@ -78,7 +78,7 @@ def logging(
     try:
         yield experiment
     except BaseException as error:
-        experiment._note_failure(error)
+        experiment._run.note_failure(error)
         raise
     finally:
         stop_logging()

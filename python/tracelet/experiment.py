@@ -173,11 +173,6 @@ class Experiment:
         """
         return self._run.flush(timeout_s)
 
-    def _note_failure(self, failure: BaseException) -> None:
-        for sink in self._run.sinks:
-            if hasattr(sink, "task") and hasattr(sink.task, "note_failure"):
-                sink.task.note_failure(failure)
-
     @property
     def is_active(self) -> bool:
         """Whether the run goes on, in this process."""

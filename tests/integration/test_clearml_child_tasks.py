@@ -127,6 +127,26 @@ def test_each_block_under_the_users_task_is_a_child_of_it(clearml_server, run_sc
     assert clearml_server.unknown_endpoints == []
 
 
+def test_a_child_that_is_terminated_is_stopped_and_not_completed(clearml_server, run_script):
+    done = run_script(
+        """
+        import os, signal, time, tracelet
+        import clearml
+        clearml.Task.init("tests", "parent", auto_resource_monitoring=False)
+        with tracelet.logging("clearml", exp_name="child") as experiment:
+            experiment.log_metric("a", 1.0, 1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        """,
+        env=clearml_server.environment(),
+        check=False,
+    )
+    assert done.returncode == -15, done.stderr
+    child = by_name(clearml_server)["child"]
+    assert own_scalars(clearml_server, child) == {("a", "a"): {1: 1.0}}
+    assert (child["status"], child["status_reason"]) == ("stopped", "Terminated: SIGTERM")
+
+
 def test_offline_each_block_is_a_session_that_the_sdk_replays(clearml_server, run_script, tmp_path):
     (tmp_path / "clearml.conf").write_text(THREADS)
     run_script(PARENT_AND_STEPS, env={"CLEARML_CONFIG_FILE": str(tmp_path / "clearml.conf")})

@@ -36,7 +36,7 @@ class _Active:
         self.handlers = handlers
         self.sigterm = SigTerm(
             handlers.of(signal.SIGTERM),
-            lambda: stop(None, process_is_ending=True),
+            _stop_on_sigterm,
             run.options.exit_timeout_s,
         )
         self.owner_pid = os.getpid()
@@ -135,6 +135,16 @@ def leave_in_child() -> None:
     if _active is not None:
         _stop_capture(_active)
         _active = None
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, told to a backend as Ctrl-C is: the run was stopped, it did not fail."""
+
+
+def _stop_on_sigterm() -> None:
+    if (run := active_run()) is not None:
+        run.note_failure(Terminated("SIGTERM"))
+    stop(None, process_is_ending=True)
 
 
 def _at_exit() -> None:

@@ -298,6 +298,12 @@ class Run:
         with contextlib.suppress(RuntimeError):
             threading.Thread(target=leave, name="tracelet-leave", daemon=True).start()
 
+    def note_failure(self, failure: BaseException) -> None:
+        """Tells the backends that the run does not end well."""
+        for sink in self.sinks:
+            if hasattr(sink, "task") and hasattr(sink.task, "note_failure"):
+                sink.task.note_failure(failure)
+
     def after_fork_in_child(self) -> None:
         if self._live is not None:
             self._live.ring.after_fork_in_child()
