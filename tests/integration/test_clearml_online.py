@@ -144,9 +144,9 @@ def test_a_point_that_only_the_server_knows_to_refuse_is_set_aside_alone(
         import tracelet
         config = {{"batch_max_bytes": {request_bytes}}}
         experiment = tracelet.start_logging("culprit", "tests", config=config)
-        for step in range(1_000):
+        for step in range(3_000):
             experiment.log_metric("good", step, step)
-            if step in (100, 900):
+            if step in (100, 2_500):
                 experiment.log_metric("eval/2026-01-01", 7.0, step)
         tracelet.stop_logging(timeout_s=60)
         print(experiment.stats)
@@ -155,7 +155,7 @@ def test_a_point_that_only_the_server_knows_to_refuse_is_set_aside_alone(
     )
     task = task_id(clearml_server, "culprit")
     stored = clearml_server.scalars(task)
-    assert stored["good", "good"] == {step: float(step) for step in range(1_000)}
+    assert stored["good", "good"] == {step: float(step) for step in range(3_000)}
     assert ("eval", "2026-01-01") not in stored
     assert "'refused by clearml': 2" in done.stdout, done.stdout + done.stderr
     assert "pending=0" in done.stdout
@@ -163,7 +163,7 @@ def test_a_point_that_only_the_server_knows_to_refuse_is_set_aside_alone(
     lines = (folder / "set_aside-clearml.jsonl").read_text().splitlines()
     points = [json.loads(line) for line in lines]
     assert [(p["tag"], p["step"], p["value"]) for p in points] == [
-        ("eval/2026-01-01", 100, 7.0), ("eval/2026-01-01", 900, 7.0),
+        ("eval/2026-01-01", 100, 7.0), ("eval/2026-01-01", 2_500, 7.0),
     ]  # fmt: skip
     assert all("500" in point["answer"] for point in points)
     assert str(folder) in done.stderr

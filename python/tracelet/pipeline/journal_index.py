@@ -69,14 +69,14 @@ class JournalIndex:
 
     def at(self, position: int) -> Span | None:
         """The span that has the position."""
-        for span in self._spans[self._number_at(position) :][:1]:
-            if span.first <= position < span.end:
-                return span
-        return None
+        span = next(self.from_position(position), None)
+        return span if span and span.first <= position else None
 
     def from_position(self, position: int) -> Iterator[Span]:
         """Those that hold something from `position` on."""
-        return (s for s in self._spans[self._number_at(position) :] if s.end > position)
+        spans = self._spans
+        numbers = range(self._number_at(position), len(spans))
+        return (spans[number] for number in numbers if spans[number].end > position)
 
     def _number_at(self, position: int) -> int:
         """Of the last span that begins at `position` or before; 0 when none does."""

@@ -125,7 +125,6 @@ class Lane:
         self.position = position
         self.retry_count = 0
         self._folded = None
-        self._acknowledge(position)
 
     def deliver_rest(self) -> bool:
         """Gives the sink what the fold still holds back, when nothing more will come."""

@@ -27,7 +27,7 @@ from tracelet.sinks.clearml.add_batch import REFUSED, AddBatch, RefusedError
 from tracelet.sinks.clearml.kept import SAMPLES, KeptLines
 from tracelet.sinks.clearml.names import TaskNames
 from tracelet.sinks.clearml.offline import open_session_file
-from tracelet.sinks.clearml.probe import Probe
+from tracelet.sinks.clearml.probe import REFUSALS_BEFORE_SETTING_ASIDE, Probe
 from tracelet.sinks.clearml.samples import Place, SampleStore
 from tracelet.sinks.clearml.set_aside import SetAsideFile
 from tracelet.sinks.clearml.storage import is_verdict
@@ -38,7 +38,6 @@ _log = logging.getLogger("tracelet")
 # A request is sent when it has so much, so that what is uploaded shows up before its batch ends.
 _REQUEST_BYTES = 1 << 20
 _REQUEST_EVENTS = 100
-_REFUSALS_BEFORE_SETTING_ASIDE = 5
 _NOT_FINITE = "not finite"
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -235,7 +234,7 @@ class ClearMLMediaSink:
             if not probe.passes():
                 return False
             item.refusals += 1
-            if item.refusals < _REFUSALS_BEFORE_SETTING_ASIDE:
+            if item.refusals < REFUSALS_BEFORE_SETTING_ASIDE:
                 return False
         self._set_aside.keep(batch, batch.records[item.index], error)
         item.reason = REFUSED

@@ -18,7 +18,7 @@ from tracelet.records import HISTOGRAM, SCALAR
 from tracelet.sinks.base import Batch, Delivery, RunInfo
 from tracelet.sinks.clearml.add_batch import REFUSED, TOO_LARGE, AddBatch, RefusedError
 from tracelet.sinks.clearml.names import TaskNames
-from tracelet.sinks.clearml.probe import Probe
+from tracelet.sinks.clearml.probe import REFUSALS_BEFORE_SETTING_ASIDE, Probe
 from tracelet.sinks.clearml.reopen import reopen_state
 from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.sinks.clearml.set_aside import SetAsideFile
@@ -29,10 +29,9 @@ _log = logging.getLogger("tracelet")
 _Records = Any  # np.ndarray of RECORD_DTYPE; its type parameters differ between numpy versions
 
 # A sick server refuses too, with the same words. So a batch is taken apart only when it was refused
-# this often in a row, and a point set aside only when it was refused this often alone, while the
-# server took, each time right after it, what it had taken before (Probe).
+# this often in a row, and a point set aside only when it was refused alone while the server took,
+# each time right after it, what it had taken before (Probe).
 _REFUSALS_BEFORE_SPLITTING = 2
-_REFUSALS_BEFORE_SETTING_ASIDE = 5
 # Before anything was taken there is nothing to compare with: so many are passed over for now.
 _MOST_PASSED_OVER = 32
 
@@ -152,7 +151,7 @@ class OnlineClearMLSink:
             if not self._probe.passes():
                 self._give_up(refusal)
             progress.refused_alone += 1
-            if progress.refused_alone < _REFUSALS_BEFORE_SETTING_ASIDE:
+            if progress.refused_alone < REFUSALS_BEFORE_SETTING_ASIDE:
                 return False
             progress.refused_alone = 0
             progress.set_aside.append((record[0].copy(), refusal))

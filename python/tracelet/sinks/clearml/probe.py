@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Callable
 
 _LARGEST_BYTES = 4 << 20
+REFUSALS_BEFORE_SETTING_ASIDE = 5
+"""How often one thing must be refused, by a backend that takes another right after it each time."""
 
 
 class Probe:
