@@ -68,7 +68,7 @@ def run(settings: Settings) -> Part:
 
 
 def _write(settings: Settings, points: int) -> float:
-    from tracelet.pipeline.journal import Journal
+    from tracelet.journal.journal import Journal
     from tracelet.records import RECORD_DTYPE
 
     folder = mkdtemp(dir=settings.temp_root)

@@ -26,7 +26,7 @@ import numpy as np
 import tracelet
 from tracelet import _core
 from tracelet.errors import JournalError
-from tracelet.pipeline.journal import Journal
+from tracelet.journal.journal import Journal
 from tracelet.records import RECORD_DTYPE
 
 _THREADS = 4

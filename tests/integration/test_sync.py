@@ -18,7 +18,7 @@ import tracelet
 from readers import event_file_scalars, event_files, session_events, session_scalars
 from recording_sink import RecordingSink
 from tracelet.cli import main
-from tracelet.pipeline.journal_format import scan_segment, segment_paths
+from tracelet.journal.format import scan_segment, segment_paths
 from tracelet.pipeline.stored_run import find_runs
 
 pytest.importorskip("clearml")

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tracelet import _core
 from tracelet.errors import JournalError
 from tracelet.pipeline import journal as journal_module
-from tracelet.pipeline.journal import Journal
-from tracelet.pipeline.journal_format import scan_segment, segment_paths
-from tracelet.pipeline.journal_names import NAMES, NamesFile, read_names
+from tracelet.journal.journal import Journal
+from tracelet.journal.format import scan_segment, segment_paths
+from tracelet.journal.names import NAMES, NamesFile, read_names
 from tracelet.records import RECORD_DTYPE
 
 COUNT = 200

@@ -14,8 +14,8 @@ import pytest
 import tracelet
 from tracelet import _core
 from tracelet.errors import JournalError
-from tracelet.pipeline.journal import Journal
-from tracelet.pipeline.journal_format import scan_segment, segment_paths
+from tracelet.journal.journal import Journal
+from tracelet.journal.format import scan_segment, segment_paths
 
 
 class Collecting:
@@ -507,7 +507,7 @@ def test_the_journal_gives_back_what_was_put_in(tmp_path):
 
 
 def test_the_journal_deletes_what_every_sink_has(tmp_path, monkeypatch):
-    monkeypatch.setattr("tracelet.pipeline.journal._SEGMENT_BYTES", 100_000)
+    monkeypatch.setattr("tracelet.journal.journal._SEGMENT_BYTES", 100_000)
     journal = Journal(str(tmp_path))
     for first in range(0, 20_000, 1_000):
         journal.append(some_records(1_000, first))

@@ -20,7 +20,7 @@ import numpy as np
 
 from tracelet import _core
 from tracelet.options import Options
-from tracelet.pipeline.journal import Journal
+from tracelet.journal.journal import Journal
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.shipper import Shipper
 from tracelet.records import RECORD_DTYPE, SCALAR

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracelet import _core
 from tracelet.errors import JournalError
-from tracelet.pipeline.journal import Journal
+from tracelet.journal.journal import Journal
 from tracelet.records import AWAITS_DEVICE, RECORD_DTYPE, SCALAR
 
 _log = logging.getLogger("tracelet")

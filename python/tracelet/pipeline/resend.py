@@ -16,8 +16,8 @@ from typing import Any, Callable
 from tracelet import _core
 from tracelet.errors import JournalError, TraceletError, UnknownBackendError
 from tracelet.options import Options
-from tracelet.pipeline.journal import Journal
-from tracelet.pipeline.journal_names import read_names
+from tracelet.journal.journal import Journal
+from tracelet.journal.names import read_names
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.progress import Progress
 from tracelet.pipeline.rescue import recover_journal

@@ -17,8 +17,8 @@ from tracelet.capture import device, histogram
 from tracelet.errors import TraceletError
 from tracelet.options import Options
 from tracelet.pipeline.drainer import Drainer
-from tracelet.pipeline.journal import Journal
-from tracelet.pipeline.journal_sync import JournalSync
+from tracelet.journal.journal import Journal
+from tracelet.journal.disk_sync import JournalSync
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.late_worker import LateWorker
 from tracelet.pipeline.notices import tell_of_network_file_system, tell_of_unsent_runs

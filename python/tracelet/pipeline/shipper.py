@@ -10,7 +10,7 @@ import time
 from tracelet import _core
 from tracelet.errors import JournalError
 from tracelet.options import Options
-from tracelet.pipeline.journal import Journal
+from tracelet.journal.journal import Journal
 from tracelet.pipeline.lane import Lane
 
 _log = logging.getLogger("tracelet")

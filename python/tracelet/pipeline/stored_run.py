@@ -9,7 +9,7 @@ from typing import Any
 
 from tracelet import _core
 from tracelet.errors import TraceletError
-from tracelet.pipeline.journal import Journal
+from tracelet.journal.journal import Journal
 from tracelet.pipeline.process_identity import is_alive, processes_that_map
 from tracelet.pipeline.progress import Progress
 from tracelet.pipeline.run_folder import MANIFEST, RUN_LOCK, remove_run, write_manifest

@@ -10,7 +10,7 @@ import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tracelet.pipeline.journal_format import Block
+from tracelet.journal.format import Block
 
 _JOINED_BYTES = 1 << 20  # read at once, for whatever position in it
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from tracelet.pipeline.journal import Journal
+from tracelet.journal.journal import Journal
 
 _log = logging.getLogger("tracelet")
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tracelet import _core
 from tracelet.errors import JournalError
-from tracelet.pipeline.journal_format import (
+from tracelet.journal.format import (
     Block,
     Damage,
     Records,
@@ -27,8 +27,8 @@ from tracelet.pipeline.journal_format import (
     scan_segment,
     segment_paths,
 )
-from tracelet.pipeline.journal_index import JournalIndex
-from tracelet.pipeline.journal_names import (
+from tracelet.journal.index import JournalIndex
+from tracelet.journal.names import (
     O_BINARY,
     NamesFile,
     NameSource,

@@ -1,0 +1,1 @@
+"""The journal: what some sink has not acknowledged, in append-only segments on disk."""
