@@ -88,7 +88,7 @@ def _write(settings: Settings, points: int) -> float:
 
 def _sync(settings: Settings, points: int) -> float:
     from tracelet.pipeline import resend
-    from tracelet.pipeline.stored_run import find_runs
+    from tracelet.runs.stored_run import find_runs
     from tracelet.sinks.clearml import reopen
 
     folder = Path(mkdtemp(dir=settings.temp_root))

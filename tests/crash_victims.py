@@ -26,7 +26,7 @@ from tracelet.cli import main
 from tracelet.pipeline import journal as journal_module
 from tracelet.pipeline import lane as lane_module
 from tracelet.pipeline import run as run_module
-from tracelet.pipeline.stored_run import find_runs
+from tracelet.runs.stored_run import find_runs
 
 STARTED, MAIN, CHILD, STOPPING = 0, 1, 2, 3  # words shared with the victim
 MOST_STEPS = 4_000

@@ -133,7 +133,7 @@ def _file_system_of(folder: str) -> str:
 
 
 def unsent_runs(runs_dir: str) -> Check:
-    from tracelet.pipeline.stored_run import find_runs
+    from tracelet.runs.stored_run import find_runs
 
     found = find_runs(runs_dir) if os.path.isdir(runs_dir) else []
     unsent = [run for run in found if run.state not in ("running", "finished")]

@@ -19,7 +19,7 @@ from readers import event_file_scalars, event_files, session_events, session_sca
 from recording_sink import RecordingSink
 from tracelet.cli import main
 from tracelet.journal.format import scan_segment, segment_paths
-from tracelet.pipeline.stored_run import find_runs
+from tracelet.runs.stored_run import find_runs
 
 pytest.importorskip("clearml")
 pytest.importorskip("torch")
@@ -180,7 +180,7 @@ def test_two_at_once_on_one_run_are_refused(killed, capsys, tmp_path):
     run = killed(START + "writer.add_scalar('a', 1.0, 1)\n")
     holder = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(f"""
-            from tracelet.pipeline.run_lock import RunLock
+            from tracelet.runs.run_lock import RunLock
             lock = RunLock({os.path.join(run.path, "sync.lock")!r})
             assert lock.acquire()
             print("held", flush=True)

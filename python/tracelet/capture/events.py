@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from tracelet import _core
-from tracelet.private_file import private
+from tracelet.runs.private_file import private
 
 _log = logging.getLogger("tracelet")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tracelet.commands.selection import add_runs_dir, runs_dir_of
-from tracelet.pipeline.stored_run import StoredRun, find_runs
+from tracelet.runs.stored_run import StoredRun, find_runs
 
 HELP = "list runs that go on, and those that left something on disk"
 

@@ -8,7 +8,7 @@ import os
 from tracelet import environment
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options
-from tracelet.pipeline.stored_run import StoredRun, find_runs
+from tracelet.runs.stored_run import StoredRun, find_runs
 
 
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:

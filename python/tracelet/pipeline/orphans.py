@@ -6,9 +6,9 @@ import os
 import time
 
 from tracelet import _core
-from tracelet.pipeline.process_identity import processes_that_map
-from tracelet.pipeline.run_folder import MANIFEST, RUN_LOCK, SHARED_MEMORY
-from tracelet.pipeline.run_lock import RunLock
+from tracelet.runs.process_identity import processes_that_map
+from tracelet.runs.run_folder import MANIFEST, RUN_LOCK, SHARED_MEMORY
+from tracelet.runs.run_lock import RunLock
 
 _YOUNG_S = 60.0  # being made, or removed, by another process
 _PREFIX, _SUFFIX = "tracelet-", ".ring"

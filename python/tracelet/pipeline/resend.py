@@ -19,11 +19,11 @@ from tracelet.options import Options
 from tracelet.journal.journal import Journal
 from tracelet.journal.names import read_names
 from tracelet.pipeline.lane import Lane
-from tracelet.pipeline.progress import Progress
+from tracelet.runs.progress import Progress
 from tracelet.pipeline.rescue import recover_journal
-from tracelet.pipeline.run_folder import ARTIFACTS
-from tracelet.pipeline.run_lock import RunLock
-from tracelet.pipeline.stored_run import StoredRun
+from tracelet.runs.run_folder import ARTIFACTS
+from tracelet.runs.run_lock import RunLock
+from tracelet.runs.stored_run import StoredRun
 from tracelet.sinks import RunInfo, Sink, make_sinks
 from tracelet.sinks.tensorboard import TensorBoardSink
 

@@ -21,9 +21,9 @@ from tracelet.journal.journal import Journal
 from tracelet.journal.disk_sync import JournalSync
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.late_worker import LateWorker
-from tracelet.pipeline.notices import tell_of_network_file_system, tell_of_unsent_runs
-from tracelet.pipeline.progress import Progress
-from tracelet.pipeline.run_folder import RunFolder, manifest_of
+from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
+from tracelet.runs.progress import Progress
+from tracelet.runs.run_folder import RunFolder, manifest_of
 from tracelet.pipeline.uploads import Uploads
 from tracelet.records import EVENT
 from tracelet.sinks import RunInfo, Sink, make_sinks

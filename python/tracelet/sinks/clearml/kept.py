@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from tracelet.private_file import private
+from tracelet.runs.private_file import private
 
 _log = logging.getLogger("tracelet")
 

@@ -10,10 +10,10 @@ from typing import Any
 from tracelet import _core
 from tracelet.errors import TraceletError
 from tracelet.journal.journal import Journal
-from tracelet.pipeline.process_identity import is_alive, processes_that_map
-from tracelet.pipeline.progress import Progress
-from tracelet.pipeline.run_folder import MANIFEST, RUN_LOCK, remove_run, write_manifest
-from tracelet.pipeline.run_lock import RunLock
+from tracelet.runs.process_identity import is_alive, processes_that_map
+from tracelet.runs.progress import Progress
+from tracelet.runs.run_folder import MANIFEST, RUN_LOCK, remove_run, write_manifest
+from tracelet.runs.run_lock import RunLock
 
 
 class StoredRun:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 
-from tracelet.pipeline.process_identity import is_alive, process_identity
+from tracelet.runs.process_identity import is_alive, process_identity
 
 _POLL_S = 0.02
 

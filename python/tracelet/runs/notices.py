@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from tracelet.pipeline.stored_run import find_runs
+from tracelet.runs.stored_run import find_runs
 
 _log = logging.getLogger("tracelet")
 

@@ -14,9 +14,9 @@ from typing import Any
 from tracelet._version import __version__
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options
-from tracelet.pipeline.process_identity import process_identity
-from tracelet.pipeline.run_lock import RunLock
-from tracelet.private_file import private
+from tracelet.runs.process_identity import process_identity
+from tracelet.runs.run_lock import RunLock
+from tracelet.runs.private_file import private
 from tracelet.sinks.base import Sink
 
 MANIFEST = "manifest.json"
