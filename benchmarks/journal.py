@@ -87,7 +87,7 @@ def _write(settings: Settings, points: int) -> float:
 
 
 def _sync(settings: Settings, points: int) -> float:
-    from tracelet.pipeline import resend
+    from tracelet.recovery import resend
     from tracelet.runs.stored_run import find_runs
     from tracelet.sinks.clearml import reopen
 

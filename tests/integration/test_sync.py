@@ -377,7 +377,7 @@ def test_the_next_start_tells_of_unsent_runs_of_its_project(killed, caplog):
 def test_clean_asks_and_takes_finished_runs_and_orphans_alone(
     killed, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr("tracelet.pipeline.orphans.SHARED_MEMORY", str(tmp_path / "shm"))
+    monkeypatch.setattr("tracelet.recovery.orphans.SHARED_MEMORY", str(tmp_path / "shm"))
     run = killed(START + "writer.add_scalar('a', 1.0, 1)\n")
     assert main(["clean"]) == 0
     assert "nothing to remove" in capsys.readouterr().out

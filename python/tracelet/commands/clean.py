@@ -9,7 +9,7 @@ import sys
 
 from tracelet.commands.runs import in_bytes
 from tracelet.commands.selection import add_runs_dir, find_run, runs_dir_of
-from tracelet.pipeline.orphans import find_orphans
+from tracelet.recovery.orphans import find_orphans
 from tracelet.runs.stored_run import find_runs
 
 HELP = "remove finished runs and files that belong to no run; asks first"

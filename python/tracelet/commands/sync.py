@@ -10,7 +10,7 @@ import sys
 from tracelet.commands.progress_bar import ProgressBar
 from tracelet.commands.selection import add_runs_dir, find_run, runs_dir_of
 from tracelet.errors import ConfigurationError, TraceletError
-from tracelet.pipeline.resend import Result, resend
+from tracelet.recovery.resend import Result, resend
 from tracelet.runs.stored_run import StoredRun, find_runs
 
 HELP = "send what a run has left: to the same task, and to new event files of the same folders"

@@ -20,7 +20,7 @@ from tracelet.journal.journal import Journal
 from tracelet.journal.names import read_names
 from tracelet.pipeline.lane import Lane
 from tracelet.runs.progress import Progress
-from tracelet.pipeline.rescue import recover_journal
+from tracelet.recovery.rescue import recover_journal
 from tracelet.runs.run_folder import ARTIFACTS
 from tracelet.runs.run_lock import RunLock
 from tracelet.runs.stored_run import StoredRun

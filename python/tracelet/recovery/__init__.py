@@ -1,0 +1,1 @@
+"""What other processes do with a dead run: its ring and journal read, sent, removed."""
