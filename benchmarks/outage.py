@@ -74,7 +74,7 @@ class _Away:
         self.is_back.set()
 
     def write(self, batch: Any) -> Any:
-        from tracelet.sinks.base import Delivery
+        from tracelet.backends.base import Delivery
 
         if not self.is_back.is_set():
             raise ConnectionError("away")

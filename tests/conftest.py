@@ -22,7 +22,7 @@ os.environ["TRACELET_DIR"] = os.path.join(_SESSION_DIR.name, "runs")
 
 import pytest
 import tracelet
-from tracelet import sinks
+from tracelet import backends as sinks
 
 with contextlib.suppress(ImportError):  # the core's tests run without jsonschema as well
     from clearml_server.fixtures import clearml_server  # noqa: F401

@@ -24,7 +24,7 @@ from tracelet.errors import (
 from tracelet.experiment import Experiment
 from tracelet.histograms import Histogram, histogram
 from tracelet.records import EVENT, HISTOGRAM, RECORD_DTYPE, SCALAR
-from tracelet.sinks import Batch, Delivery, RunInfo, Sink, register_sink
+from tracelet.backends import Batch, Delivery, RunInfo, Sink, register_sink
 from tracelet.stats import Stats
 
 # Before the script parses its command line, while ClearML's SDK is not there to see it.

@@ -9,8 +9,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tracelet.sinks.clearml.names import safe_name, split_tag
-from tracelet.sinks.clearml.sdk import load_task_class
+from tracelet.backends.clearml.names import safe_name, split_tag
+from tracelet.backends.clearml.sdk import load_task_class
 
 __all__ = ["hyperparameter_optimizer"]
 

@@ -114,7 +114,7 @@ class Experiment:
         they have here. Those whose names begin with "model." are metadata of the run's models as
         well. Raises TypeError for another thing.
         """
-        from tracelet.sinks.clearml.parameters import check_params
+        from tracelet.backends.clearml.parameters import check_params
 
         check_params(params)
         self._check_active("log_params")
@@ -157,7 +157,7 @@ class Experiment:
         `framework` is by default found from the file's name. Raises FileNotFoundError, ValueError
         or TypeError.
         """
-        from tracelet.sinks.clearml.models import prepare_model
+        from tracelet.backends.clearml.models import prepare_model
 
         self._check_active("log_model")
         for prepare in self._methods("prepare_model"):

@@ -1,6 +1,6 @@
 """Runs inside a task of the user's own, and inside the steps of ClearML's pipelines.
 
-These also watch over the private names of the SDK that `sinks/clearml/child_task.py` uses.
+These also watch over the private names of the SDK that `backends/clearml/child_task.py` uses.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def test_a_point_that_only_the_server_knows_to_refuse_is_set_aside_alone(
     """With our escape of date-like names switched off, the real refusal: 500 for a whole batch."""
     done = run_script(
         f"""
-        import tracelet.sinks.clearml.names as names
+        import tracelet.backends.clearml.names as names
         names.safe_name = lambda name: name
         import tracelet
         config = {{"batch_max_bytes": {request_bytes}}}

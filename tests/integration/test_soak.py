@@ -9,7 +9,7 @@ import time
 
 import psutil
 import tracelet
-from tracelet.sinks.base import Delivery
+from tracelet.backends.base import Delivery
 
 DURATION_S = float(os.environ.get("TRACELET_SOAK_S", "4"))
 RATE_PER_S = 20_000

@@ -10,7 +10,7 @@ pytest.importorskip("hypothesis")
 iso_dates = pytest.importorskip("clearml_server.iso_dates")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from tracelet.sinks.clearml.names import SeriesNames, safe_name, split_tag  # noqa: E402
+from tracelet.backends.clearml.names import SeriesNames, safe_name, split_tag  # noqa: E402
 
 
 @pytest.mark.parametrize(

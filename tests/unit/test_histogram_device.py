@@ -9,7 +9,7 @@ from readers import event_file_scalars, histograms
 from tracelet import _core
 from tracelet.capture import device
 from tracelet.capture.histogram import count
-from tracelet.sinks.base import UNREADABLE
+from tracelet.backends.base import UNREADABLE
 
 torch = pytest.importorskip("torch")
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tracelet
 from tracelet import _core
-from tracelet.sinks.base import Batch
-from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder
+from tracelet.backends.base import Batch
+from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder
 
 EDGES = np.linspace(-5, 5, 31)
 

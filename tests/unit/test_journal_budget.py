@@ -9,7 +9,7 @@ import time
 import pytest
 import tracelet
 from tracelet.errors import ConfigurationError
-from tracelet.sinks.base import Delivery
+from tracelet.backends.base import Delivery
 
 LIMIT = 1 << 20  # 16,384 records
 

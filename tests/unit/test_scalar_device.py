@@ -10,7 +10,7 @@ import tracelet
 from readers import event_file_scalars, session_scalars
 from tracelet import _core
 from tracelet.capture import device
-from tracelet.sinks.base import UNREADABLE
+from tracelet.backends.base import UNREADABLE
 
 torch = pytest.importorskip("torch")
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402

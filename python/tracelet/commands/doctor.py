@@ -39,6 +39,6 @@ def _all_checks(arguments: argparse.Namespace) -> Iterator[Check]:
     yield from checks.disks(runs_dir, environment.read_option("ring_dir", "str"))
     yield checks.unsent_runs(runs_dir)
     if found["clearml"]:
-        from tracelet.sinks.clearml.server_checks import server_checks
+        from tracelet.backends.clearml.server_checks import server_checks
 
         yield from server_checks(arguments.timeout_s)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tracelet import _core
 from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
-from tracelet.sinks.base import Batch, Delivery, Names, Sink
+from tracelet.backends.base import Batch, Delivery, Names, Sink
 
 _log = logging.getLogger("tracelet")
 

@@ -21,7 +21,7 @@ from tracelet.capture.tensorboardx import TensorboardXCapture
 from tracelet.options import Options
 from tracelet.pipeline.exit_signals import SigTerm, UserHandlers
 from tracelet.pipeline.run import Run
-from tracelet.sinks import before_torch_is_imported
+from tracelet.backends import before_torch_is_imported
 
 _log = logging.getLogger("tracelet")
 

@@ -26,8 +26,8 @@ from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import RunFolder, manifest_of
 from tracelet.pipeline.uploads import Uploads
 from tracelet.records import EVENT
-from tracelet.sinks import RunInfo, Sink, make_sinks
-from tracelet.sinks.tensorboard import TensorBoardSink
+from tracelet.backends import RunInfo, Sink, make_sinks
+from tracelet.backends.tensorboard import TensorBoardSink
 from tracelet.stats import Stats
 
 _log = logging.getLogger("tracelet")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tracelet.sinks.base import Upload
+from tracelet.backends.base import Upload
 
 _log = logging.getLogger("tracelet")
 

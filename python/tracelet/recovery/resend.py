@@ -24,8 +24,8 @@ from tracelet.recovery.rescue import recover_journal
 from tracelet.runs.run_folder import ARTIFACTS
 from tracelet.runs.run_lock import RunLock
 from tracelet.runs.stored_run import StoredRun
-from tracelet.sinks import RunInfo, Sink, make_sinks
-from tracelet.sinks.tensorboard import TensorBoardSink
+from tracelet.backends import RunInfo, Sink, make_sinks
+from tracelet.backends.tensorboard import TensorBoardSink
 
 _LOCK = "sync.lock"
 _SCRATCH_RING = "names.ring"

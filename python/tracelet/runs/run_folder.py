@@ -17,7 +17,7 @@ from tracelet.options import Options
 from tracelet.runs.process_identity import process_identity
 from tracelet.runs.run_lock import RunLock
 from tracelet.runs.private_file import private
-from tracelet.sinks.base import Sink
+from tracelet.backends.base import Sink
 
 MANIFEST = "manifest.json"
 RUN_LOCK = "run.lock"

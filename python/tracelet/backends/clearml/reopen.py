@@ -18,8 +18,8 @@ from typing import Any
 
 from tracelet import environment
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
-from tracelet.sinks.clearml.sdk import load_task_class, startup_error
-from tracelet.sinks.clearml.task import ClearMLTask
+from tracelet.backends.clearml.sdk import load_task_class, startup_error
+from tracelet.backends.clearml.task import ClearMLTask
 
 _log = logging.getLogger("tracelet")
 

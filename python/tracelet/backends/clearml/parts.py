@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union
 
-from tracelet.sinks.clearml import plots
-from tracelet.sinks.clearml.tensors import STRINGS, tensor_array
+from tracelet.backends.clearml import plots
+from tracelet.backends.clearml.tensors import STRINGS, tensor_array
 from tracelet.tensorboard_messages import PLOTLY_PLUGIN, compat
 from tracelet.tensorboard_messages import messages as proto_messages
 

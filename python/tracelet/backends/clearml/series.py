@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 from tracelet import _core
-from tracelet.sinks.base import UNREADABLE, Batch, RunInfo
-from tracelet.sinks.clearml.names import TaskNames
+from tracelet.backends.base import UNREADABLE, Batch, RunInfo
+from tracelet.backends.clearml.names import TaskNames
 
 _log = logging.getLogger("tracelet")
 

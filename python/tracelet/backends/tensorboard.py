@@ -15,7 +15,7 @@ import numpy as np
 
 from tracelet import _core
 from tracelet.records import EVENT, HISTOGRAM, SCALAR
-from tracelet.sinks.base import UNREADABLE, Batch, Delivery
+from tracelet.backends.base import UNREADABLE, Batch, Delivery
 
 LEDGER = "event_files.bin"
 

@@ -15,14 +15,14 @@ from typing import Any, NoReturn
 
 from tracelet.errors import SinkUnavailableError
 from tracelet.records import HISTOGRAM, SCALAR
-from tracelet.sinks.base import Batch, Delivery, RunInfo
-from tracelet.sinks.clearml.add_batch import REFUSED, TOO_LARGE, AddBatch, RefusedError
-from tracelet.sinks.clearml.names import TaskNames
-from tracelet.sinks.clearml.probe import REFUSALS_BEFORE_SETTING_ASIDE, Probe
-from tracelet.sinks.clearml.reopen import reopen_state
-from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
-from tracelet.sinks.clearml.set_aside import SetAsideFile
-from tracelet.sinks.clearml.task import ClearMLTask
+from tracelet.backends.base import Batch, Delivery, RunInfo
+from tracelet.backends.clearml.add_batch import REFUSED, TOO_LARGE, AddBatch, RefusedError
+from tracelet.backends.clearml.names import TaskNames
+from tracelet.backends.clearml.probe import REFUSALS_BEFORE_SETTING_ASIDE, Probe
+from tracelet.backends.clearml.reopen import reopen_state
+from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
+from tracelet.backends.clearml.set_aside import SetAsideFile
+from tracelet.backends.clearml.task import ClearMLTask
 
 _log = logging.getLogger("tracelet")
 

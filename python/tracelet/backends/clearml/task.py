@@ -10,12 +10,12 @@ from typing import Any
 
 from tracelet.errors import BackendError, ConfigurationError, TraceletError
 from tracelet.options import Options
-from tracelet.sinks.base import Upload
-from tracelet.sinks.clearml.artifacts import ArtifactStore
-from tracelet.sinks.clearml.child_task import SetAsideTask
-from tracelet.sinks.clearml.models import ModelEntry, ModelMetadataUpload, ModelRegistry
-from tracelet.sinks.clearml.parameters import connect, model_metadata
-from tracelet.sinks.clearml.sdk import load_task_class, startup_error
+from tracelet.backends.base import Upload
+from tracelet.backends.clearml.artifacts import ArtifactStore
+from tracelet.backends.clearml.child_task import SetAsideTask
+from tracelet.backends.clearml.models import ModelEntry, ModelMetadataUpload, ModelRegistry
+from tracelet.backends.clearml.parameters import connect, model_metadata
+from tracelet.backends.clearml.sdk import load_task_class, startup_error
 
 _log = logging.getLogger("tracelet")
 

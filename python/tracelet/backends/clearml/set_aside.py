@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from tracelet.records import EVENT
-from tracelet.sinks.base import Batch
+from tracelet.backends.base import Batch
 
 _log = logging.getLogger("tracelet")
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from tracelet import _core
 from tracelet.records import HISTOGRAM, SCALAR
-from tracelet.sinks.base import Batch, Delivery, RunInfo
-from tracelet.sinks.clearml.names import TaskNames
-from tracelet.sinks.clearml.reopen import METRICS, drop_unacknowledged_lines, reopen_state
-from tracelet.sinks.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
-from tracelet.sinks.clearml.task import ClearMLTask
+from tracelet.backends.base import Batch, Delivery, RunInfo
+from tracelet.backends.clearml.names import TaskNames
+from tracelet.backends.clearml.reopen import METRICS, drop_unacknowledged_lines, reopen_state
+from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
+from tracelet.backends.clearml.task import ClearMLTask
 
 _log = logging.getLogger("tracelet")
 

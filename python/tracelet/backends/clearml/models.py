@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from tracelet.errors import BackendError
-from tracelet.sinks.base import Upload
+from tracelet.backends.base import Upload
 
 # The frameworks are the SDK's names, which it has no public list of by file name.
 _FRAMEWORKS = {

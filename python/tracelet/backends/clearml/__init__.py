@@ -21,17 +21,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tracelet.sinks.base import RunInfo, Sink
+from tracelet.backends.base import RunInfo, Sink
 
 if TYPE_CHECKING:
-    from tracelet.sinks.clearml.task import ClearMLTask
+    from tracelet.backends.clearml.task import ClearMLTask
 
 
 def open_clearml_sinks(info: RunInfo) -> list[Sink]:
     """The sinks of a new run: offline when the SDK is, else online. Those of a run that is reopened
     go on with its task, under the names that its series have."""
-    from tracelet.sinks.clearml.reopen import ReopenedTask
-    from tracelet.sinks.clearml.task import open_task
+    from tracelet.backends.clearml.reopen import ReopenedTask
+    from tracelet.backends.clearml.task import open_task
 
     # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
     return _sinks_of(
@@ -40,11 +40,11 @@ def open_clearml_sinks(info: RunInfo) -> list[Sink]:
 
 
 def _sinks_of(task: ClearMLTask, info: RunInfo) -> list[Sink]:
-    from tracelet.sinks.clearml.kept import NAMES, KeptLines
-    from tracelet.sinks.clearml.media import ClearMLMediaSink
-    from tracelet.sinks.clearml.names import TaskNames
-    from tracelet.sinks.clearml.offline import OfflineClearMLSink
-    from tracelet.sinks.clearml.online import OnlineClearMLSink
+    from tracelet.backends.clearml.kept import NAMES, KeptLines
+    from tracelet.backends.clearml.media import ClearMLMediaSink
+    from tracelet.backends.clearml.names import TaskNames
+    from tracelet.backends.clearml.offline import OfflineClearMLSink
+    from tracelet.backends.clearml.online import OnlineClearMLSink
 
     names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
     sink_class = OfflineClearMLSink if task.is_offline else OnlineClearMLSink

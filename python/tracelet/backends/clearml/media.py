@@ -21,17 +21,17 @@ import numpy as np
 
 from tracelet.errors import SinkUnavailableError
 from tracelet.records import EVENT
-from tracelet.sinks.base import UNREADABLE, Batch, Delivery, RunInfo
-from tracelet.sinks.clearml import parts
-from tracelet.sinks.clearml.add_batch import REFUSED, AddBatch, RefusedError
-from tracelet.sinks.clearml.kept import SAMPLES, KeptLines
-from tracelet.sinks.clearml.names import TaskNames
-from tracelet.sinks.clearml.offline import open_session_file
-from tracelet.sinks.clearml.probe import REFUSALS_BEFORE_SETTING_ASIDE, Probe
-from tracelet.sinks.clearml.samples import Place, SampleStore
-from tracelet.sinks.clearml.set_aside import SetAsideFile
-from tracelet.sinks.clearml.storage import is_verdict
-from tracelet.sinks.clearml.task import ClearMLTask
+from tracelet.backends.base import UNREADABLE, Batch, Delivery, RunInfo
+from tracelet.backends.clearml import parts
+from tracelet.backends.clearml.add_batch import REFUSED, AddBatch, RefusedError
+from tracelet.backends.clearml.kept import SAMPLES, KeptLines
+from tracelet.backends.clearml.names import TaskNames
+from tracelet.backends.clearml.offline import open_session_file
+from tracelet.backends.clearml.probe import REFUSALS_BEFORE_SETTING_ASIDE, Probe
+from tracelet.backends.clearml.samples import Place, SampleStore
+from tracelet.backends.clearml.set_aside import SetAsideFile
+from tracelet.backends.clearml.storage import is_verdict
+from tracelet.backends.clearml.task import ClearMLTask
 
 _log = logging.getLogger("tracelet")
 

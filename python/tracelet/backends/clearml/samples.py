@@ -11,9 +11,9 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from tracelet.sinks.clearml.kept import KeptLines
-from tracelet.sinks.clearml.storage import open_storage
-from tracelet.sinks.clearml.task import ClearMLTask
+from tracelet.backends.clearml.kept import KeptLines
+from tracelet.backends.clearml.storage import open_storage
+from tracelet.backends.clearml.task import ClearMLTask
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 from tracelet.errors import BackendError
-from tracelet.sinks.clearml.content import ChangedError, Content, content_of
-from tracelet.sinks.clearml.models import ModelEntry, ModelRegistry, framework_of
-from tracelet.sinks.clearml.storage import ProgressFile, is_verdict, open_storage
+from tracelet.backends.clearml.content import ChangedError, Content, content_of
+from tracelet.backends.clearml.models import ModelEntry, ModelRegistry, framework_of
+from tracelet.backends.clearml.storage import ProgressFile, is_verdict, open_storage
 
 _HASH_BLOCK_BYTES = 1 << 20
 

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from tracelet.errors import UnknownBackendError
-from tracelet.sinks.base import Batch, Delivery, RunInfo, Sink, SinkFactory
+from tracelet.backends.base import Batch, Delivery, RunInfo, Sink, SinkFactory
 
 __all__ = ["Batch", "Delivery", "RunInfo", "Sink", "SinkFactory", "make_sinks", "register_sink"]
 
 
 def _clearml(info: RunInfo) -> Sequence[Sink]:
-    from tracelet.sinks.clearml import open_clearml_sinks
+    from tracelet.backends.clearml import open_clearml_sinks
 
     return open_clearml_sinks(info)
 
@@ -38,7 +38,7 @@ def register_sink(name: str, factory: SinkFactory) -> None:
 def before_torch_is_imported() -> None:
     """Waits, some seconds at most, for what a backend does that disturbs a large import."""
     if "clearml" in sys.modules and "torch" not in sys.modules:
-        from tracelet.sinks.clearml.sdk import wait_for_repository_scan
+        from tracelet.backends.clearml.sdk import wait_for_repository_scan
 
         wait_for_repository_scan()
 
