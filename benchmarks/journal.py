@@ -87,9 +87,9 @@ def _write(settings: Settings, points: int) -> float:
 
 
 def _sync(settings: Settings, points: int) -> float:
+    from tracelet.backends.clearml import reopen
     from tracelet.recovery import resend
     from tracelet.runs.stored_run import find_runs
-    from tracelet.backends.clearml import reopen
 
     folder = Path(mkdtemp(dir=settings.temp_root))
     os.environ["CLEARML_OFFLINE_MODE"] = "1"

@@ -23,7 +23,7 @@ import clearml  # noqa: F401
 import tracelet
 from clearml.utilities.process import mp
 from tracelet.cli import main
-from tracelet.pipeline import journal as journal_module
+from tracelet.journal import journal as journal_module
 from tracelet.pipeline import lane as lane_module
 from tracelet.pipeline import run as run_module
 from tracelet.runs.stored_run import find_runs

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from tracelet._version import __version__
 from tracelet.api import get_active_experiment, logging, start_logging, stop_logging
+from tracelet.backends import Batch, Delivery, RunInfo, Sink, register_sink
 from tracelet.capture.arguments import watch_argument_parsers
 from tracelet.errors import (
     BackendError,
@@ -24,7 +25,6 @@ from tracelet.errors import (
 from tracelet.experiment import Experiment
 from tracelet.histograms import Histogram, histogram
 from tracelet.records import EVENT, HISTOGRAM, RECORD_DTYPE, SCALAR
-from tracelet.backends import Batch, Delivery, RunInfo, Sink, register_sink
 from tracelet.stats import Stats
 
 # Before the script parses its command line, while ClearML's SDK is not there to see it.

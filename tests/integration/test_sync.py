@@ -325,7 +325,8 @@ def test_an_interrupted_sync_goes_on_where_it_stopped(killed, monkeypatch, tmp_p
     code = """
         import os, sys, signal
         from tracelet import _core
-        from tracelet.pipeline import lane, resend
+        from tracelet.pipeline import lane
+        from tracelet.recovery import resend
         resend._LOCAL_BATCH_POINTS = 700
         calls = int(sys.argv[2])
         def dying(original):

@@ -7,9 +7,9 @@ import pytest
 import tracelet
 from readers import event_file_scalars, histograms
 from tracelet import _core
+from tracelet.backends.base import UNREADABLE
 from tracelet.capture import device
 from tracelet.capture.histogram import count
-from tracelet.backends.base import UNREADABLE
 
 torch = pytest.importorskip("torch")
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402

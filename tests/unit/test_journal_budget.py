@@ -8,8 +8,8 @@ import time
 
 import pytest
 import tracelet
-from tracelet.errors import ConfigurationError
 from tracelet.backends.base import Delivery
+from tracelet.errors import ConfigurationError
 
 LIMIT = 1 << 20  # 16,384 records
 

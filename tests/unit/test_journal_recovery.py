@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tracelet import _core
 from tracelet.errors import JournalError
-from tracelet.pipeline import journal as journal_module
-from tracelet.journal.journal import Journal
+from tracelet.journal import journal as journal_module
 from tracelet.journal.format import scan_segment, segment_paths
+from tracelet.journal.journal import Journal
 from tracelet.journal.names import NAMES, NamesFile, read_names
 from tracelet.records import RECORD_DTYPE
 

@@ -14,8 +14,8 @@ import pytest
 import tracelet
 from tracelet import _core
 from tracelet.errors import JournalError
-from tracelet.journal.journal import Journal
 from tracelet.journal.format import scan_segment, segment_paths
+from tracelet.journal.journal import Journal
 
 
 class Collecting:

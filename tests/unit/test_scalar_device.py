@@ -9,8 +9,8 @@ import pytest
 import tracelet
 from readers import event_file_scalars, session_scalars
 from tracelet import _core
-from tracelet.capture import device
 from tracelet.backends.base import UNREADABLE
+from tracelet.capture import device
 
 torch = pytest.importorskip("torch")
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402

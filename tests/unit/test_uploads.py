@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
-from tracelet.pipeline.uploads import Uploads
 from tracelet.backends.clearml import content as contents
 from tracelet.backends.clearml import storage
+from tracelet.pipeline.uploads import Uploads
 
 
 class FakeUpload:

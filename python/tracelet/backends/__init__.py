@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tracelet.errors import UnknownBackendError
 from tracelet.backends.base import Batch, Delivery, RunInfo, Sink, SinkFactory
+from tracelet.errors import UnknownBackendError
 
 __all__ = ["Batch", "Delivery", "RunInfo", "Sink", "SinkFactory", "make_sinks", "register_sink"]
 

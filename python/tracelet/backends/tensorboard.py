@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracelet import _core
-from tracelet.records import EVENT, HISTOGRAM, SCALAR
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
+from tracelet.records import EVENT, HISTOGRAM, SCALAR
 
 LEDGER = "event_files.bin"
 

@@ -19,8 +19,8 @@ from typing import Any, Callable
 import numpy as np
 
 from tracelet import _core
-from tracelet.options import Options
 from tracelet.journal.journal import Journal
+from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.shipper import Shipper
 from tracelet.records import RECORD_DTYPE, SCALAR

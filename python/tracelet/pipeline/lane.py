@@ -14,8 +14,8 @@ from typing import Any, Callable
 import numpy as np
 
 from tracelet import _core
-from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
 from tracelet.backends.base import Batch, Delivery, Names, Sink
+from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
 
 _log = logging.getLogger("tracelet")
 

@@ -9,6 +9,7 @@ import signal
 import threading
 
 from tracelet import _core
+from tracelet.backends import before_torch_is_imported
 from tracelet.capture.events import EventCapture
 from tracelet.capture.file_writer import set_event_capture
 from tracelet.capture.patch import Patch
@@ -21,7 +22,6 @@ from tracelet.capture.tensorboardx import TensorboardXCapture
 from tracelet.options import Options
 from tracelet.pipeline.exit_signals import SigTerm, UserHandlers
 from tracelet.pipeline.run import Run
-from tracelet.backends import before_torch_is_imported
 
 _log = logging.getLogger("tracelet")
 

@@ -13,21 +13,21 @@ from functools import cached_property, partial
 from typing import Any
 
 from tracelet import _core
+from tracelet.backends import RunInfo, Sink, make_sinks
+from tracelet.backends.tensorboard import TensorBoardSink
 from tracelet.capture import device, histogram
 from tracelet.errors import TraceletError
+from tracelet.journal.disk_sync import JournalSync
+from tracelet.journal.journal import Journal
 from tracelet.options import Options
 from tracelet.pipeline.drainer import Drainer
-from tracelet.journal.journal import Journal
-from tracelet.journal.disk_sync import JournalSync
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.late_worker import LateWorker
+from tracelet.pipeline.uploads import Uploads
+from tracelet.records import EVENT
 from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import RunFolder, manifest_of
-from tracelet.pipeline.uploads import Uploads
-from tracelet.records import EVENT
-from tracelet.backends import RunInfo, Sink, make_sinks
-from tracelet.backends.tensorboard import TensorBoardSink
 from tracelet.stats import Stats
 
 _log = logging.getLogger("tracelet")

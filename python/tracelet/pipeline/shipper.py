@@ -9,8 +9,8 @@ import time
 
 from tracelet import _core
 from tracelet.errors import JournalError
-from tracelet.options import Options
 from tracelet.journal.journal import Journal
+from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
 
 _log = logging.getLogger("tracelet")

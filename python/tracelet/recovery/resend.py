@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from tracelet import _core
+from tracelet.backends import RunInfo, Sink, make_sinks
+from tracelet.backends.tensorboard import TensorBoardSink
 from tracelet.errors import JournalError, TraceletError, UnknownBackendError
-from tracelet.options import Options
 from tracelet.journal.journal import Journal
 from tracelet.journal.names import read_names
+from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
-from tracelet.runs.progress import Progress
 from tracelet.recovery.rescue import recover_journal
+from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import ARTIFACTS
 from tracelet.runs.run_lock import RunLock
 from tracelet.runs.stored_run import StoredRun
-from tracelet.backends import RunInfo, Sink, make_sinks
-from tracelet.backends.tensorboard import TensorBoardSink
 
 _LOCK = "sync.lock"
 _SCRATCH_RING = "names.ring"

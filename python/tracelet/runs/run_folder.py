@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracelet._version import __version__
+from tracelet.backends.base import Sink
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options
+from tracelet.runs.private_file import private
 from tracelet.runs.process_identity import process_identity
 from tracelet.runs.run_lock import RunLock
-from tracelet.runs.private_file import private
-from tracelet.backends.base import Sink
 
 MANIFEST = "manifest.json"
 RUN_LOCK = "run.lock"

@@ -10,10 +10,10 @@ import shutil
 import time
 from typing import Any
 
-from tracelet.errors import BackendError
 from tracelet.backends.clearml.content import ChangedError, Content, content_of
 from tracelet.backends.clearml.models import ModelEntry, ModelRegistry, framework_of
 from tracelet.backends.clearml.storage import ProgressFile, is_verdict, open_storage
+from tracelet.errors import BackendError
 
 _HASH_BLOCK_BYTES = 1 << 20
 

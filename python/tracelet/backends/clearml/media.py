@@ -19,8 +19,6 @@ from typing import Any, Callable
 
 import numpy as np
 
-from tracelet.errors import SinkUnavailableError
-from tracelet.records import EVENT
 from tracelet.backends.base import UNREADABLE, Batch, Delivery, RunInfo
 from tracelet.backends.clearml import parts
 from tracelet.backends.clearml.add_batch import REFUSED, AddBatch, RefusedError
@@ -32,6 +30,8 @@ from tracelet.backends.clearml.samples import Place, SampleStore
 from tracelet.backends.clearml.set_aside import SetAsideFile
 from tracelet.backends.clearml.storage import is_verdict
 from tracelet.backends.clearml.task import ClearMLTask
+from tracelet.errors import SinkUnavailableError
+from tracelet.records import EVENT
 
 _log = logging.getLogger("tracelet")
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from tracelet.errors import BackendError
 from tracelet.backends.base import Upload
+from tracelet.errors import BackendError
 
 # The frameworks are the SDK's names, which it has no public list of by file name.
 _FRAMEWORKS = {

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracelet import _core
-from tracelet.records import HISTOGRAM, SCALAR
 from tracelet.backends.base import Batch, Delivery, RunInfo
 from tracelet.backends.clearml.names import TaskNames
 from tracelet.backends.clearml.reopen import METRICS, drop_unacknowledged_lines, reopen_state
 from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.backends.clearml.task import ClearMLTask
+from tracelet.records import HISTOGRAM, SCALAR
 
 _log = logging.getLogger("tracelet")
 

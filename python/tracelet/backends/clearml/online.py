@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from tracelet.errors import SinkUnavailableError
-from tracelet.records import HISTOGRAM, SCALAR
 from tracelet.backends.base import Batch, Delivery, RunInfo
 from tracelet.backends.clearml.add_batch import REFUSED, TOO_LARGE, AddBatch, RefusedError
 from tracelet.backends.clearml.names import TaskNames
@@ -23,6 +21,8 @@ from tracelet.backends.clearml.reopen import reopen_state
 from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.backends.clearml.set_aside import SetAsideFile
 from tracelet.backends.clearml.task import ClearMLTask
+from tracelet.errors import SinkUnavailableError
+from tracelet.records import HISTOGRAM, SCALAR
 
 _log = logging.getLogger("tracelet")
 

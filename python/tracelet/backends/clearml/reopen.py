@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tracelet import environment
-from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
 from tracelet.backends.clearml.task import ClearMLTask
+from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
 
 _log = logging.getLogger("tracelet")
 

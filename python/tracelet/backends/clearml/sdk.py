@@ -12,9 +12,9 @@ import threading
 from typing import Any
 
 from tracelet import environment
+from tracelet.backends.clearml.sdk_mends import mend_sdk
 from tracelet.capture.arguments import take_parsed_arguments
 from tracelet.errors import BackendError, CredentialsError
-from tracelet.backends.clearml.sdk_mends import mend_sdk
 
 
 def load_task_class() -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tracelet import environment
-from tracelet.checks import Check
 from tracelet.backends.clearml.sdk import load_task_class
+from tracelet.checks import Check
 
 _CREDENTIALS_FIX = (
     "clearml-init, or set CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY "

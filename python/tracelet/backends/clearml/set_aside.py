@@ -7,8 +7,8 @@ import logging
 import os
 from typing import Any
 
-from tracelet.records import EVENT
 from tracelet.backends.base import Batch
+from tracelet.records import EVENT
 
 _log = logging.getLogger("tracelet")
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tracelet.errors import BackendError, ConfigurationError, TraceletError
-from tracelet.options import Options
 from tracelet.backends.base import Upload
 from tracelet.backends.clearml.artifacts import ArtifactStore
 from tracelet.backends.clearml.child_task import SetAsideTask
 from tracelet.backends.clearml.models import ModelEntry, ModelMetadataUpload, ModelRegistry
 from tracelet.backends.clearml.parameters import connect, model_metadata
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
+from tracelet.errors import BackendError, ConfigurationError, TraceletError
+from tracelet.options import Options
 
 _log = logging.getLogger("tracelet")
 
