@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from tracelet.backends.clearml import content as contents
+from tracelet.backends import content as contents
 from tracelet.backends.clearml import storage
 from tracelet.pipeline.uploads import Uploads
 

@@ -10,9 +10,9 @@ import shutil
 import time
 from typing import Any
 
-from tracelet.backends.clearml.content import ChangedError, Content, content_of
 from tracelet.backends.clearml.models import ModelEntry, ModelRegistry, framework_of
 from tracelet.backends.clearml.storage import ProgressFile, is_verdict, open_storage
+from tracelet.backends.content import ChangedError, Content, content_of
 from tracelet.errors import BackendError
 
 _HASH_BLOCK_BYTES = 1 << 20
