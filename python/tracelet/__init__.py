@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from tracelet._version import __version__
 from tracelet.api import get_active_experiment, logging, start_logging, stop_logging
-from tracelet.backends import Batch, Delivery, RunInfo, Sink, register_sink
+from tracelet.backends import Backend, Batch, Delivery, RunInfo, Sink, register_sink
 from tracelet.capture.arguments import watch_argument_parsers
 from tracelet.errors import (
     BackendError,
     ConfigurationError,
     CredentialsError,
     LeaseError,
+    NotTakenError,
     TraceletError,
 )
 from tracelet.experiment import Experiment
@@ -35,6 +36,7 @@ __all__ = [
     "HISTOGRAM",
     "RECORD_DTYPE",
     "SCALAR",
+    "Backend",
     "BackendError",
     "Batch",
     "ConfigurationError",
@@ -43,6 +45,7 @@ __all__ = [
     "Experiment",
     "Histogram",
     "LeaseError",
+    "NotTakenError",
     "RunInfo",
     "Sink",
     "Stats",

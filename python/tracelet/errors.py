@@ -26,6 +26,10 @@ class BackendError(TraceletError):
     """A backend could not be started."""
 
 
+class NotTakenError(TraceletError):
+    """A backend has no form for what was logged; the message is the reason, for `stats`."""
+
+
 class LeaseError(TraceletError, BufferError):
     """A batch's records were used after its sink's ``write`` had returned."""
 

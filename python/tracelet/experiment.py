@@ -26,14 +26,19 @@ class Experiment:
         self._active_run = lifecycle.active_run
         self._run = run
         self._metric_writer_id = run.metric_writer_id
-        tasks = [sink.task for sink in run.sinks if hasattr(sink, "task")]
-        self._id = str(tasks[0].id) if tasks else run.folder.run_id
-        self._url = str(tasks[0].url) if tasks else ""
+        # Kept, to be read when the run has ended.
+        self._ids = {each.name: each.id for each in run.backends if each.id is not None}
+        self._urls = {each.name: each.url for each in run.backends if each.url}
 
     @property
     def id(self) -> str:
-        """The backend's task id; the run's own id where the backend has none."""
-        return self._id
+        """The run's id in its first backend; tracelet's own where no backend has one."""
+        return next(iter(self._ids.values()), self._run.folder.run_id)
+
+    @property
+    def ids(self) -> Mapping[str, str]:
+        """The run's ids by backend, of those that have one."""
+        return dict(self._ids)
 
     @property
     def name(self) -> str:
@@ -42,8 +47,14 @@ class Experiment:
 
     @property
     def url(self) -> str:
-        """Where the run is to be seen: its page, the folder of an offline session, or ""."""
-        return self._url
+        """Where the run is to be seen in its first backend that says so: its page, the folder of an
+        offline session, or ""."""
+        return next(iter(self._urls.values()), "")
+
+    @property
+    def urls(self) -> Mapping[str, str]:
+        """Where the run is to be seen, by backend."""
+        return dict(self._urls)
 
     @property
     def stats(self) -> Stats:
@@ -114,14 +125,8 @@ class Experiment:
         they have here. Those whose names begin with "model." are metadata of the run's models as
         well. Raises TypeError for another thing.
         """
-        from tracelet.backends.clearml.parameters import check_params
-
-        check_params(params)
         self._check_active("log_params")
-        for method in self._methods("log_params"):
-            last = method(params)
-            if last is not None:
-                self._run.uploads.at_end(last)
+        self._run.verbs.log_params(params)
 
     def log_artifact(self, artifact: Any, artifact_path: str | None = None) -> None:
         """Uploads a file, a folder or an object in the background.
@@ -138,9 +143,7 @@ class Experiment:
         name, TypeError for one of another kind.
         """
         self._check_active("log_artifact")
-        for prepare in self._methods("prepare_artifact"):
-            folder = self._run.folder.artifacts_path
-            self._run.uploads.add(prepare(artifact, artifact_path, folder))
+        self._run.verbs.log_artifact(artifact, artifact_path)
 
     def log_model(
         self,
@@ -157,13 +160,8 @@ class Experiment:
         `framework` is by default found from the file's name. Raises FileNotFoundError, ValueError
         or TypeError.
         """
-        from tracelet.backends.clearml.models import prepare_model
-
         self._check_active("log_model")
-        for prepare in self._methods("prepare_model"):
-            folder = self._run.folder.artifacts_path
-            upload = prepare_model(prepare, model, name, metadata, tags, framework, folder)
-            self._run.uploads.add(upload)
+        self._run.verbs.log_model(model, name, metadata, tags, framework)
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Waits until every point logged so far is delivered to every sink.
@@ -177,11 +175,6 @@ class Experiment:
     def is_active(self) -> bool:
         """Whether the run goes on, in this process."""
         return self._active_run() is self._run
-
-    def _methods(self, name: str) -> list[Any]:
-        from tracelet.pipeline.run import sink_method
-
-        return sink_method(self._run, name)
 
     def _check_active(self, method: str) -> None:
         if self._active_run() is not self._run:

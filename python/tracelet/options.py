@@ -129,7 +129,16 @@ class Options:
     its own, as its child, or logs to the current one. Default: it gets one in a `with
     tracelet.logging` block with a name."""
 
+    @property
+    def handle_log_dir(self) -> str:
+        """The folder of what is logged by the handle, without a SummaryWriter; "" for none."""
+        log_dir = self.log_dir
+        if log_dir is None and "tensorboard" in self.backend:
+            log_dir = os.path.join("runs", self.exp_name)
+        return "" if log_dir is None else os.path.abspath(log_dir)
 
+
+OPTION_NAMES = frozenset(each.name for each in fields(Options))
 _LEAST_PAYLOAD_BYTES = 1 << 16
 _LEAST_JOURNAL_BYTES = 1 << 20
 _CALL_ARGUMENTS = ("exp_name", "project", "backend")

@@ -32,3 +32,6 @@ class Stats:
     """NaN and infinities among the values of histograms; they are in no bin."""
     artifacts: Mapping[str, int] = field(default_factory=dict)
     """Artifacts and models: how many are "uploaded", "pending" and "failed"."""
+    not_taken: Mapping[str, int] = field(default_factory=dict)
+    """Calls of `log_params`, `log_artifact` and so on that a backend has no form for, or failed at,
+    by "BACKEND: reason"; the other backends have them."""

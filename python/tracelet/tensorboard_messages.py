@@ -19,6 +19,9 @@ def compat(name: str) -> Any:
     return messages(f"tensorboard.compat.proto.{name}", name)
 
 
+LOGGED_PARAMS = "tracelet: log_params"
+"""The description of a value that shows parameters in TensorBoard; other backends have them by
+their own way."""
 PLOTLY_PLUGIN = "tracelet_plotly"
 """The plugin name of a value that is a figure in Plotly's JSON. TensorBoard does not show it; what
 else its event holds is for TensorBoard, and stands for the same thing."""

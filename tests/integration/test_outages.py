@@ -172,9 +172,9 @@ def test_stop_logging_ends_at_its_deadline(way, clearml_server, run_script, tmp_
     director.start()
     prepare = {
         "refused": "",
-        "no answer": "experiment._run.sinks[0]._post._session._Session__host = DEAF",
+        "no answer": "experiment._run.backends[0].sinks[0]._post._session._Session__host = DEAF",
         "no such host": (
-            "experiment._run.sinks[0]._post._session._Session__host = 'http://nowhere.invalid:8008'"
+            "experiment._run.backends[0].sinks[0]._post._session._Session__host = 'http://nowhere.invalid:8008'"
         ),
     }[way]
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and says nothing

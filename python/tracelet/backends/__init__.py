@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from tracelet.backends.base import Batch, Delivery, RunInfo, Sink, SinkFactory
+from tracelet.backends.base import Backend, Batch, Delivery, RunInfo, Sink, SinkFactory
+from tracelet.backends.plain import PlainBackend
 from tracelet.errors import UnknownBackendError
+from tracelet.options import OPTION_NAMES
 
-__all__ = ["Batch", "Delivery", "RunInfo", "Sink", "SinkFactory", "make_sinks", "register_sink"]
-
-
-def _clearml(info: RunInfo) -> Sequence[Sink]:
-    from tracelet.backends.clearml import open_clearml_sinks
-
-    return open_clearml_sinks(info)
+__all__ = [
+    "EVENT_FILES", "Backend", "Batch", "Delivery", "RunInfo", "Sink", "SinkFactory", "open_backend",
+    "register_sink",
+]  # fmt: skip
 
 
-_factories: dict[str, SinkFactory] = {"clearml": _clearml}
+def _clearml(info: RunInfo) -> Backend:
+    from tracelet.backends.clearml import open_clearml
+
+    return open_clearml(info)
+
+
+def _tensorboard(info: RunInfo) -> Backend:
+    from tracelet.backends.tensorboard.backend import TensorBoardBackend
+
+    return TensorBoardBackend(info)
+
+
+EVENT_FILES = "tensorboard"
+"""The backend that every run has: it writes the SummaryWriters' files."""
+_OWN: dict[str, SinkFactory] = {"clearml": _clearml, EVENT_FILES: _tensorboard}
+_factories = dict(_OWN)
 
 
 def register_sink(name: str, factory: SinkFactory) -> None:
     """Makes a sink of your own known under `name`, for `start_logging(backend=[..., name])`.
 
     `factory` is called with a RunInfo when a run starts and returns an object with the attributes
-    and methods of `tracelet.Sink`. Registering a name again replaces it for later runs; the names
-    "clearml" and "tensorboard" are taken (ValueError). A list of such objects gives each a lane of
-    its own: what is slow in one does not hold back the others.
+    and methods of `tracelet.Sink`, or a `tracelet.Backend`, which takes parameters, artifacts and
+    models, too. Registering a name again replaces it for later runs; the names of tracelet's own
+    backends and of options are taken (ValueError). A list of sinks gives each a lane of its own:
+    what is slow in one does not hold back the others.
     """
-    if name in ("clearml", "tensorboard"):
-        raise ValueError(f"the sink name {name!r} is taken by tracelet's own")
+    if name in _OWN or name in OPTION_NAMES:
+        raise ValueError(f"the sink name {name!r} is taken: by a backend or an option of tracelet")
     if not callable(factory):
         raise TypeError(f"factory must be callable, not {factory!r}")
     _factories[name] = factory
@@ -43,17 +59,27 @@ def before_torch_is_imported() -> None:
         wait_for_repository_scan()
 
 
-def make_sinks(name: str, info: RunInfo) -> list[Sink]:
-    """The new sinks of a backend, one for each lane it needs.
+def covered_by_sdk(handler: Any) -> dict[int, Any] | None:
+    """What a signal handler of some tracker's SDK covers, by signal, which may be changed there;
+    None for a handler that is no SDK's."""
+    from tracelet.backends.clearml import signals
 
-    Raises ConfigurationError for an unknown name, and what the factory raises.
+    return signals.covered_by_sdk(handler)
+
+
+def open_backend(name: str, info: RunInfo) -> Backend:
+    """A new run of the tracker `name`, or with `info.reopen` one that a dead process began.
+
+    Raises UnknownBackendError for an unknown name, and what the factory raises.
     """
     try:
         factory = _factories[name]
     except KeyError:
-        known = ", ".join(sorted([*_factories, "tensorboard"]))
+        known = ", ".join(sorted(_factories))
         raise UnknownBackendError(
             f"backend {name!r} is not known; known: {known}; add your own by tracelet.register_sink"
         ) from None
     made = factory(info)
-    return list(made) if isinstance(made, Sequence) else [made]
+    if isinstance(made, Backend):
+        return made
+    return PlainBackend(name, made if isinstance(made, Sequence) else [made])

@@ -1,12 +1,13 @@
-"""What a sink is: the mapping of a batch of points to one backend's own bulk call.
+"""What a backend is: a run in one tracker, with its sinks and what is logged to it by hand.
 
-A sink starts no threads, holds no locks and knows nothing of the pipeline. `write` is called by one
-thread at a time; it returns when the backend has the batch, or raises. To add one, see
-`tracelet.register_sink`.
+A sink maps a batch of points to the tracker's own bulk call. It starts no threads, holds no locks
+and knows nothing of the pipeline. `write` is called by one thread at a time; it returns when the
+tracker has the batch, or raises. To add one, see `tracelet.register_sink`.
 """
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol, Union
 
 import numpy as np
 
-from tracelet.errors import LeaseError
+from tracelet.errors import LeaseError, NotTakenError
 from tracelet.histograms import Histogram, read_histogram
 from tracelet.records import PAYLOAD_IN_FILE, RECORD_DTYPE
 from tracelet.writer_key import split_writer_key
 
 if TYPE_CHECKING:
+    from tracelet.backends.artifact import Artifact, Model
     from tracelet.options import Options
 
 
@@ -141,8 +143,8 @@ class Sink(Protocol):
     """The kinds of records it is given, of `tracelet.SCALAR`, `HISTOGRAM` and `EVENT`. A sink
     without this attribute is given scalars and histograms."""
 
-    # A sink may also have `reopen_state`, a mapping that is JSON: what its factory needs to go on
-    # with the same task in another process, see RunInfo.reopen. It lies in a file: no secrets.
+    # A user's sink may also have `reopen_state`, a mapping that is JSON: what its factory needs to
+    # go on with the same run in another process, see RunInfo.reopen. It lies in a file: no secrets.
 
     def write(self, batch: Batch) -> Delivery:
         """Delivers the batch.
@@ -176,6 +178,80 @@ class Upload(Protocol):
         """Removes what was kept for the upload, which is done."""
 
 
+class Later(Protocol):
+    """Where a verb leaves what is to be done in the background."""
+
+    def add(self, upload: Upload) -> None:
+        """Sends it, and again until it is sent; an upload holds back no point."""
+
+    def at_end(self, upload: Upload) -> None:
+        """Sends it when all others are done and the run ends; replaces one given before."""
+
+    def push_event(self, event: Any) -> None:
+        """Puts a TensorBoard event among the points, for the handle's event file; it is kept and
+        given again as they are."""
+
+
+class Identity(enum.Enum):
+    """What makes two points of a tracker the same. It decides what a resend may do."""
+
+    BY_COORDINATE = "overwritten by coordinate"
+    """The same tag and step sent again replace the point."""
+    SAME_BYTES = "same bytes"
+    """Sent again exactly as before it is one point, changed it is two: what a point is given must
+    follow from its record, never from the clock at sending."""
+    IN_ORDER = "in order"
+    """Rows have a number of their own, and an old number is ignored."""
+
+
+class Backend:
+    """A run in one tracker. This one has no form for anything but points.
+
+    Made by its factory when a run starts, or is reopened by `tracelet sync`. Any thread may call
+    the verbs, and they must not wait for a network: what has to wait is left for `later`. A verb
+    that the tracker has no form for raises NotTakenError with the reason; like any other exception
+    in a verb it is counted and told once, and never reaches the training.
+    """
+
+    name: str
+    """As in `backend="name"`."""
+    identity: Identity = Identity.BY_COORDINATE
+    sinks: Sequence[Sink] = ()
+    """One for each lane, from `open_sinks` on; what is slow in one does not hold back the others.
+    While the first is busy beyond the deadline, the backend is not closed."""
+    id: str | None = None
+    """The run's id in the tracker; None where it has none."""
+    url: str = ""
+    """Where the run is to be seen: a page, a folder, or ""."""
+    reopen_state: Mapping[str, Any] = {}
+    """What the factory needs to go on with the same run in another process, see RunInfo.reopen. It
+    is JSON and lies in a file: no secrets."""
+
+    def open_sinks(self, ring: Any) -> None:
+        """Makes the sinks. Called once, before the first point; `ring` is for native encoders that
+        read the tags from it."""
+
+    def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
+        """Logs parameters: `params` are flat, "a/b" to a plain value; `given` is what the user
+        gave, for a tracker that writes overrides back into it."""
+        raise NotTakenError("no form for parameters")
+
+    def prepare_artifact(self, artifact: Artifact) -> Upload:
+        """The upload of an artifact."""
+        raise NotTakenError("no form for artifacts")
+
+    def prepare_model(self, model: Model) -> Upload:
+        """The upload of a model's weights file."""
+        raise NotTakenError("no form for models")
+
+    def note_failure(self, failure: BaseException) -> None:
+        """Says what ended the run, if it did not end well, before `close`."""
+
+    def close(self, process_is_ending: bool) -> None:
+        """Ends the run in the tracker, after its sinks were closed. `process_is_ending`: it was not
+        stopped by the user."""
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """What a sink is told of the run it belongs to."""
@@ -189,4 +265,4 @@ class RunInfo:
     the `reopen_state` that the sink had then, {} for a sink without one."""
 
 
-SinkFactory = Callable[[RunInfo], Union[Sink, Sequence[Sink]]]
+SinkFactory = Callable[[RunInfo], Union[Sink, Sequence[Sink], Backend]]

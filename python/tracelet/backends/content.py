@@ -1,6 +1,6 @@
-"""What can be an artifact, and the file it becomes: types and formats are the SDK's own.
+"""What can be an artifact, and the file it becomes: types and formats are ClearML's own.
 
-So `Task.artifacts[name].get()` gives the object back, as for those that Task.upload_artifact makes.
+So its `Task.artifacts[name].get()` gives the object back, as for those of Task.upload_artifact.
 The value is that of the call: objects are copied, small files too; a file of more than
 `COPIED_BYTES` is read where it lies, and one that changes until it is uploaded is told.
 """
@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 import numpy as np
@@ -28,7 +28,7 @@ class Content:
     """A value on its way to a file."""
 
     kind: str
-    """The artifact's type, as the SDK names it."""
+    """The artifact's type, as ClearML names it."""
     filename: str
     """The uploaded file's name."""
     preview: str
@@ -43,6 +43,16 @@ class Content:
         if self.kind == "numpy":
             return "application/numpy"
         return "text/csv" if self.kind == "pandas" else mimetypes.guess_type(self.filename)[0]
+
+    def linked_to(self, path: str, first: str) -> Content:
+        """The same content for another backend; what was copied to `first` is at `path` too."""
+        if not os.path.exists(first):
+            return replace(self)  # an object, or a file that is read where it lies
+        if os.path.isdir(first):
+            shutil.copytree(first, path, copy_function=_link)
+            return replace(self, write=lambda target: _write_zip(target, path))
+        _link(first, path)
+        return replace(self, path=path)
 
     def check_unchanged(self) -> None:
         """Raises ChangedError when the file is no longer the one of the call."""
@@ -134,6 +144,13 @@ def _of_path(path: str, copy_to: str, is_ours: bool) -> Content:
         return Content("custom", filename, preview, None, path, _state_of(path))
     shutil.copyfile(path, copy_to)
     return Content("custom", filename, preview, None, copy_to)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
 def _state_of(path: str) -> tuple[int, int] | None:

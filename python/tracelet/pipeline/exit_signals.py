@@ -14,13 +14,15 @@ import time
 from types import FrameType
 from typing import Any, Callable, Union
 
+from tracelet.backends import covered_by_sdk
+
 _log = logging.getLogger("tracelet")
 
 _Handler = Union[Callable[[int, Any], Any], int, None]  # what signal.getsignal returns
 
 _MARGIN_S = 0.5
 _SHORTEST_TASK_END_S = 0.5  # also when the flush took all the time: a task should be ended
-# Those that ClearML's SDK puts a handler over.
+# Those that a tracker's SDK may put a handler over.
 _COVERED = [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGSEGV", "SIGABRT", "SIGILL", "SIGFPE", "SIGQUIT")
@@ -31,12 +33,6 @@ _COVERED = [
 _FAULTS = [
     getattr(signal, name) for name in ("SIGSEGV", "SIGILL", "SIGFPE") if hasattr(signal, name)
 ]
-
-
-def _covered_by_sdk(handler: _Handler) -> dict[int, _Handler] | None:
-    """What a handler of ClearML's SDK covers, by signal; None for another handler."""
-    covered = getattr(getattr(handler, "__self__", None), "_org_handlers", None)
-    return covered if isinstance(covered, dict) else None
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -52,7 +48,7 @@ class UserHandlers:
         self._handlers: dict[int, _Handler] = {}
         for number in _COVERED:
             handler: _Handler = signal.getsignal(number)
-            covered = _covered_by_sdk(handler)
+            covered = covered_by_sdk(handler)
             self._handlers[number] = covered.get(number, handler) if covered else handler
 
     def of(self, number: int) -> _Handler:
@@ -65,7 +61,7 @@ class UserHandlers:
         the process would stand still, with a core at work, instead of ending.
         """
         for number in _FAULTS:
-            if _covered_by_sdk(signal.getsignal(number)):
+            if covered_by_sdk(signal.getsignal(number)):
                 handler = self._handlers[number]
                 set_handler(number, signal.SIG_DFL if handler is None else handler)
 
@@ -76,7 +72,7 @@ class UserHandlers:
         Ctrl-C and SIGTERM would then be swallowed for good.
         """
         for number, handler in self._handlers.items():
-            if handler is not None and _covered_by_sdk(signal.getsignal(number)) == {}:
+            if handler is not None and covered_by_sdk(signal.getsignal(number)) == {}:
                 set_handler(number, handler)
 
 
@@ -146,7 +142,7 @@ class SigTerm:
         if is_ours_to_end:
             deadline_s = time.monotonic() + self._timeout_s
             self._flush_in_time()
-            covered = _covered_by_sdk(self._before)
+            covered = covered_by_sdk(self._before)
             if covered is not None:
                 # The SDK takes SIG_DFL, which is 0, for no handler and would swallow the signal. So
                 # it ends its task, within what is left of the time.

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Callable
 
 from tracelet import _core
-from tracelet.backends import RunInfo, Sink, make_sinks
-from tracelet.backends.tensorboard import TensorBoardSink
+from tracelet.backends import EVENT_FILES, Backend, RunInfo, Sink, open_backend
 from tracelet.capture import device, histogram
+from tracelet.capture.file_writer import push_event
 from tracelet.errors import TraceletError
 from tracelet.journal.disk_sync import JournalSync
 from tracelet.journal.journal import Journal
@@ -23,7 +22,7 @@ from tracelet.options import Options
 from tracelet.pipeline.drainer import Drainer
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.late_worker import LateWorker
-from tracelet.pipeline.uploads import Uploads
+from tracelet.pipeline.verbs import Verbs
 from tracelet.records import EVENT
 from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
 from tracelet.runs.progress import Progress
@@ -43,10 +42,14 @@ class _Live:
     """What a run has until it has ended: let go of at once, by one assignment."""
 
     ring: _core.Ring
+    backends: list[Backend]
     lanes: list[Lane]
     drainer: Drainer
     journal_sync: JournalSync
     closer: LateWorker
+
+    def is_busy(self, sink: Sink) -> bool:
+        return self.drainer.shippers.get(sink.name, self.drainer).is_alive()
 
 
 class Run:
@@ -58,14 +61,12 @@ class Run:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.folder = RunFolder(options)
-        self.sinks: list[Sink] = []
+        self.backends: list[Backend] = []
+        """Those that the user named, in that order."""
         try:
             info = RunInfo(options, self.folder.run_id, self.folder.path)
-            backends: list[str] = []  # of each sink
             for name in options.backend:
-                if name != "tensorboard":
-                    self.sinks += make_sinks(name, info)
-                    backends += [name] * (len(self.sinks) - len(backends))
+                self.backends.append(open_backend(name, info))
             ring = _core.Ring.create(
                 self.folder.ring_path,
                 options.ring_slots,
@@ -73,42 +74,46 @@ class Run:
                 options.payload_bytes,
             )
         except BaseException:
-            for sink in self.sinks:
-                sink.close(process_is_ending=False)
+            self._close_unused()
             self.folder.remove()
             raise
-        self.uploads = Uploads(self.folder.artifacts_path)
+        self.verbs = Verbs(self.backends, self.folder.artifacts_path, self._push_event)
         self._journal = Journal(self.folder.path, ring)
         # Several within the limit, so that "drop_oldest" drops a part.
         self._journal.segment_bytes = min(
             self._journal.segment_bytes, options.journal_limit_bytes // 4
         )
-        self._live: _Live | None = self._start(ring, backends)
+        self._live: _Live | None = self._start(ring, info)
         self._final_stats: Stats | None = None  # set before _live is let go of
         tell_of_network_file_system(self.folder.path)
         tell_of_unsent_runs(options.runs_dir, options.project, self.folder.run_id)
         # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
         del ring
 
-    def _start(self, ring: _core.Ring, backends: list[str]) -> _Live:
-        sinks = list(self.sinks)
-        if self.options.tensorboard == "native":
-            sinks.insert(0, TensorBoardSink(ring, self.folder.path))
-            backends.insert(0, "tensorboard")
+    def _start(self, ring: _core.Ring, info: RunInfo) -> _Live:
+        backends = list(self.backends)
+        event_files = next((each for each in backends if each.name == EVENT_FILES), None)
+        # First among the lanes: it takes points straight from the ring. In a run whose user did not
+        # name it, it has the SummaryWriters' files, and no verb is given to it.
+        event_files = event_files or open_backend(EVENT_FILES, info)
+        backends = [event_files, *(each for each in backends if each is not event_files)]
+        for backend in backends:
+            backend.open_sinks(ring)
+        sinks = [sink for backend in backends for sink in backend.sinks]
         progress = Progress.create(self.folder.path, [0] * len(sinks))
         lanes = [
             Lane(sink, ring, self.options.aggregate, acknowledge=partial(progress.__setitem__, n))
             for n, sink in enumerate(sinks)
         ]
         # Before the first point, so that another process knows what to do with all of them.
-        self.folder.update(state="running", task=self.task_id, **manifest_of(sinks, backends))
+        self.folder.update(state="running", **manifest_of(backends))
         drainer = Drainer(ring, lanes, self._journal, self.options, device.complete)
         histogram.forget_told()
         drainer.start()
         journal_sync = JournalSync(self._journal, self.options.journal_sync_interval_s)
         if self.options.journal_sync_interval_s > 0:
             journal_sync.start()
-        return _Live(ring, lanes, drainer, journal_sync, LateWorker("tracelet-close"))
+        return _Live(ring, backends, lanes, drainer, journal_sync, LateWorker("tracelet-close"))
 
     @property
     def ring(self) -> _core.Ring:
@@ -117,22 +122,26 @@ class Run:
             raise TraceletError("this run has ended")
         return self._live.ring
 
-    @property
-    def task_id(self) -> str | None:
-        return next((s.task.id for s in self.sinks if hasattr(s, "task")), None)
+    def _close_unused(self) -> None:
+        """Ends what was opened before the start failed."""
+        for backend in self.backends:
+            with contextlib.suppress(Exception):  # the error of the start is the one to be told
+                for sink in backend.sinks:
+                    sink.close(process_is_ending=False)
+                backend.close(process_is_ending=False)
 
     @cached_property
     def metric_writer(self) -> str:
         """The folder of points that no SummaryWriter logs (`Options.log_dir`), or ""."""
-        log_dir = self.options.log_dir
-        if log_dir is None and "tensorboard" in self.options.backend:
-            log_dir = os.path.join("runs", self.options.exp_name)
-        return "" if log_dir is None else os.path.abspath(log_dir)
+        return self.options.handle_log_dir
 
     @property
     def metric_writer_id(self) -> int:
         """The writer id of those points."""
         return self.ring.intern(self.metric_writer) if self.metric_writer else _core.NO_WRITER
+
+    def _push_event(self, event: Any) -> None:
+        push_event(self.metric_writer, event)
 
     def stats(self) -> Stats:
         live = self._live
@@ -160,7 +169,8 @@ class Run:
             folded=sum(lane.folded for lane in lanes),
             dropped={reason: count for reason, count in dropped.items() if count},
             not_finite=max(lane.not_finite for lane in lanes),
-            artifacts=self.uploads.counts,
+            artifacts=self.verbs.uploads.counts,
+            not_taken=self.verbs.not_taken,
             not_finite_values=ring.not_finite_values,
         )
 
@@ -183,7 +193,7 @@ class Run:
         end = live.ring.head
         lanes = live.lanes
         if event_files_only:
-            lanes = [lane for lane in lanes if lane.sink.name == "tensorboard"]
+            lanes = [lane for lane in lanes if lane.sink.name == EVENT_FILES]
         deadline_s = time.monotonic() + timeout_s
         live.ring.wake()
         while lagging := [lane for lane in lanes if lane.position < end]:
@@ -206,7 +216,7 @@ class Run:
             return
         deadline_s = time.monotonic() + timeout_s
         delivery_deadline_s = deadline_s - min(_CLOSE_S, timeout_s / 4)
-        self.uploads.stop()
+        self.verbs.uploads.stop()
         live.drainer.stop()
         live.drainer.join(_left_s(delivery_deadline_s))
         shippers = list(live.drainer.shippers.values())
@@ -215,36 +225,37 @@ class Run:
         started = [shipper for shipper in shippers if shipper.ident is not None]
         for shipper in started:
             shipper.join(_left_s(delivery_deadline_s))
-        self.uploads.finish(_left_s(delivery_deadline_s))
-        self._close_sinks(live, _left_s(deadline_s), process_is_ending)
+        self.verbs.uploads.finish(_left_s(delivery_deadline_s))
+        self._close_backends(live, _left_s(deadline_s), process_is_ending)
         is_delivered = len(started) == len(shippers)
         is_delivered &= not any(worker.is_alive() for worker in [live.drainer, *started])
         self._finish_folder(live, is_delivered)
         if is_delivered:
             # Unmaps the ring now, though the user may hold on to the experiment for its stats.
             self._final_stats = self.stats()
-            self.sinks = []
+            self.backends = []
+            self.verbs.let_go()
             self._live = None
 
-    def _close_sinks(self, live: _Live, timeout_s: float, process_is_ending: bool) -> None:
-        """Closes the sinks that no thread is busy with.
+    def _close_backends(self, live: _Live, timeout_s: float, process_is_ending: bool) -> None:
+        """Closes the sinks that no thread is busy with, and the backends behind them.
 
         One that hangs (an SDK that waits for a server) is left behind after the time-out.
         """
-        shippers = live.drainer.shippers
-        idle = [
-            lane.sink
-            for lane in live.lanes
-            if not shippers.get(lane.sink.name, live.drainer).is_alive()
-        ]
+        closes: list[tuple[str, Callable[[bool], None]]] = []
+        for backend in live.backends:
+            idle = [sink for sink in backend.sinks if not live.is_busy(sink)]
+            closes += [(sink.name, sink.close) for sink in idle]
+            if not backend.sinks or backend.sinks[0] in idle:
+                closes.append((backend.name, backend.close))
 
         def close_all() -> None:
-            for sink in idle:
+            for name, close in closes:
                 try:
-                    sink.close(process_is_ending)
+                    close(process_is_ending)
                 except Exception as error:
-                    _log.warning("tracelet: closing %r failed: %s", sink.name, error)
-            idle.clear()
+                    _log.warning("tracelet: closing %r failed: %s", name, error)
+            closes.clear()
 
         live.closer.work_on(close_all)
         live.closer.join(max(timeout_s, _SHORTEST_CLOSE_S))
@@ -300,9 +311,7 @@ class Run:
 
     def note_failure(self, failure: BaseException) -> None:
         """Tells the backends that the run does not end well."""
-        for sink in self.sinks:
-            if hasattr(sink, "task") and hasattr(sink.task, "note_failure"):
-                sink.task.note_failure(failure)
+        self.verbs.note_failure(failure)
 
     def after_fork_in_child(self) -> None:
         if self._live is not None:
@@ -311,17 +320,3 @@ class Run:
 
 def _left_s(deadline_s: float) -> float:
     return max(0.0, deadline_s - time.monotonic())
-
-
-def sink_method(run: Run, name: str) -> list[Any]:
-    """The sinks' own methods of that name, for what is logged by hand.
-
-    Raises TraceletError when no backend has it.
-    """
-    tasks = [getattr(sink, "task", sink) for sink in run.sinks]
-    methods = [getattr(task, name) for task in tasks if hasattr(task, name)]
-    if not methods:
-        called = name.replace("prepare_", "log_")
-        names = ", ".join(run.options.backend)
-        raise TraceletError(f"no backend of this run takes {called}; its backends: {names}")
-    return methods

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from tracelet import _core
-from tracelet.backends import RunInfo, Sink, make_sinks
-from tracelet.backends.tensorboard import TensorBoardSink
+from tracelet.backends import Backend, RunInfo, open_backend
 from tracelet.errors import JournalError, TraceletError, UnknownBackendError
 from tracelet.journal.journal import Journal
 from tracelet.journal.names import read_names
@@ -121,7 +120,9 @@ def _send_backend(
 ) -> None:
     options = options_of(run.manifest)
     names = _scratch_ring(run)
-    sinks = _open_sinks(run, backend, options, names)
+    reopened = _reopen(run, backend, options)
+    reopened.open_sinks(names)
+    sinks = reopened.sinks
     if [s.name for s in sinks] != [run.manifest["sinks"][n]["name"] for n in numbers]:
         raise TraceletError(f"the backend {backend!r} has other sinks than when the run began")
     failed = False
@@ -137,18 +138,17 @@ def _send_backend(
     if not failed:
         for sink in sinks:
             sink.close(process_is_ending=False)
+        reopened.close(process_is_ending=False)
 
 
 def _acknowledger(progress: Progress, number: int) -> Callable[[int], None]:
     return lambda position: progress.__setitem__(number, position)
 
 
-def _open_sinks(run: StoredRun, backend: str, options: Options, names: _core.Ring) -> list[Sink]:
-    if backend == "tensorboard":
-        return [TensorBoardSink(names, run.path, is_reopened=True)]
+def _reopen(run: StoredRun, backend: str, options: Options) -> Backend:
     state = run.manifest.get("reopen", {}).get(backend, {})
     try:
-        return make_sinks(backend, RunInfo(options, run.run_id, run.path, reopen=state))
+        return open_backend(backend, RunInfo(options, run.run_id, run.path, reopen=state))
     except UnknownBackendError as error:
         raise TraceletError(
             f"{error}, in a module that is imported first: --import MODULE"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracelet._version import __version__
-from tracelet.backends.base import Sink
+from tracelet.backends.base import Backend
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options
 from tracelet.runs.private_file import private
@@ -136,16 +136,16 @@ def remove_ring(path: str) -> None:
         os.unlink(path)
 
 
-def manifest_of(sinks: Sequence[Sink], backends: Sequence[str]) -> dict[str, Any]:
-    """What the manifest says of the sinks, by their numbers (`progress`), and of their backends."""
-    named = zip(sinks, backends)
+def manifest_of(backends: Sequence[Backend]) -> dict[str, Any]:
+    """What the manifest says of the backends and of their sinks, by their numbers (`progress`)."""
     return {
-        "sinks": [{"name": sink.name, "backend": backend} for sink, backend in named],
-        "reopen": {
-            backend: dict(state)
-            for sink, backend in zip(sinks, backends)
-            if (state := getattr(sink, "reopen_state", None))
-        },
+        "task": next((each.id for each in backends if each.id is not None), None),
+        "sinks": [
+            {"name": sink.name, "backend": backend.name}
+            for backend in backends
+            for sink in backend.sinks
+        ],
+        "reopen": {each.name: dict(each.reopen_state) for each in backends if each.reopen_state},
     }
 
 

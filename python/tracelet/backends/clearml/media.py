@@ -68,7 +68,6 @@ class ClearMLMediaSink:
     record_kinds: Sequence[int] = (EVENT,)
 
     def __init__(self, task: ClearMLTask, info: RunInfo, names: TaskNames) -> None:
-        # Not `task`: a run looks for that to find the methods of its backends, each once.
         self._task = task
         self._names = names
         self._store = SampleStore(task, KeptLines(info.run_dir, SAMPLES))
@@ -246,7 +245,7 @@ class ClearMLMediaSink:
             _log.info("tracelet: ClearML: %.300s; the event file has it, stats counts it", what)
 
     def close(self, process_is_ending: bool) -> None:
-        """Ends nothing but its files: the task is the other sink's, which is closed before."""
+        """Ends nothing but its files."""
         self._store.close()
         if self._names.lines is not None:
             self._names.lines.close()

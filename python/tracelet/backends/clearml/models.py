@@ -4,45 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Callable
+from collections.abc import Mapping
+from typing import Any
 
-from tracelet.backends.base import Upload
+from tracelet.backends.artifact import Model as Weights
 from tracelet.errors import BackendError
 
-# The frameworks are the SDK's names, which it has no public list of by file name.
-_FRAMEWORKS = {
-    ".pth": "PyTorch", ".pt": "PyTorch", ".bin": "PyTorch", ".ckpt": "PyTorch",
-    ".safetensors": "PyTorch", ".h5": "Keras", ".keras": "Keras", ".pb": "TensorFlow",
-    ".tflite": "TensorFlow_Lite", ".onnx": "ONNX", ".pkl": "ScikitLearn",
-    ".joblib": "ScikitLearn", ".xgb": "XGBoost", ".ubj": "XGBoost", ".lgb": "LightGBM",
-    ".cbm": "CatBoost", ".mge": "MegEngine", ".pdparams": "PaddlePaddle", ".engine": "TensorRT",
-}  # fmt: skip
 _METADATA_TYPES = {float: "float", int: "int", bool: "bool", str: "str"}
-
-
-def framework_of(path: str) -> str | None:
-    """The framework that a weights file is of, by its name; None for what is none."""
-    return None if os.path.isdir(path) else _FRAMEWORKS.get(os.path.splitext(path)[1].lower())
-
-
-@dataclass
-class ModelEntry:
-    """A model to be registered."""
-
-    entry: str
-    """Its name among the task's models."""
-    framework: str
-    extension: str = ""
-    source: str = ""
-    """The path it was saved to, by which it is known when ClearML's binding saw that."""
-    name: str | None = None
-    tags: Sequence[str] | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ModelRegistry:
@@ -59,7 +28,7 @@ class ModelRegistry:
         """Metadata for all models of the run, those to come included; see `apply`."""
         self._metadata.update(values)
 
-    def register(self, model: ModelEntry, url: str, path: str) -> None:
+    def register(self, model: Weights, url: str, path: str) -> None:
         """Makes an output model, or takes the one ClearML's binding made of the same file.
 
         It is at `url`, and here at `path`. Raises BackendError, and what the SDK raises.
@@ -88,7 +57,7 @@ class ModelRegistry:
         self._own[output.id] = dict(model.metadata)
         self._set_metadata(output)
 
-    def _tags(self, model: ModelEntry) -> list[str]:
+    def _tags(self, model: Weights) -> list[str]:
         return list(model.tags if model.tags is not None else self._task.get_tags() or ())
 
     def _known_id(self, source: str) -> str | None:
@@ -141,7 +110,7 @@ class ModelRegistry:
         last = {_source_of(entry) or entry["id"]: entry for entry in entries}
         entries[:] = [entry for entry in entries if entry in last.values()]
 
-    def _register_offline(self, model: ModelEntry, path: str) -> None:
+    def _register_offline(self, model: Weights, path: str) -> None:
         entries = self._task._offline_output_models
         for entry in list(entries):
             if model.source and _source_of(entry) == model.source:
@@ -225,66 +194,3 @@ class ModelMetadataUpload:
 
     def discard(self) -> None:
         """Nothing is kept."""
-
-
-def prepare_model(
-    prepare: Callable[[str, ModelEntry, str], Upload],
-    model: Any,
-    name: str | None,
-    metadata: Mapping[str, Any] | None,
-    tags: Sequence[str] | None,
-    framework: str | None,
-    folder: str,
-) -> Upload:
-    """The upload of `Experiment.log_model`'s arguments. Raises what that raises."""
-    if isinstance(model, (str, os.PathLike)):
-        path = os.fspath(model)
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"log_model: there is no file {path!r}")
-        stem, extension = os.path.splitext(os.path.basename(os.path.abspath(path)))
-        entry = ModelEntry(
-            name or stem, framework or framework_of(path) or "Custom", extension,
-            os.path.abspath(path), name, tags, dict(metadata or {}),
-        )  # fmt: skip
-        return prepare(path, entry, folder)
-    if not name:
-        raise ValueError("log_model: a model that is no file needs a name: name='resnet50'")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    extension = ".pth" if hasattr(model, "state_dict") else ".pkl"
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        path = os.path.join(temporary, name.replace("/", "_") + extension)
-        found = save_module(model, path)
-        entry = ModelEntry(
-            name, framework or found, extension, "", name, tags, dict(metadata or {})
-        )
-        return prepare(path, entry, folder)
-
-
-def save_module(module: Any, path: str) -> str:
-    """Saves an object's weights; returns the framework. Raises TypeError for what has none.
-
-    ClearML's binding of torch.save sees no file name, and so registers nothing.
-    """
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(module, "state_dict"):
-        with open(path, "wb") as file:
-            torch.save(module.state_dict(), _Nameless(file))
-        return "PyTorch"
-    if hasattr(module, "fit") and hasattr(module, "predict"):
-        import pickle
-
-        with open(path, "wb") as file:
-            pickle.dump(module, file)
-        return "ScikitLearn"
-    raise TypeError(
-        f"log_model: {type(module).__name__} is neither a path nor a torch module nor an estimator "
-        "with fit and predict; save it to a file and give its path"
-    )
-
-
-class _Nameless:
-    """A file for writing, without a name."""
-
-    def __init__(self, file: Any) -> None:
-        self.write = file.write
-        self.flush = file.flush

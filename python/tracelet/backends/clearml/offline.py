@@ -13,7 +13,7 @@ from typing import Any
 from tracelet import _core
 from tracelet.backends.base import Batch, Delivery, RunInfo
 from tracelet.backends.clearml.names import TaskNames
-from tracelet.backends.clearml.reopen import METRICS, drop_unacknowledged_lines, reopen_state
+from tracelet.backends.clearml.reopen import METRICS, drop_unacknowledged_lines
 from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.records import HISTOGRAM, SCALAR
@@ -58,8 +58,7 @@ class OfflineClearMLSink:
     record_kinds: Sequence[int] = (SCALAR, HISTOGRAM)
 
     def __init__(self, task: ClearMLTask, info: RunInfo, names: TaskNames) -> None:
-        self.task = task
-        self.reopen_state = info.reopen or reopen_state(task)
+        self._task = task
         self._ledger, self._place, self._held_sequence = _open_ledger(task, info)
         self._file = open_session_file(task)
         self._encoder = SeriesEncoder(task.id, names)
@@ -92,7 +91,7 @@ class OfflineClearMLSink:
         self._views.observe(batch)
         if self._views.are_due:
             self._write_views()
-        self.task.note_iteration(int(records["step"][-1]))
+        self._task.note_iteration(int(records["step"][-1]))
         return Delivery(counts.encoded, counts.not_finite, set_aside_reasons(counts))
 
     def _write_views(self) -> None:
@@ -105,4 +104,3 @@ class OfflineClearMLSink:
 
     def close(self, process_is_ending: bool) -> None:
         self._write_views()
-        self.task.close(process_is_ending)

@@ -17,7 +17,6 @@ from tracelet.backends.base import Batch, Delivery, RunInfo
 from tracelet.backends.clearml.add_batch import REFUSED, TOO_LARGE, AddBatch, RefusedError
 from tracelet.backends.clearml.names import TaskNames
 from tracelet.backends.clearml.probe import REFUSALS_BEFORE_SETTING_ASIDE, Probe
-from tracelet.backends.clearml.reopen import reopen_state
 from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
 from tracelet.backends.clearml.set_aside import SetAsideFile
 from tracelet.backends.clearml.task import ClearMLTask
@@ -65,8 +64,7 @@ class OnlineClearMLSink:
     record_kinds: Sequence[int] = (SCALAR, HISTOGRAM)
 
     def __init__(self, task: ClearMLTask, info: RunInfo, names: TaskNames) -> None:
-        self.task = task
-        self.reopen_state = info.reopen or reopen_state(task)
+        self._task = task
         self._encoder = SeriesEncoder(task.id, names)
         self._views = HistogramViews.of_run(self._encoder, info)
         self._batch_bytes = info.options.batch_max_bytes
@@ -94,7 +92,7 @@ class OnlineClearMLSink:
         self._views.observe(batch)
         if self._views.are_due:
             self._send_views()
-        self.task.note_iteration(int(records["step"].max()))
+        self._task.note_iteration(int(records["step"].max()))
         self._progress = _Progress()
         return Delivery(progress.delivered, progress.not_finite, dict(progress.reasons))
 
@@ -182,4 +180,3 @@ class OnlineClearMLSink:
                 "tracelet: the last views of histograms over time could not be sent to ClearML; "
                 "the histograms themselves were"
             )
-        self.task.close(process_is_ending)

@@ -1,25 +1,20 @@
-"""Parameters of a task: any mapping or object of fields, flat, typed, and back when overridden."""
+"""Parameters of a task: connected, and back into what was given when overridden."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import enum
 import logging
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tracelet.backends.params import Path, leaves, name_of, plain
+
 _log = logging.getLogger("tracelet")
 
-_LONGEST_ARRAY = 1_000
-_PLAIN = (bool, int, float, str, type(None))
 _MODEL_PREFIXES = ("model.", "model/")
-
-Path = tuple[Any, ...]
 
 
 def connect(task: Any, params: Any) -> dict[str, Any]:
@@ -29,11 +24,11 @@ def connect(task: Any, params: Any) -> dict[str, Any]:
     configuration, nested as it may be. Where an agent runs the task, what was set there wins, is
     of the type it has here, and is written back into `params`. Raises TypeError for another thing.
     """
-    found = dict(_leaves(params, ()))
-    flat = {"/".join(map(str, path)): _plain(value) for path, value in found.items()}
+    found = dict(leaves(params))
+    flat = {name_of(path): plain(value) for path, value in found.items()}
     connected = task.connect(dict(flat))
     for path, value in found.items():
-        name = "/".join(map(str, path))
+        name = name_of(path)
         new = connected.get(name, flat[name])
         if new != flat[name] and not (new != new and flat[name] != flat[name]):
             flat[name] = new
@@ -49,58 +44,6 @@ def model_metadata(flat: Mapping[str, Any]) -> dict[str, Any]:
         for prefix in _MODEL_PREFIXES
         if name.startswith(prefix) and len(name) > len(prefix)
     }
-
-
-def check_params(params: Any) -> None:
-    """Raises TypeError for what `connect` can't take."""
-    if _fields_of(params) is None:
-        raise TypeError(
-            "log_params: params must be a mapping, an argparse.Namespace, a dataclass or an "
-            f"OmegaConf configuration, not {type(params).__name__}"
-        )
-
-
-def _fields_of(value: Any) -> list[tuple[Any, Any]] | None:
-    """The named parts of a value; None for one without."""
-    omegaconf = sys.modules.get("omegaconf")
-    if omegaconf is not None and isinstance(value, omegaconf.DictConfig):
-        container = omegaconf.OmegaConf.to_container(value, resolve=True)
-        return list(container.items())
-    if isinstance(value, Mapping):
-        return list(value.items())
-    if isinstance(value, argparse.Namespace):
-        return list(vars(value).items())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    return None
-
-
-def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    fields = _fields_of(value)
-    if fields is None or (not fields and path):
-        yield path, value
-        return
-    for name, each in fields:
-        yield from _leaves(each, (*path, name))
-
-
-def _plain(value: Any) -> Any:
-    """A value that ClearML shows as it is and can read back."""
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, enum.Enum):
-        return value.name
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else str(value)
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(_plain, value), key=str)
-    if isinstance(value, np.ndarray) and value.size <= _LONGEST_ARRAY:
-        return value.tolist()
-    if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
-        return value.item()
-    return str(value)
 
 
 def _as_before(before: Any, new: Any) -> Any:
@@ -127,5 +70,5 @@ def _set(holder: Any, path: Path, value: Any) -> None:
     except Exception as error:  # a frozen dataclass, a read-only mapping
         _log.warning(
             "tracelet: log_params: %s is overridden on ClearML, but can't be set here: %s",
-            "/".join(map(str, path)), error,
+            name_of(path), error,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any, Union
 
 from tracelet.backends.clearml import plots
 from tracelet.backends.clearml.tensors import STRINGS, tensor_array
-from tracelet.tensorboard_messages import PLOTLY_PLUGIN, compat
+from tracelet.tensorboard_messages import LOGGED_PARAMS, PLOTLY_PLUGIN, compat
 from tracelet.tensorboard_messages import messages as proto_messages
 
 
@@ -114,6 +114,8 @@ def parts_of(payload: bytes) -> list[Part]:
 
 def _parts_of_value(value: Any) -> list[Part]:
     kind = value.WhichOneof("value")
+    if value.metadata.summary_description == LOGGED_PARAMS:
+        return []  # they are connected to the task
     if kind is None:
         return [_parameters(value)] if value.tag == _SESSION_START else []
     if kind == "simple_value":

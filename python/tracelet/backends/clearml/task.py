@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Upload
-from tracelet.backends.clearml.artifacts import ArtifactStore
+from tracelet.backends.clearml.artifacts import ArtifactUpload
 from tracelet.backends.clearml.child_task import SetAsideTask
-from tracelet.backends.clearml.models import ModelEntry, ModelMetadataUpload, ModelRegistry
+from tracelet.backends.clearml.models import ModelMetadataUpload, ModelRegistry
 from tracelet.backends.clearml.parameters import connect, model_metadata
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
 from tracelet.errors import BackendError, ConfigurationError, TraceletError
@@ -40,7 +41,6 @@ class ClearMLTask:
 
     def __post_init__(self) -> None:
         self._models = ModelRegistry(self.task, self.is_offline, self.output_uri)
-        self._artifacts = ArtifactStore(self.task, self._models)
 
     @property
     def id(self) -> str:
@@ -91,13 +91,14 @@ class ClearMLTask:
         if self.task.get_configuration_object(name) != text:
             raise BackendError(f"ClearML did not take the configuration object {name!r}")
 
-    def prepare_artifact(self, artifact: Any, artifact_path: str | None, folder: str) -> Upload:
-        """An artifact's upload, see `ArtifactStore.prepare`; `folder` is for copies."""
-        return self._artifacts.prepare(artifact, artifact_path, folder)
+    def prepare_artifact(self, artifact: Artifact) -> Upload:
+        """An artifact's upload; a weights file's is a model, too."""
+        return ArtifactUpload(self.task, self._models, artifact, artifact.model)
 
-    def prepare_model(self, value: Any, model: ModelEntry, folder: str) -> Upload:
+    def prepare_model(self, model: Model) -> Upload:
         """A model's upload: of a weights file."""
-        return self._artifacts.prepare_model(value, model, folder)
+        assert model.file is not None
+        return ArtifactUpload(self.task, self._models, model.file, model, is_artifact=False)
 
     def close(self, process_is_ending: bool) -> None:
         """Ends a task that is ours.

@@ -1,0 +1,49 @@
+"""A run on ClearML, as the pipeline knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tracelet.backends.artifact import Artifact, Model
+from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
+from tracelet.backends.clearml.kept import NAMES, KeptLines
+from tracelet.backends.clearml.media import ClearMLMediaSink
+from tracelet.backends.clearml.names import TaskNames
+from tracelet.backends.clearml.offline import OfflineClearMLSink
+from tracelet.backends.clearml.online import OnlineClearMLSink
+from tracelet.backends.clearml.reopen import reopen_state
+from tracelet.backends.clearml.task import ClearMLTask
+
+
+class ClearMLBackend(Backend):
+    """One task, its scalars and histograms in a lane, all other events in another."""
+
+    name = "clearml"
+    identity = Identity.BY_COORDINATE  # md5 of task, iteration, metric and variant
+
+    def __init__(self, task: ClearMLTask, info: RunInfo) -> None:
+        self.task = task
+        self.id = task.id
+        self.url = task.url
+        self.reopen_state = info.reopen or reopen_state(task)
+        names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
+        series = OfflineClearMLSink if task.is_offline else OnlineClearMLSink
+        self.sinks = [series(task, info, names), ClearMLMediaSink(task, info, names)]
+
+    def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
+        last = self.task.log_params(given)
+        if last is not None:
+            later.at_end(last)
+
+    def prepare_artifact(self, artifact: Artifact) -> Upload:
+        return self.task.prepare_artifact(artifact)
+
+    def prepare_model(self, model: Model) -> Upload:
+        return self.task.prepare_model(model)
+
+    def note_failure(self, failure: BaseException) -> None:
+        self.task.note_failure(failure)
+
+    def close(self, process_is_ending: bool) -> None:
+        self.task.close(process_is_ending)

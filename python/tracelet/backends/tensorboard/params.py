@@ -1,0 +1,61 @@
+"""Parameters as TensorBoard shows them: its hyperparameters, and a table among its texts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tracelet.tensorboard_messages import LOGGED_PARAMS, compat, messages
+
+_SESSION_START = "_hparams_/session_start_info"
+_TEXT = "params/text_summary"
+
+
+def params_event(params: Mapping[str, Any], call: int) -> Any:
+    """All parameters of the run so far, logged by the `call`-th call of `log_params`.
+
+    Raises ImportError without TensorBoard's messages.
+    """
+    values = [_text(params)]
+    if call == 0:
+        # TensorBoard keeps what the first event of a tag says of itself: later ones are texts only.
+        values.append(_session_start(params))
+    summary = compat("summary_pb2").Summary(value=values)
+    return compat("event_pb2").Event(summary=summary, step=call, wall_time=time.time())
+
+
+def _session_start(params: Mapping[str, Any]) -> Any:
+    plugin = messages("tensorboard.plugins.hparams.plugin_data_pb2", "plugin_hparams_pb2")
+    start = plugin.SessionStartInfo(start_time_secs=time.time())
+    for name, value in params.items():
+        if isinstance(value, bool):
+            start.hparams[name].bool_value = value
+        elif isinstance(value, (int, float)):
+            start.hparams[name].number_value = value
+        else:
+            start.hparams[name].string_value = str(value)
+    content = plugin.HParamsPluginData(session_start_info=start, version=0).SerializeToString()
+    metadata = _metadata("hparams")
+    metadata.plugin_data.content = content
+    return compat("summary_pb2").Summary.Value(tag=_SESSION_START, metadata=metadata)
+
+
+def _text(params: Mapping[str, Any]) -> Any:
+    rows = ["| parameter | value |", "| --- | --- |"]
+    rows += [f"| {_cell(name)} | {_cell(value)} |" for name, value in params.items()]
+    tensor = compat("tensor_pb2").TensorProto(
+        dtype="DT_STRING", string_val=["\n".join(rows).encode(errors="replace")]
+    )
+    value = compat("summary_pb2").Summary.Value
+    return value(tag=_TEXT, metadata=_metadata("text"), tensor=tensor)
+
+
+def _metadata(plugin: str) -> Any:
+    summary = compat("summary_pb2")
+    plugin_data = summary.SummaryMetadata.PluginData(plugin_name=plugin)
+    return summary.SummaryMetadata(plugin_data=plugin_data, summary_description=LOGGED_PARAMS)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,119 @@
+"""What is logged by hand, given to every backend of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable
+
+from tracelet.backends.artifact import Artifact, Artifacts
+from tracelet.backends.base import Backend, Upload
+from tracelet.backends.params import check_params, flat_params
+from tracelet.errors import NotTakenError
+from tracelet.pipeline.uploads import Uploads
+
+_log = logging.getLogger("tracelet")
+
+
+class _Later:
+    """What backends see of the run's queues."""
+
+    def __init__(self, uploads: Uploads, push_event: Callable[[Any], None]) -> None:
+        self._uploads = uploads
+        self._push_event = push_event
+
+    def add(self, upload: Upload) -> None:
+        self._uploads.add(upload)
+
+    def at_end(self, upload: Upload) -> None:
+        self._uploads.at_end(upload)
+
+    def push_event(self, event: Any) -> None:
+        self._push_event(event)
+
+
+class Verbs:
+    """Arguments are checked and frozen once, here, where an error is the caller's; from there on
+    what a backend can't take is counted and told once, and costs the others nothing.
+
+    All methods may be called by any thread.
+    """
+
+    def __init__(
+        self, backends: Sequence[Backend], folder: str, push_event: Callable[[Any], None]
+    ) -> None:
+        self._backends = list(backends)
+        self.uploads = Uploads(folder)
+        self._later = _Later(self.uploads, push_event)
+        self._artifacts = Artifacts(folder)
+        self._lock = threading.Lock()  # of `_artifacts` and the counts
+        self._not_taken: Counter[str] = Counter()
+
+    @property
+    def not_taken(self) -> dict[str, int]:
+        """Calls that a backend could not take, by "BACKEND: what and why"."""
+        with self._lock:
+            return dict(self._not_taken)
+
+    def log_params(self, params: Any) -> None:
+        check_params(params)
+        flat = flat_params(params)
+        for backend in self._backends:
+            with self._counted("log_params", backend):
+                backend.log_params(flat, params, self._later)
+
+    def log_artifact(self, artifact: Any, artifact_path: str | None) -> None:
+        with self._lock:
+            found = self._artifacts.prepare(artifact, artifact_path, len(self._backends))
+        for copy, backend in zip(found, self._backends):
+            with self._counted("log_artifact", backend, copy):
+                self.uploads.add(backend.prepare_artifact(copy))
+
+    def log_model(
+        self,
+        model: Any,
+        name: str | None,
+        metadata: Mapping[str, Any] | None,
+        tags: Sequence[str] | None,
+        framework: str | None,
+    ) -> None:
+        with self._lock:
+            found = self._artifacts.prepare_model(
+                model, name, metadata, tags, framework, len(self._backends)
+            )
+        for copy, backend in zip(found, self._backends):
+            with self._counted("log_model", backend, copy.file):
+                self.uploads.add(backend.prepare_model(copy))
+
+    def let_go(self) -> None:
+        """Forgets the backends, when the run has ended: their sinks hold the ring."""
+        self._backends = []
+
+    def note_failure(self, failure: BaseException) -> None:
+        for backend in self._backends:
+            with self._counted("note_failure", backend):
+                backend.note_failure(failure)
+
+    @contextlib.contextmanager
+    def _counted(
+        self, verb: str, backend: Backend, artifact: Artifact | None = None
+    ) -> Iterator[None]:
+        """Counts what goes wrong in the block, and tells it once; training goes on."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error)[:200] if isinstance(error, NotTakenError) else type(error).__name__
+            with self._lock:
+                is_new = f"{backend.name}: {reason}" not in self._not_taken
+                self._not_taken[f"{backend.name}: {reason}"] += 1
+            if artifact is not None:
+                artifact.discard()
+            if is_new:
+                _log.warning(
+                    "tracelet: %s: the backend %r can't take it: %.500s. stats counts it; the "
+                    "other backends have it.", verb, backend.name, str(error) or reason,
+                )  # fmt: skip
+            _log.debug("tracelet: %s on %r failed", verb, backend.name, exc_info=error)
