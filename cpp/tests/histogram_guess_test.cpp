@@ -18,10 +18,11 @@ namespace {
 
 using testing::all_edges;
 using testing::kAddressSanitizer;
+using testing::kEmulated;
 using testing::kThreadSanitizer;
 
 #if defined(__OPTIMIZE__)
-constexpr bool kIsEveryFloatTried = !kAddressSanitizer && !kThreadSanitizer;
+constexpr bool kIsEveryFloatTried = !kAddressSanitizer && !kThreadSanitizer && !kEmulated;
 #else
 constexpr bool kIsEveryFloatTried = false;
 #endif

@@ -37,9 +37,16 @@ inline constexpr bool kAddressSanitizer = true;
 inline constexpr bool kAddressSanitizer = false;
 #endif
 
-// How often a property is tried: fewer times under a sanitizer, which is several times slower.
+#if defined(TRACELET_EMULATED)
+inline constexpr bool kEmulated = true;  // by qemu, for a processor that is not this one
+#else
+inline constexpr bool kEmulated = false;
+#endif
+
+// How often a property is tried: fewer times under a sanitizer or an emulator, which are several
+// times slower.
 constexpr int repeated(int times) {
-  return kThreadSanitizer ? times / 5 : kAddressSanitizer ? times / 2 : times;
+  return kThreadSanitizer || kEmulated ? times / 5 : kAddressSanitizer ? times / 2 : times;
 }
 
 // The time within which something that takes microseconds has surely happened.

@@ -3,10 +3,20 @@
 #include <array>
 #include <cstring>
 
+#include "tracelet/platform.h"
+
 #if defined(__x86_64__)
 #include <nmmintrin.h>
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
+#elif defined(__aarch64__)
 #include <arm_acle.h>
+#endif
+
+// Armv8.0, for which wheels are compiled, has the instruction as an extension: asked for at run
+// time. Where the compiler may take it for granted (macOS), naming it again is an error to some.
+#if defined(__ARM_FEATURE_CRC32)
+#define TRACELET_TARGET_CRC
+#else
+#define TRACELET_TARGET_CRC __attribute__((target("+crc")))
 #endif
 
 namespace tracelet {
@@ -40,9 +50,9 @@ __attribute__((target("sse4.2"))) std::uint32_t crc32c_instruction(const void* d
   for (; size_bytes > 0; --size_bytes, ++bytes) rest = _mm_crc32_u8(rest, *bytes);
   return ~rest;
 }
-bool has_instruction() { return __builtin_cpu_supports("sse4.2") != 0; }
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
-std::uint32_t crc32c_instruction(const void* data, std::size_t size_bytes, std::uint32_t crc) {
+#elif defined(__aarch64__)
+TRACELET_TARGET_CRC std::uint32_t crc32c_instruction(const void* data, std::size_t size_bytes,
+                                                     std::uint32_t crc) {
   const auto* bytes = static_cast<const unsigned char*>(data);
   std::uint32_t state = ~crc;
   for (; size_bytes >= 8; size_bytes -= 8, bytes += 8) {
@@ -53,12 +63,10 @@ std::uint32_t crc32c_instruction(const void* data, std::size_t size_bytes, std::
   for (; size_bytes > 0; --size_bytes, ++bytes) state = __crc32cb(state, *bytes);
   return ~state;
 }
-bool has_instruction() { return true; }
 #else
 std::uint32_t crc32c_instruction(const void* data, std::size_t size_bytes, std::uint32_t crc) {
   return crc32c_portable(data, size_bytes, crc);
 }
-bool has_instruction() { return false; }
 #endif
 
 }  // namespace
@@ -71,7 +79,7 @@ std::uint32_t crc32c_portable(const void* data, std::size_t size_bytes, std::uin
 }
 
 std::uint32_t crc32c(const void* data, std::size_t size_bytes, std::uint32_t crc) {
-  static const bool use_instruction = has_instruction();
+  static const bool use_instruction = has_crc32c_instruction();
   return use_instruction ? crc32c_instruction(data, size_bytes, crc)
                          : crc32c_portable(data, size_bytes, crc);
 }

@@ -19,6 +19,7 @@
 #if defined(__linux__)
 #include <linux/futex.h>
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #endif
 
@@ -29,17 +30,44 @@ namespace {
   throw std::system_error(error, std::generic_category(), what);
 }
 
-// From `old_size_bytes` on alone: where a file system can't allocate, the C library writes a byte
-// to each block, and a record that a producer stores there in that moment could be lost.
+#if !defined(__APPLE__)
+// Writes zeros from `offset` up to `end`, so that the file system gives them blocks. On failure the
+// file is as long as before.
+int write_zeros(int fd, off_t offset, off_t end) noexcept {
+  constexpr std::size_t kPieceBytes = std::size_t{1} << 16;
+  static constexpr std::byte kZeros[kPieceBytes] = {};
+  const off_t start = offset;
+  while (offset < end) {
+    const auto left = static_cast<std::size_t>(end - offset);
+    const ssize_t written = pwrite(fd, kZeros, std::min(left, kPieceBytes), offset);
+    if (written > 0) {
+      offset += written;
+    } else if (written == 0 || errno != EINTR) {
+      const int error = written == 0 ? ENOSPC : errno;
+      // Where even this fails, the zeros stay: they are what a longer file would hold.
+      [[maybe_unused]] const int cut = ftruncate(fd, start);
+      return error;
+    }
+  }
+  return 0;
+}
+#endif
+
+// From `old_size_bytes` on alone: where a file system can't allocate, zeros are written, by the C
+// library or here, and a record that a producer stores there in that moment could be lost.
 int allocate(int fd, [[maybe_unused]] std::size_t old_size_bytes, std::size_t size_bytes) noexcept {
 #if defined(__APPLE__)
   return ftruncate(fd, static_cast<off_t>(size_bytes)) == 0 ? 0 : errno;
 #else
+  const auto offset = static_cast<off_t>(old_size_bytes);
+  const auto end = static_cast<off_t>(size_bytes);
   int error;
   do {
-    error = posix_fallocate(fd, static_cast<off_t>(old_size_bytes),
-                            static_cast<off_t>(size_bytes - old_size_bytes));
+    error = posix_fallocate(fd, offset, end - offset);
   } while (error == EINTR);
+  // glibc writes to each block itself where the file system can't allocate (ZFS, NFS before 4.2);
+  // musl hands the system's refusal on.
+  if (error == EOPNOTSUPP) error = write_zeros(fd, offset, end);
   return error;
 #endif
 }
@@ -182,6 +210,19 @@ int usable_cores() {
   if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return CPU_COUNT(&cores);
 #endif
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+bool has_crc32c_instruction() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("sse4.2") != 0;
+#elif defined(__ARM_FEATURE_CRC32)
+  return true;
+#elif defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long kCrc32 = 1UL << 7;  // HWCAP_CRC32 of the kernel's <asm/hwcap.h>
+  return (getauxval(AT_HWCAP) & kCrc32) != 0;
+#else
+  return false;
+#endif
 }
 
 bool process_is_alive(std::uint32_t pid) {

@@ -69,6 +69,8 @@ bool process_is_alive(std::uint32_t pid);
 bool is_forked();
 // How many cores this process may use.
 int usable_cores();
+// Whether the processor has the instruction for CRC-32C that crc32c.cpp knows.
+bool has_crc32c_instruction();
 
 // CPU time that the calling thread has used.
 std::int64_t thread_cpu_time_ns();

@@ -143,6 +143,14 @@ void wake_all(std::atomic<std::uint32_t>& word) { WakeByAddressAll(&word); }
 
 bool is_forked() { return false; }
 
+bool has_crc32c_instruction() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("sse4.2") != 0;
+#else
+  return false;
+#endif
+}
+
 int usable_cores() {
   DWORD_PTR ours = 0;
   DWORD_PTR all = 0;

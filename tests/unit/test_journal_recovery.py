@@ -186,7 +186,11 @@ def mutate(folder, data):
     elif what == "delete":
         path.unlink()
     elif what == "duplicate":
-        shutil.copy(path, folder / f"journal-{data.draw(st.integers(0, 10**6)):020d}-9.bin")
+        # The copy's name is its own: one may be drawn that a mutation before this one has given.
+        position = data.draw(st.integers(0, 10**6))
+        while (copy := folder / f"journal-{position:020d}-9.bin").exists():
+            position += 1
+        shutil.copy(path, copy)
     elif what == "swap":
         other = data.draw(st.sampled_from(paths))
         a, b = path.read_bytes(), other.read_bytes()
