@@ -9,8 +9,9 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tracelet.errors import UnknownBackendError
 from tracelet.experiment import Experiment
-from tracelet.options import resolve_options
+from tracelet.options import check_seconds, resolve_options
 
 _experiment: Experiment | None = None
 
@@ -33,9 +34,11 @@ def start_logging(
     CredentialsError, BackendError; once it has returned, a backend that fails raises nothing.
     """
     global _experiment
+    from tracelet.backends import check_backends
     from tracelet.pipeline import lifecycle
 
     options = resolve_options(exp_name, project, backend, config)
+    check_backends(options)
     _experiment = Experiment(lifecycle.start(options))
     return _experiment
 
@@ -46,6 +49,8 @@ def stop_logging(timeout_s: float | None = None) -> None:
     Returns within `timeout_s` seconds (default: the option `stop_timeout_s`, 30). What could not
     be delivered by then stays on disk, with a warning that says where.
     """
+    # Checked before anything ends: a mistake here must leave a run that can be stopped.
+    timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
     if _experiment is None:
         return
     from tracelet.pipeline import lifecycle
@@ -74,7 +79,15 @@ def logging(
     """
     if exp_name is not None and (config is None or isinstance(config, Mapping)):
         config = {"child_task": True, **(config or {})}
-    experiment = start_logging(exp_name=exp_name, project=project, backend=backend, config=config)
+    try:
+        experiment = start_logging(exp_name, project, backend, config)
+    except UnknownBackendError as error:
+        if exp_name is not None or not isinstance(backend, str):
+            raise
+        raise UnknownBackendError(
+            f"{error}. The first argument of tracelet.logging is the backend; if this is the run's "
+            f"name: tracelet.logging(exp_name={backend!r})"
+        ) from None
     try:
         yield experiment
     except BaseException as error:

@@ -13,22 +13,27 @@ Of ClearML's own variables these are read here, most of them because its SDK doe
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-from typing import Any, Callable
+from collections.abc import Sequence
 
 from tracelet.errors import ConfigurationError
+from tracelet.option_kinds import nearest
 
 PREFIX = "TRACELET_"
 _ALIASES = {"exp_name": "EXPERIMENT_NAME", "runs_dir": "DIR"}
 _CLEARML_NAMES = {"project": "CLEARML_PROJECT_NAME", "exp_name": "CLEARML_TASK_NAME"}
-_TRUE = {"1", "true", "yes", "on", "y"}
-_FALSE = {"0", "false", "no", "off", "n", ""}
+# Of the build and the tests of tracelet itself.
+_OF_THE_BUILD = tuple(
+    PREFIX + word for word in ("CRASH_", "OUTAGE_", "SANITIZE", "SOAK_", "STRICT", "TEST_", "TESTS")
+)
+_NO = {"0", "false", "no", "off", "n", ""}
+_log = logging.getLogger("tracelet")
 
 
 def clearml_offline() -> bool:
     """Whether `CLEARML_OFFLINE_MODE` asks for an offline session, now."""
-    return os.environ.get("CLEARML_OFFLINE_MODE", "").strip().lower() not in _FALSE
+    return os.environ.get("CLEARML_OFFLINE_MODE", "").strip().lower() not in _NO
 
 
 def clearml_log_level() -> str | None:
@@ -79,70 +84,30 @@ def use_clearml_config_file() -> bool:
 
 def option_text(name: str) -> tuple[str, str] | None:
     """The variable that sets option `name` and its text, or None when it isn't set."""
-    for suffix in (name.upper(), _ALIASES.get(name)):
-        if suffix and (text := os.environ.get(PREFIX + suffix)):
-            return PREFIX + suffix, text
-    variable = _CLEARML_NAMES.get(name)
-    text = os.environ.get(variable) if variable else None
-    return (variable, text) if variable and text else None
+    for variable in variables_of(name):
+        if text := os.environ.get(variable):
+            return variable, text
+    return None
 
 
-def _boolean(text: str) -> bool:
-    lowered = text.strip().lower()
-    if lowered in _TRUE:
-        return True
-    if lowered in _FALSE:
-        return False
-    raise ValueError(text)
+def variables_of(name: str) -> list[str]:
+    """The variables that set option `name`, the first one that is set winning."""
+    ours = [PREFIX + suffix for suffix in (name.upper(), _ALIASES.get(name)) if suffix]
+    return ours + [variable for variable in (_CLEARML_NAMES.get(name),) if variable]
 
 
-def _boolean_or_text(text: str) -> bool | str:
-    try:
-        return _boolean(text)
-    except ValueError:
-        return text
+_warned: set[str] = set()  # of this process
 
 
-def _boolean_or_mapping(text: str) -> Any:
-    return json.loads(text) if text.lstrip().startswith("{") else _boolean(text)
-
-
-def _text_or_mapping(text: str) -> Any:
-    return json.loads(text) if text.lstrip().startswith("{") else text
-
-
-def _boolean_or_int(text: str) -> bool | int:
-    return int(text) if text.strip().lstrip("-").isdigit() else _boolean(text)
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": _boolean,
-    "list": _list,
-    "bool or str": _boolean_or_text,
-    "bool or int": _boolean_or_int,
-    "bool or mapping": _boolean_or_mapping,
-    "str or mapping": _text_or_mapping,
-    "mapping": json.loads,
-}
-
-
-def read_option(name: str, kind: str) -> Any:
-    """The value that the environment gives option `name`, or None.
-
-    `kind` is one of the keys of ``_PARSERS``. Raises ConfigurationError naming the variable.
-    """
-    found = option_text(name)
-    if found is None:
-        return None
-    variable, text = found
-    try:
-        return _PARSERS[kind](text)
-    except ValueError as error:
-        raise ConfigurationError(f"{variable}={text!r} is not a {kind}") from error
+def warn_of_unknown_variables(options: Sequence[str]) -> None:
+    """Tells, once each, of `TRACELET_...` variables that set nothing: a typo, most likely."""
+    known = {PREFIX + name.upper() for name in options}
+    known |= {PREFIX + alias for alias in _ALIASES.values()}
+    for variable in sorted(os.environ):
+        is_ours = variable.upper().startswith(PREFIX) and not variable.startswith(_OF_THE_BUILD)
+        if not is_ours or variable in known or variable in _warned:
+            continue
+        _warned.add(variable)
+        near = nearest(variable.upper(), sorted(known))
+        hint = f"did you mean {near}?" if near else "`tracelet.options.Options` has what there is"
+        _log.warning("tracelet: the variable %s sets no option; %s", variable, hint)

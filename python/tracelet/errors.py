@@ -14,6 +14,10 @@ class ConfigurationError(TraceletError, ValueError):
     """An option, a ``config`` key or an environment variable that can't be used."""
 
 
+class OptionTypeError(ConfigurationError, TypeError):
+    """An option of a wrong type: a TypeError too, as Python's own would be."""
+
+
 class UnknownBackendError(ConfigurationError):
     """A backend's name that no sink was registered under."""
 

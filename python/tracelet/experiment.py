@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracelet import _core
 from tracelet.errors import TraceletError
+from tracelet.options import check_seconds
 from tracelet.stats import Stats
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Experiment:
         False when that took longer than `timeout_s` seconds; the points are then still on their
         way.
         """
-        return self._run.flush(timeout_s)
+        return self._run.flush(check_seconds("timeout_s", timeout_s))
 
     @property
     def is_active(self) -> bool:

@@ -12,19 +12,127 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tracelet import environment
-from tracelet.errors import ConfigurationError
+from tracelet.errors import ConfigurationError, OptionTypeError
+from tracelet.option_kinds import (
+    Choice,
+    Count,
+    Either,
+    Flag,
+    Folder,
+    Kind,
+    Name,
+    Seconds,
+    Table,
+    Text,
+    Texts,
+    describe,
+    describe_text,
+    nearest,
+    path_text,
+)
+from tracelet.safe_names import file_name
 
 TASK_TYPES = (
     "training", "testing", "inference", "data_processing", "application", "monitor",
     "controller", "optimizer", "service", "qc", "custom",
 )  # fmt: skip
+_RULE_KEYS = ("every_steps", "every_s", "reduce")
+_DOCKER_KEYS = {"image", "arguments", "setup_bash_script"}
 REDUCTIONS = ("mean", "last", "min_max")
 JOURNAL_OVERFLOWS = ("block", "drop_oldest", "drop_new")
 TENSORBOARD_MODES = ("native", "passthrough", "off")
 
 
-def _option(kind: str, default: Any = None) -> Any:
+_LARGEST_NUMBER = 1 << 62
+
+
+def _check_rules(name: str, rules: Mapping[str, Any]) -> None:
+    for pattern, rule in rules.items():
+        _check_rule(f"{name}[{pattern!r}]", rule)
+
+
+def _check_rule(where: str, rule: Any) -> None:
+    if not isinstance(rule, Mapping):
+        raise ConfigurationError(f'{where} must be like {{"every_steps": 100, "reduce": "mean"}}')
+    for key in rule:
+        if key not in _RULE_KEYS:
+            near = nearest(str(key), _RULE_KEYS)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise ConfigurationError(f"{where} has no {key!r}: {', '.join(_RULE_KEYS)}{hint}")
+    if ("every_steps" in rule) == ("every_s" in rule):
+        raise ConfigurationError(f"{where} needs one of every_steps and every_s")
+    every = rule.get("every_steps", rule.get("every_s"))
+    is_number = isinstance(every, (int, float)) and not isinstance(every, bool)
+    if not is_number or not 0 < every < _LARGEST_NUMBER:
+        raise ConfigurationError(f"{where}: the window must be positive, not {describe(every)}")
+    if "every_steps" in rule and every != int(every):
+        raise ConfigurationError(f"{where}: every_steps must be an int, not {describe(every)}")
+    if rule.get("reduce", "mean") not in REDUCTIONS:
+        raise ConfigurationError(
+            f"{where}: reduce must be one of {', '.join(REDUCTIONS)}, not "
+            f"{describe(rule['reduce'])}"
+        )
+
+
+def _check_docker(name: str, docker: Mapping[str, Any]) -> None:
+    if not docker.get("image") or set(docker) - _DOCKER_KEYS:
+        raise ConfigurationError(
+            f"{name} takes {', '.join(sorted(_DOCKER_KEYS))} and needs 'image'; it has "
+            f"{', '.join(sorted(docker)) or 'nothing'}"
+        )
+
+
+def _check_continued(name: str, value: Any) -> None:
+    if isinstance(value, int) and value not in (0, 1):
+        raise ConfigurationError(
+            f"{name}={value!r}: tracelet shifts no iteration; give True, False or a task's id, and "
+            "log the steps you mean"
+        )
+
+
+@dataclass(frozen=True)
+class _Backends(Kind):
+    """One name or several."""
+
+    wanted: str = 'a name or a list of names, like "clearml"'
+
+    def check(self, name: str, value: Any) -> tuple[str, ...]:
+        given = value.split(",") if isinstance(value, str) else value
+        if not isinstance(given, (list, tuple)):
+            raise self.wrong_type(name, value)
+        for each in given:
+            if not isinstance(each, str):
+                raise OptionTypeError(
+                    f"{name} must be {self.wanted}, not a list with {describe(each)}"
+                )
+        names = tuple(dict.fromkeys(each.strip() for each in given))
+        if not names or "" in names:
+            raise ConfigurationError(
+                f'{name} must name a backend: "clearml", or "tensorboard" for event files alone; '
+                f"it is {'empty' if not any(names) else 'partly empty'}"
+            )
+        return names
+
+    def parse(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True)
+class _Place(Folder):
+    """Where files go: a path or a URL, which is left as it is."""
+
+    wanted: str = "a URL or a path"
+
+    def check(self, name: str, value: Any) -> str:
+        return path_text(name, value, self)
+
+
+def _option(kind: Kind, default: Any = None) -> Any:
+    """An option: what it may be, and what it is where nothing is said. All else follows."""
     return field(default=default, metadata={"kind": kind})
+
+
+_FLAG_OR_TABLE = Either((Flag(), Table()))
 
 
 @dataclass(frozen=True)
@@ -32,99 +140,111 @@ class Options:
     """The options of one run. Units are in the names; bytes and seconds throughout."""
 
     # Who and where.
-    exp_name: str = _option("str")
+    exp_name: str = _option(Name())
     """The experiment's name; default: the script's name."""
-    project: str = _option("str", "Default Project")
+    project: str = _option(Text("a name (a str)"), "Default Project")
     """The project's name; "A/B" nests on ClearML."""
-    backend: tuple[str, ...] = _option("list", ("clearml",))
+    backend: tuple[str, ...] = _option(_Backends(), ("clearml",))
     """The sinks besides the event files: "clearml", "tensorboard" (event files alone), names given
     to `register_sink`."""
-    log_dir: str | None = _option("str")
+    log_dir: str | None = _option(Folder())
     """Folder of the event file for `Experiment.log_metric`. None: no event file for those points,
     unless "tensorboard" is the backend, which takes runs/EXP_NAME."""
-    tensorboard: str = _option("str", "native")
+    tensorboard: str = _option(Choice(TENSORBOARD_MODES), "native")
     """Who writes the event files of the SummaryWriters. "native": tracelet, in its drainer.
     "passthrough": torch's (and tensorboardX') own writer as ever, at its cost, some 100 us an
     add_scalar; the backends get everything too. "off": nobody; calls cost what native ones do."""
-    runs_dir: str = _option("str", "~/.tracelet/runs")
+    runs_dir: str = _option(Folder(), "~/.tracelet/runs")
     """Where each run has its folder (also `TRACELET_DIR`)."""
 
     # The pipeline.
-    ring_slots: int = _option("int", 1 << 17)
+    ring_slots: int = _option(Count(16, 1 << 24, "slots", is_power_of_two=True), 1 << 17)
     """Points the ring holds, of 64 bytes each; a power of two. At 1,000,000 points a second the
     default is 131 ms of them."""
-    ring_dir: str | None = _option("str")
+    ring_dir: str | None = _option(Folder())
     """Folder of the ring's file; default: shared memory when it has room, else the run's folder."""
-    full_ring_timeout_s: float = _option("float", 10.0)
+    full_ring_timeout_s: float = _option(Seconds(zero="no wait"), 10.0)
     """How long a call may wait for room in a full ring before its point is dropped and counted."""
-    payload_bytes: int = _option("int", 16 << 20)
+    payload_bytes: int = _option(Count(1 << 16, 1 << 30, "bytes"), 16 << 20)
     """Room for the histograms and events (images, text ...) on their way from the ring, besides its
     slots: a histogram takes some hundred bytes to some thousand, and can't be larger; an event of
     more than a quarter of it goes by a file in the run's folder."""
-    journal_limit_bytes: int = _option("int", 4 << 30)
+    journal_limit_bytes: int = _option(Count(1 << 20, _LARGEST_NUMBER, "bytes"), 4 << 30)
     """What the journal may take on disk while a backend stays away: 64 bytes a scalar. 1 MiB or
     more."""
-    journal_overflow: str = _option("str", "block")
+    journal_overflow: str = _option(Choice(JOURNAL_OVERFLOWS), "block")
     """What happens then. "block": the drainer waits for room once, `full_ring_timeout_s`, while the
     ring fills and calls wait; then new points are dropped until there is room. "drop_new": they are
     dropped at once. "drop_oldest": the oldest ones are, a segment at a time. Counted under "journal
     full", with one warning; event files keep every point."""
-    drain_interval_s: float = _option("float", 0.25)
+    drain_interval_s: float = _option(Seconds(least=0.001), 0.25)
     """The drainer wakes this often, and whenever the ring is half full."""
-    batch_max_points: int = _option("int", 20_000)
+    batch_max_points: int = _option(Count(1, 1 << 24, "points"), 20_000)
     """A request to a server holds at most so many points ..."""
-    batch_max_bytes: int = _option("int", 8 << 20)
+    batch_max_bytes: int = _option(Count(1, 1 << 30, "bytes"), 8 << 20)
     """... and about so many bytes ..."""
-    batch_max_age_s: float = _option("float", 2.0)
+    batch_max_age_s: float = _option(Seconds(zero="no wait"), 2.0)
     """... and waits at most so long for more of them."""
-    stop_timeout_s: float = _option("float", 30.0)
+    stop_timeout_s: float = _option(Seconds(least=0.001), 30.0)
     """How long `stop_logging` may take."""
-    exit_timeout_s: float = _option("float", 30.0)
+    exit_timeout_s: float = _option(Seconds(least=0.001), 30.0)
     """How long the flush may take when the process ends without `stop_logging`."""
-    journal_sync_interval_s: float = _option("float", 1.0)
+    journal_sync_interval_s: float = _option(
+        Seconds(zero="whenever the operating system does"), 1.0
+    )
     """What waits for a sink is on disk, and synced to it this often: what a loss of power may take.
     The death of the process takes none of it. 0: whenever the operating system does."""
-    aggregate: Mapping[str, Mapping[str, Any]] = _option("mapping")
+    aggregate: Mapping[str, Mapping[str, Any]] = _option(
+        Table("a mapping of tag patterns to rules", _check_rules)
+    )
     """Tag pattern (as in fnmatch) to {"every_steps": n or "every_s": seconds, "reduce": "mean",
     "last" or "min_max"}: those points are folded before they are shipped; the event file keeps
     every point. The first pattern that matches counts. Default: nothing is folded."""
 
     # Histograms.
-    histogram_threads: int = _option("int", 0)
+    histogram_threads: int = _option(Count(0, 256, "threads", zero="it chooses"), 0)
     """Threads `add_histogram` may use for one call. 0: it chooses, see `tracelet.histogram`."""
-    histogram_view_interval_s: float = _option("float", 60.0)
+    histogram_view_interval_s: float = _option(Seconds(zero="with each batch"), 60.0)
     """How often ClearML gets a series' histograms over time anew; the last ones come at the end."""
 
     # ClearML's task: the arguments of Task.init, as the SDK documents them, and what is set on it.
-    task_name: str | None = _option("str")
+    task_name: str | None = _option(Name())
     """The task's name, where it is to differ from exp_name. Arguments of start_logging win over
     variables: config's task_name, exp_name, TRACELET_TASK_NAME, TRACELET_EXP_NAME,
     CLEARML_TASK_NAME, the script's name."""
-    task_type: str = _option("str", "training")
+    task_type: str = _option(Choice(TASK_TYPES), "training")
     """One of TASK_TYPES."""
-    tags: Sequence[str] | None = _option("list")
-    output_uri: str | bool | None = _option("bool or str")
+    tags: Sequence[str] | None = _option(Texts())
+    output_uri: str | bool | None = _option(Either((Flag(), _Place())))
     """Where artifacts and models go: a URL or folder; True and None: the file server. With None,
     models that ClearML's own bindings catch are registered where they lie, without an upload."""
-    auto_connect_frameworks: bool | Mapping[str, Any] = _option("bool or mapping", True)
+    auto_connect_frameworks: bool | Mapping[str, Any] = _option(_FLAG_OR_TABLE, True)
     """As in Task.init; its TensorBoard part is always off, that is what tracelet does."""
-    auto_connect_arg_parser: bool | Mapping[str, bool] = _option("bool or mapping", True)
-    auto_resource_monitoring: bool | Mapping[str, Any] = _option("bool or mapping", True)
-    auto_connect_streams: bool | Mapping[str, bool] = _option("bool or mapping", True)
-    continue_last_task: bool | str | int = _option("bool or str", False)
+    auto_connect_arg_parser: bool | Mapping[str, bool] = _option(_FLAG_OR_TABLE, True)
+    auto_resource_monitoring: bool | Mapping[str, Any] = _option(_FLAG_OR_TABLE, True)
+    auto_connect_streams: bool | Mapping[str, bool] = _option(_FLAG_OR_TABLE, True)
+    continue_last_task: bool | str | int = _option(
+        Either(
+            (Flag(), Count(-_LARGEST_NUMBER, _LARGEST_NUMBER), Name("a task's id")),
+            "True, False or a task's id", _check_continued,
+        ),
+        False,
+    )  # fmt: skip
     """True or 0: goes on with the last task of this project and name; a task's id: with that one.
     Points keep the steps they are logged with, those of a step that is there are overwritten.
     Other than in Task.init no iteration is shifted, and a number above 0 is refused."""
-    reuse_last_task_id: bool | str = _option("bool or str", False)
+    reuse_last_task_id: bool | str = _option(Either((Flag(), Name("a task's id"))), False)
     """As in Task.init, but off by default: True resets the last task of this name and uses it."""
-    random_seed: bool | int = _option("bool or int", True)
+    random_seed: bool | int = _option(Either((Count(0, (1 << 32) - 1), Flag())), True)
     """What the SDK seeds random, numpy and torch with at the start: a number; True: its own default
     (1337, or Task.set_random_seed); False: they are left alone."""
-    comment: str | None = _option("str")
+    comment: str | None = _option(Text())
     """The task's description."""
-    docker: str | Mapping[str, Any] | None = _option("str or mapping")
+    docker: str | Mapping[str, Any] | None = _option(
+        Either((Name("an image's name"), Table("a mapping with 'image'", _check_docker)))
+    )
     """What an agent runs the task in: an image, or {"image", "arguments", "setup_bash_script"}."""
-    child_task: bool = _option("bool", False)
+    child_task: bool = _option(Flag(), False)
     """When the process has a current ClearML task of another name: whether the run gets a task of
     its own, as its child, or logs to the current one. Default: it gets one in a `with
     tracelet.logging` block with a name."""
@@ -134,13 +254,11 @@ class Options:
         """The folder of what is logged by the handle, without a SummaryWriter; "" for none."""
         log_dir = self.log_dir
         if log_dir is None and "tensorboard" in self.backend:
-            log_dir = os.path.join("runs", self.exp_name)
+            log_dir = os.path.join("runs", file_name(self.exp_name))
         return "" if log_dir is None else os.path.abspath(log_dir)
 
 
 OPTION_NAMES = frozenset(each.name for each in fields(Options))
-_LEAST_PAYLOAD_BYTES = 1 << 16
-_LEAST_JOURNAL_BYTES = 1 << 20
 _CALL_ARGUMENTS = ("exp_name", "project", "backend")
 # Arguments of Task.init that are no options, and what to do instead.
 _REFUSED = {
@@ -149,7 +267,7 @@ _REFUSED = {
     **{name: f"is an argument of start_logging itself: start_logging({name}=...)"
        for name in _CALL_ARGUMENTS},
 }  # fmt: skip
-_DOCKER_KEYS = {"image", "arguments", "setup_bash_script"}
+_KINDS: dict[str, Kind] = {each.name: each.metadata["kind"] for each in fields(Options)}
 
 
 def resolve_options(
@@ -160,26 +278,47 @@ def resolve_options(
 ) -> Options:
     """The options of a run from `start_logging`'s arguments, the environment and the defaults.
 
-    Raises ConfigurationError (a ValueError) naming the option and the fix, TypeError for a
-    `config` that is no mapping.
+    Raises ConfigurationError (a ValueError; a TypeError too for a wrong type) that names the
+    option, what was given and the fix.
     """
     given = _given(exp_name, project, backend, config)
     values: dict[str, Any] = {}
-    for each in fields(Options):
-        value = given.get(each.name)
+    for name, kind in _KINDS.items():
+        if given.get(name) is not None:
+            values[name] = kind.check(name, given[name])
         # An exp_name that is an argument is not to lose against a variable.
-        is_named = each.name == "task_name" and exp_name is not None
-        if value is None and not is_named:
-            value = environment.read_option(each.name, each.metadata["kind"])
-        if value is not None:
-            values[each.name] = value
+        elif not (name == "task_name" and exp_name is not None):
+            value = from_environment(name)
+            if value is not None:
+                values[name] = value
+    environment.warn_of_unknown_variables(list(_KINDS))
     values.setdefault("exp_name", _default_exp_name())
-    values["backend"] = _backends(values.get("backend", Options.backend))
-    values["runs_dir"] = os.path.expanduser(str(values.get("runs_dir", Options.runs_dir)))
-    values["aggregate"] = values.get("aggregate") or {}
+    values.setdefault("runs_dir", os.path.expanduser(Options.runs_dir))
+    values.setdefault("aggregate", {})
     options = Options(**values)
-    _check(options)
+    _check_together(options)
     return options
+
+
+def from_environment(name: str) -> Any:
+    """The value that the environment gives an option, or None. Raises ConfigurationError."""
+    found = environment.option_text(name)
+    if found is None:
+        return None
+    variable, text = found
+    kind = _KINDS[name]
+    try:
+        value = kind.parse(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{variable}={describe_text(text)}: {name} must be {kind.wanted}"
+        ) from error
+    return kind.check(f"{variable}={describe_text(text)}: {name}", value)
+
+
+def check_seconds(name: str, value: Any) -> float:
+    """A time-out given to a call. Raises as `resolve_options` does."""
+    return Seconds().check(name, value)
 
 
 def _given(
@@ -189,124 +328,30 @@ def _given(
     config: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     if config is not None and not isinstance(config, Mapping):
-        raise TypeError(f"config must be a mapping of options, not {type(config).__name__}")
+        raise OptionTypeError(f"config must be a mapping of options, not {describe(config)}")
     given = dict(config or {})
-    known = [each.name for each in fields(Options) if each.name not in _CALL_ARGUMENTS]
+    known = [name for name in _KINDS if name not in _CALL_ARGUMENTS]
     for key in given:
         if key in _REFUSED:
             raise ConfigurationError(f"config has no option {key!r}: it {_REFUSED[key]}")
         if key not in known:
-            import difflib
-
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ConfigurationError(f"config has no option {key!r}; {hint}")
+            near = nearest(key, known) if isinstance(key, str) else None
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+            raise ConfigurationError(f"config has no option {describe(key)}; {hint}")
     given.update(exp_name=exp_name, project=project, backend=backend)
     return given
 
 
 def _default_exp_name() -> str:
     script = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ""))[0]
-    return script if len(script) >= 3 else "experiment"
+    name = file_name(script)  # the script's name may be anything
+    return name if len(name) >= 3 else "experiment"
 
 
-def _backends(backend: Any) -> tuple[str, ...]:
-    names = backend.split(",") if isinstance(backend, str) else backend
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"backend must be a name or a list of names, not {backend!r}")
-    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
-
-
-def _check(options: Options) -> None:
-    for name in ("exp_name", "project"):
-        if not isinstance(getattr(options, name), str):
-            raise TypeError(f"{name} must be a str, not {getattr(options, name)!r}")
-    if options.task_type not in TASK_TYPES:
-        raise ConfigurationError(
-            f"task_type {options.task_type!r} is not one of {', '.join(TASK_TYPES)}"
-        )
-    if options.tensorboard not in TENSORBOARD_MODES:
-        raise ConfigurationError(
-            f"tensorboard must be one of {', '.join(TENSORBOARD_MODES)}, not "
-            f"{options.tensorboard!r}"
-        )
+def _check_together(options: Options) -> None:
+    """What two options must agree on."""
     if options.tensorboard != "native" and set(options.backend) <= {"tensorboard"}:
         raise ConfigurationError(
             f"tensorboard={options.tensorboard!r} leaves a run without another backend nothing to "
             "do: choose 'native', or name a backend besides 'tensorboard'"
-        )
-    if options.ring_slots < 16 or options.ring_slots & (options.ring_slots - 1):
-        raise ConfigurationError(
-            f"ring_slots must be a power of two, 16 or more, not {options.ring_slots}"
-        )
-    if options.payload_bytes < _LEAST_PAYLOAD_BYTES:
-        raise ConfigurationError(
-            f"payload_bytes must be {_LEAST_PAYLOAD_BYTES} or more, not {options.payload_bytes}"
-        )
-    if options.histogram_threads < 0:
-        raise ConfigurationError(
-            f"histogram_threads must be 0 (it chooses) or more, not {options.histogram_threads}"
-        )
-    if options.journal_overflow not in JOURNAL_OVERFLOWS:
-        raise ConfigurationError(
-            f"journal_overflow must be one of {', '.join(JOURNAL_OVERFLOWS)}, not "
-            f"{options.journal_overflow!r}"
-        )
-    if options.journal_limit_bytes < _LEAST_JOURNAL_BYTES:
-        raise ConfigurationError(
-            f"journal_limit_bytes must be {_LEAST_JOURNAL_BYTES} or more, not "
-            f"{options.journal_limit_bytes}"
-        )
-    for name in ("drain_interval_s", "batch_max_points", "batch_max_bytes", "stop_timeout_s"):
-        if not getattr(options, name) > 0:
-            raise ConfigurationError(f"{name} must be positive, not {getattr(options, name)!r}")
-    _check_clearml(options)
-    if not options.journal_sync_interval_s >= 0:
-        raise ConfigurationError(
-            f"journal_sync_interval_s must be 0 (never) or more, not "
-            f"{options.journal_sync_interval_s!r}"
-        )
-    for pattern, rule in options.aggregate.items():
-        _check_rule(pattern, rule)
-
-
-def _check_clearml(options: Options) -> None:
-    tags = options.tags
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags or ()):
-        raise TypeError(f'tags must be a list of str, like ["baseline"], not {tags!r}')
-    number = options.continue_last_task
-    if isinstance(number, int) and number not in (0, 1):
-        raise ConfigurationError(
-            f"continue_last_task={number!r}: tracelet shifts no iteration; give True, False or a "
-            "task's id, and log the steps you mean"
-        )
-    for name in ("frameworks", "arg_parser", "streams"):
-        value = getattr(options, f"auto_connect_{name}")
-        if not isinstance(value, (bool, Mapping)):
-            raise TypeError(f"auto_connect_{name} must be a bool or a mapping, not {value!r}")
-    docker = options.docker
-    if isinstance(docker, Mapping) and (not docker.get("image") or set(docker) - _DOCKER_KEYS):
-        raise ConfigurationError(
-            f"docker takes {', '.join(sorted(_DOCKER_KEYS))} and needs 'image': {dict(docker)!r}"
-        )
-    if docker is not None and not isinstance(docker, (str, Mapping)):
-        raise TypeError(f"docker must be an image's name or a mapping, not {docker!r}")
-
-
-def _check_rule(pattern: str, rule: Any) -> None:
-    where = f"aggregate[{pattern!r}]"
-    if not isinstance(rule, Mapping):
-        raise ConfigurationError(f'{where} must be like {{"every_steps": 100, "reduce": "mean"}}')
-    unknown = set(rule) - {"every_steps", "every_s", "reduce"}
-    if unknown:
-        raise ConfigurationError(f"{where} has no {unknown.pop()!r}: every_steps, every_s, reduce")
-    if ("every_steps" in rule) == ("every_s" in rule):
-        raise ConfigurationError(f"{where} needs one of every_steps and every_s")
-    every = rule.get("every_steps", rule.get("every_s"))
-    is_number = isinstance(every, (int, float)) and not isinstance(every, bool)
-    if not is_number or every <= 0 or ("every_steps" in rule and every != int(every)):
-        raise ConfigurationError(f"{where}: the window must be positive, not {every!r}")
-    if rule.get("reduce", "mean") not in REDUCTIONS:
-        raise ConfigurationError(
-            f"{where}: reduce must be one of {', '.join(REDUCTIONS)}, not {rule['reduce']!r}"
         )

@@ -8,11 +8,13 @@ from typing import Any
 
 from tracelet.backends.base import Backend, Batch, Delivery, RunInfo, Sink, SinkFactory
 from tracelet.backends.plain import PlainBackend
-from tracelet.errors import UnknownBackendError
-from tracelet.options import OPTION_NAMES
+from tracelet.errors import OptionTypeError, UnknownBackendError
+from tracelet.option_kinds import describe, describe_text, nearest
+from tracelet.options import OPTION_NAMES, Options
 
 __all__ = [
-    "EVENT_FILES", "Backend", "Batch", "Delivery", "RunInfo", "Sink", "SinkFactory", "open_backend",
+    "EVENT_FILES", "Backend", "Batch", "Delivery", "RunInfo", "Sink", "SinkFactory",
+    "check_backends", "open_backend",
     "register_sink",
 ]  # fmt: skip
 
@@ -44,10 +46,14 @@ def register_sink(name: str, factory: SinkFactory) -> None:
     backends and of options are taken (ValueError). A list of sinks gives each a lane of its own:
     what is slow in one does not hold back the others.
     """
+    if not isinstance(name, str) or not name.strip() or "," in name:
+        raise OptionTypeError(
+            f"name must be a str, not blank and without a comma, not {describe(name)}"
+        )
     if name in _OWN or name in OPTION_NAMES:
         raise ValueError(f"the sink name {name!r} is taken: by a backend or an option of tracelet")
     if not callable(factory):
-        raise TypeError(f"factory must be callable, not {factory!r}")
+        raise TypeError(f"factory must be callable, not {describe(factory)}")
     _factories[name] = factory
 
 
@@ -67,19 +73,36 @@ def covered_by_sdk(handler: Any) -> dict[int, Any] | None:
     return signals.covered_by_sdk(handler)
 
 
+def check_backends(options: Options) -> None:
+    """Raises what is known to be wrong with the backends before anything is made for them."""
+    for name in options.backend:
+        if name == "clearml":
+            from tracelet.backends.clearml.task_names import check_task_names
+
+            check_task_names(options)
+        else:
+            _factory(name)
+
+
 def open_backend(name: str, info: RunInfo) -> Backend:
     """A new run of the tracker `name`, or with `info.reopen` one that a dead process began.
 
     Raises UnknownBackendError for an unknown name, and what the factory raises.
     """
-    try:
-        factory = _factories[name]
-    except KeyError:
-        known = ", ".join(sorted(_factories))
-        raise UnknownBackendError(
-            f"backend {name!r} is not known; known: {known}; add your own by tracelet.register_sink"
-        ) from None
-    made = factory(info)
+    made = _factory(name)(info)
     if isinstance(made, Backend):
         return made
     return PlainBackend(name, made if isinstance(made, Sequence) else [made])
+
+
+def _factory(name: str) -> SinkFactory:
+    try:
+        return _factories[name]
+    except KeyError:
+        known = sorted(_factories)
+        near = nearest(name.lower(), known)
+        hint = f"did you mean {near!r}? " if near else ""
+        raise UnknownBackendError(
+            f"backend {describe_text(name)} is not known; {hint}known: {', '.join(known)}; add "
+            "your own by tracelet.register_sink"
+        ) from None

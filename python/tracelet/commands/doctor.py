@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from tracelet import checks, environment
+from tracelet import checks
 from tracelet.checks import Check
 from tracelet.commands.selection import add_runs_dir, runs_dir_of
+from tracelet.options import from_environment
 
 HELP = "check installation, disks, credentials and servers, with a fix for each failing line"
 
@@ -36,7 +37,7 @@ def _all_checks(arguments: argparse.Namespace) -> Iterator[Check]:
         found[check.name] = check.is_ok
         yield check
     runs_dir = runs_dir_of(arguments)
-    yield from checks.disks(runs_dir, environment.read_option("ring_dir", "str"))
+    yield from checks.disks(runs_dir, from_environment("ring_dir"))
     yield checks.unsent_runs(runs_dir)
     if found["clearml"]:
         from tracelet.backends.clearml.server_checks import server_checks

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from tracelet import environment
 from tracelet.errors import ConfigurationError
-from tracelet.options import Options
+from tracelet.options import Options, from_environment
 from tracelet.runs.stored_run import StoredRun, find_runs
 
 
@@ -21,7 +20,7 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
 
 def runs_dir_of(arguments: argparse.Namespace) -> str:
     """Raises ConfigurationError for an environment variable that can't be used."""
-    found = arguments.runs_dir or environment.read_option("runs_dir", "str") or Options.runs_dir
+    found = arguments.runs_dir or from_environment("runs_dir") or Options.runs_dir
     return os.path.expanduser(str(found))
 
 

@@ -30,8 +30,10 @@ class JournalSync(threading.Thread):
             self._sync()
 
     def stop(self, timeout_s: float) -> None:
+        """Also of one that was never started, as with an interval of 0."""
         self._is_stopping.set()
-        self.join(timeout_s)
+        if self.ident is not None:
+            self.join(timeout_s)
 
     def _sync(self) -> None:
         end = self._journal.end

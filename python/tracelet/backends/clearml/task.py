@@ -15,13 +15,12 @@ from tracelet.backends.clearml.child_task import SetAsideTask
 from tracelet.backends.clearml.models import ModelMetadataUpload, ModelRegistry
 from tracelet.backends.clearml.parameters import connect, model_metadata
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
+from tracelet.backends.clearml.task_names import check_new_names, task_name_of
 from tracelet.errors import BackendError, ConfigurationError, TraceletError
 from tracelet.options import Options
 
 _log = logging.getLogger("tracelet")
 
-# The server refuses shorter names, spaces apart (code 800).
-_SHORTEST_NAME = 3
 _LONGEST_REASON = 500
 
 
@@ -143,7 +142,7 @@ def open_task(options: Options) -> ClearMLTask:
     """
     Task = load_task_class()  # noqa: N806
     current = Task.current_task()
-    if current is not None and options.child_task and _task_name(options) != current.name:
+    if current is not None and options.child_task and task_name_of(options) != current.name:
         return _open_child(Task, current, options)
     if current is not None:
         return _as_run_task(current, options, is_owned=False)
@@ -170,17 +169,8 @@ def _as_run_task(task: Any, options: Options, is_owned: bool) -> ClearMLTask:
     return ClearMLTask(task, is_owned, is_offline, output_uri=options.output_uri)
 
 
-def _task_name(options: Options) -> str:
-    return options.task_name or options.exp_name
-
-
 def _init_task(task_class: Any, options: Options) -> Any:
-    task_name = _task_name(options)
-    for argument, name in (("project", options.project), ("exp_name", task_name)):
-        if len(name.replace(" ", "")) < _SHORTEST_NAME:
-            raise ConfigurationError(
-                f"{argument}={name!r} is too short for ClearML: {_SHORTEST_NAME} characters or more"
-            )
+    check_new_names(options)
     with _random_seed(task_class, options.random_seed):
         _use_threads(task_class, True)
         try:
@@ -203,7 +193,7 @@ def _init_task(task_class: Any, options: Options) -> Any:
 def _init_arguments(options: Options, is_offline: bool) -> dict[str, Any]:
     return {
         "project_name": options.project,
-        "task_name": _task_name(options),
+        "task_name": task_name_of(options),
         "task_type": options.task_type,
         "tags": list(options.tags) if options.tags else None,
         "output_uri": options.output_uri,
