@@ -77,6 +77,7 @@ void register_encoders(nb::module_& m);
 void register_fold(nb::module_& m);
 void register_histogram(nb::module_& m);
 void register_payloads(nb::module_& m);
+void register_stored(nb::module_& m);
 void register_timelines(nb::module_& m);
 
 }  // namespace tracelet::bindings

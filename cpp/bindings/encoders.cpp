@@ -14,17 +14,23 @@
 #include "tracelet/event_file.h"
 #include "tracelet/file_ledger.h"
 #include "tracelet/json_lines.h"
+#include "tracelet/stored_names.h"
 
 namespace tracelet::bindings {
 namespace {
 
-// Keeps the ring's file mapped, whose tag table the event files read.
+// Keeps what the event files read their strings from: a ring's file, mapped, or a dead run's names.
 struct RunEventFiles {
   RunEventFiles(std::shared_ptr<RunRing> ring, std::shared_ptr<FileLedger> its_ledger)
       : run(std::move(ring)),
         ledger(std::move(its_ledger)),
         files(&run->file->tags(), ledger.get()) {}
+  RunEventFiles(std::shared_ptr<StoredNames> names, std::shared_ptr<FileLedger> its_ledger)
+      : stored(std::move(names)),
+        ledger(std::move(its_ledger)),
+        files(stored.get(), ledger.get()) {}
   std::shared_ptr<RunRing> run;
+  std::shared_ptr<StoredNames> stored;
   std::shared_ptr<FileLedger> ledger;  // none: nothing is to outlive the process
   EventFileSet files;
 };
@@ -112,6 +118,10 @@ void register_encoders(nb::module_& m) {
       .def(nb::init<std::shared_ptr<RunRing>, std::shared_ptr<FileLedger>>(), nb::arg("ring"),
            nb::arg("ledger").none() = nb::none(),
            nb::sig("def __init__(self, ring: Ring, ledger: FileLedger | None = None) -> None"))
+      .def(nb::init<std::shared_ptr<StoredNames>, std::shared_ptr<FileLedger>>(), nb::arg("names"),
+           nb::arg("ledger").none() = nb::none(),
+           nb::sig("def __init__(self, names: StoredNames, ledger: FileLedger | None = None) -> "
+                   "None"))
       .def(
           "open",
           [](RunEventFiles& self, std::uint32_t writer_id, const std::string& path,

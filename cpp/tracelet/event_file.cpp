@@ -309,7 +309,9 @@ EventFileSet::Written EventFileSet::write(RecordSpan records, PayloadSpan payloa
 }
 
 bool EventFileSet::append(const Record& record, PayloadSpan payloads, std::string& out) {
-  const CachedTag& cached = tag(record.tag_id);
+  const CachedTag* const found = tag(record.tag_id);
+  if (found == nullptr) return false;
+  const CachedTag& cached = *found;
   switch (record.kind) {
     case RecordKind::kScalar:
       if (!has_value(record)) return false;
@@ -356,14 +358,18 @@ void EventFileSet::flush(File& file) {
   if (file.buffer.capacity() > 4 * kBufferBytes) std::string().swap(file.buffer);
 }
 
-const EventFileSet::CachedTag& EventFileSet::tag(std::uint32_t id) {
-  if (id >= cached_tags_.size()) cached_tags_.resize(id + 1);
+// An id that is not in the names is of a damaged record: what is kept by it stays as small as they.
+const EventFileSet::CachedTag* EventFileSet::tag(std::uint32_t id) {
+  if (id >= cached_tags_.size()) {
+    if (id > names_->size() || id >= kMostNames) return nullptr;
+    cached_tags_.resize(std::size_t{id} + 1);
+  }
   CachedTag& cached = cached_tags_[id];
   if (cached.summary_prefix.empty()) {
-    cached.text = tags_->text(id);
+    cached.text = names_->text(id);
     cached.summary_prefix = scalar_summary_prefix(cached.text);
   }
-  return cached;
+  return &cached;
 }
 
 }  // namespace tracelet

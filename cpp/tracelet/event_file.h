@@ -18,8 +18,8 @@
 #include "tracelet/append_file.h"
 #include "tracelet/file_ledger.h"
 #include "tracelet/histogram/payload.h"
+#include "tracelet/names.h"
 #include "tracelet/record.h"
-#include "tracelet/tag_table.h"
 
 namespace tracelet {
 
@@ -44,9 +44,9 @@ std::string version_event(double wall_time_s);
 // more writers than a process may have files open, only those written last are open.
 class EventFileSet {
  public:
-  // The ledger, where there is one, outlives the set, as the tags do.
-  explicit EventFileSet(TagTable* tags, FileLedger* ledger = nullptr)
-      : tags_(tags), ledger_(ledger) {}
+  // The ledger, where there is one, outlives the set, as the names do.
+  explicit EventFileSet(Names* names, FileLedger* ledger = nullptr)
+      : names_(names), ledger_(ledger) {}
   EventFileSet(const EventFileSet&) = delete;
   EventFileSet& operator=(const EventFileSet&) = delete;
 
@@ -92,9 +92,10 @@ class EventFileSet {
   bool append_event(const Record& record, PayloadSpan payloads, std::string& out);
   void flush(File& file);
   void reopen(File& file);
-  const CachedTag& tag(std::uint32_t id);
+  // None for an id that is no tag's.
+  const CachedTag* tag(std::uint32_t id);
 
-  TagTable* tags_;
+  Names* names_;
   FileLedger* ledger_;
   std::map<std::uint32_t, File> files_;
   // Of files that could not be opened: tried again they are the same entries of the ledger.

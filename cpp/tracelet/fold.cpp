@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tracelet/names.h"
+
 namespace tracelet {
 namespace {
 
@@ -20,6 +22,7 @@ std::int64_t window_number(const FoldRule& rule, const Record& record) {
 }  // namespace
 
 void Fold::define(std::uint32_t tag_id, FoldRule rule) {
+  if (tag_id >= kMostNames) return;  // of a damaged record: it passes through
   if (tag_id >= rules_.size()) {
     rules_.resize(tag_id + 1);
     defined_.resize(tag_id + 1, false);
@@ -31,6 +34,7 @@ void Fold::define(std::uint32_t tag_id, FoldRule rule) {
 std::vector<std::uint32_t> Fold::undefined_tags(RecordSpan records) const {
   std::vector<std::uint32_t> undefined;
   for (const Record& record : records) {
+    if (record.tag_id >= kMostNames) continue;
     if (record.tag_id >= defined_.size() || !defined_[record.tag_id]) {
       undefined.push_back(record.tag_id);
     }

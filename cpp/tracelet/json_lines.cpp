@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "tracelet/histogram/plot.h"
+#include "tracelet/names.h"
 
 namespace tracelet {
 namespace {
@@ -64,12 +65,17 @@ void JsonLinesEncoder::define(std::uint32_t writer_id, std::uint32_t tag_id, Rec
   defined.series.push_back({writer_id, tag_id, std::move(names)});
   defined.index_of[series_key(writer_id, tag_id)] = index;
   std::vector<std::uint32_t>& last = defined.last_index_by_tag;
+  if (tag_id >= kMostNames) return;  // found by `index_of` alone
   if (tag_id >= last.size()) last.resize(tag_id + 1, kNoSeries);
   last[tag_id] = index;
 }
 
 JsonLinesEncoder::Series* JsonLinesEncoder::SeriesTable::find(std::uint32_t writer_id,
                                                               std::uint32_t tag_id) {
+  if (tag_id >= kMostNames) [[unlikely]] {
+    const auto found = index_of.find(series_key(writer_id, tag_id));
+    return found == index_of.end() ? nullptr : &series[found->second];
+  }
   if (tag_id >= last_index_by_tag.size()) return nullptr;
   std::uint32_t& last = last_index_by_tag[tag_id];
   if (last == kNoSeries) return nullptr;

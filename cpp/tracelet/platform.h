@@ -80,6 +80,10 @@ std::int64_t thread_cpu_time_ns();
 // For reading and for appending, which makes the file (mode 0644). -1 with errno set on failure.
 int open_to_read(const std::string& path) noexcept;
 int open_to_append(const std::string& path) noexcept;
+// For reading what a dead process left: a regular file of this user's, opened without following a
+// link and without waiting for a FIFO's other end. -1 with errno set: EACCES for another's, EINVAL
+// for what is no regular file.
+int open_to_recover(const std::string& path) noexcept;
 void close_file(int fd) noexcept;
 // -1 when it can't be told.
 std::int64_t file_size_bytes(int fd) noexcept;

@@ -183,6 +183,8 @@ int open_to_read(const std::string& path) noexcept {
   return open_file(path, GENERIC_READ, OPEN_EXISTING, _O_RDONLY);
 }
 
+int open_to_recover(const std::string& path) noexcept { return open_to_read(path); }
+
 int open_to_append(const std::string& path) noexcept {
   return open_file(path, GENERIC_READ | GENERIC_WRITE, OPEN_ALWAYS, _O_RDWR | _O_APPEND);
 }

@@ -9,19 +9,12 @@ namespace tracelet {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'R', 'C', 'L', 'R', 'I', 'N', 'G'};
-// Address space for the strings, of which the file backs what is used: 100,000 tags of 10,000
-// characters each fit.
-constexpr std::size_t kTagAddressSpaceBytes = std::size_t{1} << 30;
-constexpr std::uint64_t kLargestPayloadBytes = std::uint64_t{1} << 40;
-
-std::size_t payloads_offset(std::uint64_t capacity) {
-  return kRingFileHeaderBytes + static_cast<std::size_t>(capacity) * sizeof(Record);
-}
-std::size_t tags_offset(std::uint64_t capacity, std::uint64_t payload_bytes) {
-  return payloads_offset(capacity) + static_cast<std::size_t>(payload_bytes);
-}
 
 }  // namespace
+
+bool is_ring_magic(const char (&magic)[8]) {
+  return std::memcmp(magic, kMagic, sizeof(kMagic)) == 0;
+}
 
 RingFile::RingFile(MappedFile file, std::uint64_t capacity, std::uint64_t payload_bytes)
     : file_(std::move(file)),
@@ -62,8 +55,7 @@ std::unique_ptr<RingFile> RingFile::open(const std::string& path) {
   {
     const MappedFile head = MappedFile::open(path, kRingFileHeaderBytes);
     const auto* header = reinterpret_cast<const RingFileHeader*>(head.data());
-    if (head.size_bytes() < kRingFileHeaderBytes ||
-        std::memcmp(header->magic, kMagic, sizeof(kMagic)) != 0) {
+    if (head.size_bytes() < kRingFileHeaderBytes || !is_ring_magic(header->magic)) {
       throw std::runtime_error(path + " is not the ring of a tracelet run");
     }
     if (header->record_version != kRecordVersion) {
@@ -76,7 +68,7 @@ std::unique_ptr<RingFile> RingFile::open(const std::string& path) {
     payload_bytes = header->payload_bytes;
     // Read before the size: another process may be adding strings.
     const std::uint64_t tag_bytes = header->tags.used_bytes.load(std::memory_order_acquire);
-    if (!std::has_single_bit(capacity) || capacity > kLargestCapacity ||
+    if (!std::has_single_bit(capacity) || capacity > kLargestCapacity || payload_bytes == 0 ||
         payload_bytes > kLargestPayloadBytes || tag_bytes > kTagAddressSpaceBytes ||
         head.size_bytes() < tags_offset(capacity, payload_bytes) + tag_bytes) {
       throw std::runtime_error(path + " is shorter than its header says");

@@ -44,6 +44,20 @@ struct RingFileHeader {
 };
 
 inline constexpr std::size_t kRingFileHeaderBytes = 4096;
+// Address space for the strings, of which the file backs what is used: 100,000 tags of 10,000
+// characters each fit.
+inline constexpr std::size_t kTagAddressSpaceBytes = std::size_t{1} << 30;
+inline constexpr std::uint64_t kLargestPayloadBytes = std::uint64_t{1} << 40;
+
+// Where the payload arena and the tag table begin in the file.
+inline std::size_t payloads_offset(std::uint64_t capacity) {
+  return kRingFileHeaderBytes + static_cast<std::size_t>(capacity) * sizeof(Record);
+}
+inline std::size_t tags_offset(std::uint64_t capacity, std::uint64_t payload_bytes) {
+  return payloads_offset(capacity) + static_cast<std::size_t>(payload_bytes);
+}
+bool is_ring_magic(const char (&magic)[8]);
+
 static_assert(sizeof(RingFileHeader) <= kRingFileHeaderBytes);
 
 class RingFile {

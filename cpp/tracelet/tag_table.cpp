@@ -24,6 +24,7 @@ std::uint32_t TagTable::intern(std::string_view text) {
   read_new_strings();
   if (const auto found = index_->ids.find(text); found != index_->ids.end()) return found->second;
 
+  if (index_->texts.size() + 1 >= kMostNames) return 0;
   const std::size_t used_bytes = state_->used_bytes.load(std::memory_order_relaxed);
   if (index_->read_bytes != used_bytes) return 0;  // a damaged file: ids can't be counted on
   const std::size_t end_bytes = offset_bytes_ + used_bytes + stored_bytes(text.size());

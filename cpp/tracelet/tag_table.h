@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "tracelet/names.h"
 #include "tracelet/platform.h"
 
 namespace tracelet {
@@ -25,7 +26,7 @@ struct TagTableState {
   std::atomic<std::uint32_t> lock_pid;
 };
 
-class TagTable {
+class TagTable final : public Names {
  public:
   // The strings begin at `offset_bytes` of `file`; both outlive the table.
   TagTable(TagTableState* state, MappedFile* file, std::size_t offset_bytes);
@@ -37,9 +38,9 @@ class TagTable {
   // the file system or in the table's address space, or when the file is damaged.
   std::uint32_t intern(std::string_view text);
   // The string of an id, good as long as the table; empty for an unknown id. Any thread.
-  std::string_view text(std::uint32_t id);
+  std::string_view text(std::uint32_t id) override;
   // How many strings there are.
-  std::uint32_t size();
+  std::uint32_t size() override;
 
   // For the child of a fork: drops what this process knew of the table, which another thread may
   // have been changing at the time, and reads the shared bytes again.

@@ -32,7 +32,7 @@ from tracelet.journal.names import (
     O_BINARY,
     NamesFile,
     NameSource,
-    read_names,
+    stored_names,
     write_all,
 )
 from tracelet.records import RECORD_DTYPE
@@ -74,7 +74,7 @@ class Journal:
         damaged is left out and listed in `damages`. Raises OSError.
         """
         journal = cls(folder, names)
-        journal._names_file = NamesFile(folder, held=len(read_names(folder)) - 1)
+        journal._names_file = NamesFile(folder, stored_names(folder))
         found: list[Block] = []
         for path in segment_paths(folder):
             blocks, damages = scan_segment(path)

@@ -15,6 +15,7 @@ import struct
 from typing import Protocol
 
 from tracelet import _core
+from tracelet.errors import JournalError
 
 # Without it Windows writes the byte 10 as 13 10.
 O_BINARY: int = getattr(os, "O_BINARY", 0)
@@ -28,7 +29,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class NameSource(Protocol):
-    """Where the strings come from: a ring's tag table. Ids count from 1, without a gap."""
+    """Where the strings come from: a ring's tag table. Ids count from 1."""
 
     def text(self, id: int) -> str: ...
 
@@ -38,21 +39,42 @@ class NameSource(Protocol):
 class NamesFile:
     """Appends to `names.bin` what it has not got yet. One thread, but `fileno` is for any."""
 
-    def __init__(self, folder: str, held: int = 0) -> None:
+    def __init__(self, folder: str, held: _core.StoredNames | None = None) -> None:
+        """`held` is what the file has, where another process made it."""
         self._path = os.path.join(folder, NAMES)
-        self._held = held
+        self._held = held.text_count() if held else 0
+        # Ids whose strings were damaged, to be written anew.
+        self._lost = [id for id in range(1, self._held + 1) if held and not held.knows(id)]
         self._fd: int | None = None
         self._size_bytes = 0
 
     def update(self, names: NameSource) -> None:
         """Writes the strings that are new. Raises OSError; what was whole before then stays."""
+        lost = [id for id in self._lost if _knows(names, id)]
+        for id in lost:
+            self._append(id, [names.text(id)])
+            self._lost.remove(id)
         count = names.text_count()
         if count <= self._held:
             return
-        texts = [names.text(id).encode() for id in range(self._held + 1, count + 1)]
+        first = self._held + 1
+        while first <= count:
+            end = first
+            while end <= count and _knows(names, end):
+                end += 1
+            if end > first:
+                self._append(first, [names.text(id) for id in range(first, end)])
+            else:
+                self._lost.append(end)
+                end += 1
+            self._held = end - 1
+            first = end
+
+    def _append(self, first: int, names: list[str]) -> None:
+        texts = [name.encode() for name in names]
         content = b"".join(_LENGTH.pack(len(text)) + text for text in texts)
         head = _BLOCK_HEADER.pack(
-            _BLOCK_MAGIC, self._held + 1, len(texts), len(content), _core.crc32c(content), 0
+            _BLOCK_MAGIC, first, len(texts), len(content), _core.crc32c(content), 0
         )
         block = head[:-4] + _LENGTH.pack(_core.crc32c(head[:-4])) + content
         fd = self._open()
@@ -62,14 +84,13 @@ class NamesFile:
             os.ftruncate(fd, self._size_bytes)
             raise
         self._size_bytes += len(block)
-        self._held = count
 
     def _open(self) -> int:
         if self._fd is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | O_BINARY
             fd = os.open(self._path, flags, 0o600)
-            # What a process that died wrote half is cut off: whole blocks follow one another.
-            size_bytes = _whole_bytes(fd)
+            # What a process that died wrote half is cut off. Whole blocks behind damage stay.
+            size_bytes = _core.StoredNames.read(self._path).whole_bytes
             os.ftruncate(fd, size_bytes)
             if size_bytes == 0:
                 head = _FILE_MAGIC + struct.pack("<I", _FORMAT_VERSION)
@@ -88,60 +109,25 @@ class NamesFile:
             self._fd = None
 
 
-def read_names(folder: str) -> list[str]:
-    """The strings by id, from 1 on: the first one is of no id and empty.
+def _knows(names: NameSource, id: int) -> bool:
+    return names.knows(id) if isinstance(names, _core.StoredNames) else True
 
-    As far as the file can be trusted: ids follow one another, so nothing behind damage is used.
+
+def stored_names(folder: str) -> _core.StoredNames:
+    """The strings that a dead process' journal has, as far as they can be trusted.
+
+    Raises OSError; JournalError for a file of a newer version.
     """
     try:
-        with open(os.path.join(folder, NAMES), "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        data = b""
-    return ["", *_parse(data)[0]]
+        return _core.StoredNames.read(os.path.join(folder, NAMES))
+    except RuntimeError as error:
+        raise JournalError(f"{error}") from error
 
 
-def _whole_bytes(fd: int) -> int:
-    with open(fd, "rb", closefd=False) as file:
-        return _parse(file.read())[1]
-
-
-def _parse(data: bytes) -> tuple[list[str], int]:
-    """The strings, and how many bytes of the file are good."""
-    if len(data) < _FILE_HEADER.size:
-        return [], 0
-    magic, version, crc = _FILE_HEADER.unpack_from(data)
-    if (magic, version, crc) != (_FILE_MAGIC, _FORMAT_VERSION, _core.crc32c(data[:12])):
-        return [], 0
-    texts: list[str] = []
-    position = _FILE_HEADER.size
-    while position + _BLOCK_HEADER.size <= len(data):
-        header = data[position : position + _BLOCK_HEADER.size]
-        magic, first, count, size_bytes, crc, header_crc = _BLOCK_HEADER.unpack(header)
-        start = position + _BLOCK_HEADER.size
-        content = data[start : start + size_bytes]
-        if (
-            magic != _BLOCK_MAGIC
-            or header_crc != _core.crc32c(header[:-4])
-            or crc != _core.crc32c(content)
-            or first != len(texts) + 1
-            or len(content) != size_bytes
-        ):
-            break
-        texts += _texts_of(content, count)
-        position = start + size_bytes
-    return texts, position
-
-
-def _texts_of(content: bytes, count: int) -> list[str]:
-    texts = []
-    position = 0
-    for _ in range(count):
-        (length,) = _LENGTH.unpack_from(content, position)
-        position += _LENGTH.size
-        texts.append(content[position : position + length].decode())
-        position += length
-    return texts
+def read_names(folder: str) -> list[str]:
+    """The strings by id, from 1 on: the first one is of no id and empty, as is one that is lost."""
+    names = stored_names(folder)
+    return ["", *(names.text(id) for id in range(1, names.text_count() + 1))]
 
 
 def write_all(fd: int, *pieces: object) -> None:
