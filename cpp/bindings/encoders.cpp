@@ -112,6 +112,13 @@ void register_encoders(nb::module_& m) {
           "(writer_id, path, size_bytes, sequence, place) of each file, in the order in which "
           "they were made: what it holds for certain, and the last record therein.");
 
+  m.def(
+      "version_event",
+      [](double wall_time_s) {
+        const std::string event = version_event(wall_time_s);
+        return nb::bytes(event.data(), event.size());
+      },
+      nb::arg("wall_time_s"), "What every event file begins with.");
   nb::class_<RunEventFiles>(m, "EventFileSet",
                             "The TensorBoard event files of a run, one a log folder. One thread at "
                             "a time. Format: TFRecord framing around Event protobufs.")
@@ -129,15 +136,16 @@ void register_encoders(nb::module_& m) {
              std::uint64_t sequence) { self.files.open(writer_id, path, wall_time_s, sequence); },
           nb::arg("writer_id"), nb::arg("path"), nb::arg("wall_time_s"), nb::arg("sequence") = 0,
           "Creates the event file of a writer, whose records up to `sequence` lie in other files. "
-          "Raises OSError.")
+          "One that has a file goes on in this one. Raises OSError.")
       .def(
           "unopened_writers",
-          [](const RunEventFiles& self, nb::handle records) {
+          [](RunEventFiles& self, nb::handle records) {
             const RecordBuffer buffer(records);
             ReleasedGil released;
             return self.files.unopened_writers(buffer.span());
           },
-          nb::arg("records"), "Ids of the writers in `records` that have no file yet.")
+          nb::arg("records"),
+          "Ids of the writers in `records` that have no file: none yet, or it was deleted.")
       .def(
           "write",
           [](RunEventFiles& self, nb::handle records, nb::handle payloads) {

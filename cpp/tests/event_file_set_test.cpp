@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <random>
 #include <string>
@@ -175,6 +176,29 @@ TEST_SUITE("event_file_set") {
     CHECK(failures > 5);
     for (std::uint32_t id = 1; id <= kWriters; ++id)
       CHECK(read_bytes(run.path(id)) == expected[id]);
+  }
+
+  TEST_CASE("a writer whose file was deleted or moved gets a new one, with what comes after") {
+    Run run;
+    run.open(1);
+    run.open(2);
+    const std::uint32_t tag = run.file->tags().intern("loss");
+    std::vector<Record> records = {scalar(1, tag, 1), scalar(2, tag, 1)};
+    for (std::size_t i = 0; i < records.size(); ++i) records[i].sequence = i + 1;
+    CHECK(run.set.write(span_of(records), {}).count == 2);
+    CHECK(run.set.unopened_writers(span_of(records)).empty());
+    std::filesystem::rename(run.path(1), run.dir.file("moved"));
+    std::filesystem::remove(run.path(2));
+    CHECK(run.set.unopened_writers(span_of(records)) == std::vector<std::uint32_t>{1, 2});
+    for (const std::uint32_t id : {1U, 2U}) run.set.open(id, run.path(id) + ".next", 2.5);
+    CHECK(run.set.unopened_writers(span_of(records)).empty());
+    records.push_back(scalar(1, tag, 2));
+    records.back().sequence = 3;
+    CHECK(run.set.write(span_of(records), {}).count == 3);  // the older ones lie in the moved file
+    const auto after = testing::tfrecords(read_bytes(run.path(1) + ".next"));
+    CHECK(after.size() == 2);
+    CHECK(testing::tfrecords(read_bytes(run.dir.file("moved"))).size() == 2);
+    CHECK(read_bytes(run.path(2) + ".next") == version_event(2.5));
   }
 
   TEST_CASE("after close() no writer has a file") {

@@ -56,6 +56,8 @@ std::uint64_t AppendFile::append(std::string_view piece) {
 
 bool AppendFile::is_empty() const { return file_size_bytes(fd_) == 0; }
 
+bool AppendFile::is_named() const { return tracelet::is_named(fd_, path_); }
+
 void AppendFile::wait_for_whole_line() const {
   for (int tries = 0; tries < 100; ++tries) {
     const std::int64_t size = file_size_bytes(fd_);

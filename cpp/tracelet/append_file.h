@@ -29,6 +29,8 @@ class AppendFile {
   void wait_for_whole_line() const;
 
   bool is_empty() const;
+  // Whether what is appended is to be found under `path` still.
+  bool is_named() const;
   const std::string& path() const { return path_; }
 
  private:

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "tracelet/crc32c.h"
+#include "tracelet/platform.h"
 
 namespace tracelet {
 namespace {
@@ -221,15 +222,18 @@ void EventFileSet::open(std::uint32_t writer_id, const std::string& path, double
     const bool is_known = failed != failed_places_.end() && failed->second.first == path;
     place = is_known ? failed->second.second : ledger_->add(writer_id, path, sequence);
   }
-  File& file = files_.try_emplace(writer_id).first->second;
+  const auto [at, is_new] = files_.try_emplace(writer_id);
+  File& file = at->second;
+  close(file);
   file.path = path;
   file.wall_time_s = wall_time_s;
   file.ledger_place = place;
-  file.written_sequence = sequence;
+  file.written_sequence = std::max(file.written_sequence, sequence);
   try {
     reopen(file);
   } catch (...) {
-    files_.erase(writer_id);
+    // What an older file holds is known for as long as there are points to come.
+    if (is_new) files_.erase(at);
     failed_places_.insert_or_assign(writer_id, std::pair(path, place));
     throw;
   }
@@ -241,8 +245,7 @@ void EventFileSet::reopen(File& file) {
     for (auto& [id, each] : files_) {
       if (each.file && (oldest == nullptr || each.last_flush < oldest->last_flush)) oldest = &each;
     }
-    oldest->file.reset();
-    --open_files_;
+    close(*oldest);
   }
   AppendFile opened(file.path);
   // New, or removed while it was closed: what follows is readable either way.
@@ -252,13 +255,29 @@ void EventFileSet::reopen(File& file) {
   file.last_flush = ++flushes_;
 }
 
-std::vector<std::uint32_t> EventFileSet::unopened_writers(RecordSpan records) const {
+void EventFileSet::close(File& file) {
+  if (file.file) --open_files_;
+  file.file.reset();
+}
+
+// A deleted file takes what is written to it, and nobody will find it: its link count says nothing
+// where a client of a network file system renames what is deleted while it is open.
+bool EventFileSet::is_gone(const File& file) {
+  return file.file ? !file.file->is_named() : !is_there(file.path);
+}
+
+std::vector<std::uint32_t> EventFileSet::unopened_writers(RecordSpan records) {
   std::vector<std::uint32_t> unopened;
   std::uint32_t last = kNoWriter;
+  ++looks_;
   for (const Record& record : records) {
     if (record.writer_id == last) continue;
     last = record.writer_id;
-    if (last == kNoWriter || files_.contains(last)) continue;
+    if (last == kNoWriter) continue;
+    if (const auto found = files_.find(last); found != files_.end()) {
+      const bool is_known = std::exchange(found->second.looked_at, looks_) == looks_;
+      if (is_known || !is_gone(found->second)) continue;
+    }
     if (std::find(unopened.begin(), unopened.end(), last) == unopened.end()) {
       unopened.push_back(last);
     }

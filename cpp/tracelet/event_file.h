@@ -50,12 +50,14 @@ class EventFileSet {
   EventFileSet(const EventFileSet&) = delete;
   EventFileSet& operator=(const EventFileSet&) = delete;
 
-  // Creates the event file of a writer, whose records up to `sequence` lie in other files. Throws
-  // std::system_error.
+  // Creates the event file of a writer, whose records up to `sequence` lie in other files. One
+  // that has a file goes on in the new one, with what comes after the records in the old one.
+  // Throws std::system_error.
   void open(std::uint32_t writer_id, const std::string& path, double wall_time_s,
             std::uint64_t sequence = 0);
-  // The writers in `records` that have no file yet, each once. kNoWriter is left out.
-  std::vector<std::uint32_t> unopened_writers(RecordSpan records) const;
+  // The writers in `records` that have no file, each once: there was none yet, or it is gone, as
+  // its folder was deleted. kNoWriter is left out.
+  std::vector<std::uint32_t> unopened_writers(RecordSpan records);
   static constexpr std::size_t kMostOpenFiles = 64;
   struct Written {
     std::size_t count = 0;       // records that a file has now
@@ -81,7 +83,8 @@ class EventFileSet {
     std::string buffer{};
     std::uint64_t written_sequence = 0;  // the file holds all its records up to this one
     std::uint64_t buffered_sequence = 0;
-    bool has_failed = false;  // in the write under way
+    bool has_failed = false;      // in the write under way
+    std::uint64_t looked_at = 0;  // the last of `looks_` in which it was looked for
   };
   struct CachedTag {
     std::string_view text;
@@ -90,6 +93,8 @@ class EventFileSet {
 
   bool append(const Record& record, PayloadSpan payloads, std::string& out);
   bool append_event(const Record& record, PayloadSpan payloads, std::string& out);
+  static bool is_gone(const File& file);
+  void close(File& file);
   void flush(File& file);
   void reopen(File& file);
   // None for an id that is no tag's.
@@ -102,6 +107,7 @@ class EventFileSet {
   std::map<std::uint32_t, std::pair<std::string, std::size_t>> failed_places_;
   std::size_t open_files_ = 0;
   std::uint64_t flushes_ = 0;
+  std::uint64_t looks_ = 0;
   std::vector<CachedTag> cached_tags_;
   HistogramBuckets buckets_;
 };

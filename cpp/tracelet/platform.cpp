@@ -285,6 +285,19 @@ std::int64_t file_size_bytes(int fd) noexcept {
   return fstat(fd, &status) == 0 ? std::int64_t{status.st_size} : -1;
 }
 
+bool is_there(const std::string& path) noexcept {
+  struct stat status;
+  return ::stat(path.c_str(), &status) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
+bool is_named(int fd, const std::string& path) noexcept {
+  struct stat opened;
+  struct stat named;
+  if (fstat(fd, &opened) != 0) return true;
+  if (::stat(path.c_str(), &named) != 0) return errno != ENOENT && errno != ENOTDIR;
+  return opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+}
+
 std::int64_t read_at(int fd, char* out, std::size_t size_bytes, std::int64_t offset) noexcept {
   ssize_t count;
   do {

@@ -87,6 +87,11 @@ int open_to_recover(const std::string& path) noexcept;
 void close_file(int fd) noexcept;
 // -1 when it can't be told.
 std::int64_t file_size_bytes(int fd) noexcept;
+// Whether there is a file of that name; true when it can't be told.
+bool is_there(const std::string& path) noexcept;
+// Whether `path` still names the open file: not when the file or a folder above it was deleted or
+// moved, and maybe made anew. True when it can't be told.
+bool is_named(int fd, const std::string& path) noexcept;
 // Reads up to `size_bytes` at `offset`. Returns how many were read: 0 at the file's end, -1 on
 // failure.
 std::int64_t read_at(int fd, char* out, std::size_t size_bytes, std::int64_t offset) noexcept;

@@ -193,6 +193,13 @@ void close_file(int fd) noexcept { _close(fd); }
 
 std::int64_t file_size_bytes(int fd) noexcept { return _filelengthi64(fd); }
 
+bool is_there(const std::string& path) noexcept {
+  return GetFileAttributesA(path.c_str()) != INVALID_FILE_ATTRIBUTES;
+}
+
+// A file that is open is neither deleted nor moved there.
+bool is_named(int, const std::string&) noexcept { return true; }
+
 std::int64_t read_at(int fd, char* out, std::size_t size_bytes, std::int64_t offset) noexcept {
   OVERLAPPED place{};
   place.Offset = static_cast<DWORD>(offset);

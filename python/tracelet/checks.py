@@ -13,10 +13,15 @@ from dataclasses import dataclass
 
 from tracelet._version import __version__
 from tracelet.options import Options
+from tracelet.runs.run_folder import (
+    LARGEST_SHARE,
+    SHARED_MEMORY,
+    free_shared_memory_bytes,
+    has_room_for_ring,
+    ring_bytes_of,
+)
 
-_SHARED_MEMORY = "/dev/shm"
-# What a ring needs, see RunFolder: its slots and payloads twice, and room left for others.
-_RING_BYTES = 2 * (Options.ring_slots * 64 + Options.payload_bytes) + (8 << 20)
+_RING_BYTES = ring_bytes_of(Options.ring_slots, Options.payload_bytes)
 _DISK_BYTES = 1 << 30
 _OLDEST_CLEARML = (1, 15, 0)
 # Where a rename, a lock or a mapping does not do what it does on a local disk.
@@ -86,13 +91,20 @@ def disks(runs_dir: str, ring_dir: str | None) -> Iterator[Check]:
     if ring_dir:
         yield _writable("rings' folder", ring_dir, _RING_BYTES, "TRACELET_RING_DIR")
         return
-    free_bytes = _free_bytes(_SHARED_MEMORY)
-    is_ok = free_bytes is not None and free_bytes >= _RING_BYTES
-    found = "there is none" if free_bytes is None else f"{_size(free_bytes)} free"
-    yield Check(
-        "shared memory", is_ok, f"{_SHARED_MEMORY}: {found}",
-        "" if is_ok else f"a ring needs {_size(_RING_BYTES)}, and is put on the disk of the runs "
-        "meanwhile: docker run --shm-size=1g, or TRACELET_RING_DIR, or fewer TRACELET_RING_SLOTS",
+    yield _rings(runs_dir)
+
+
+def _rings(runs_dir: str) -> Check:
+    """Where a run of the default size has its ring. Either place is right."""
+    free_bytes = free_shared_memory_bytes()
+    there = "there is none" if free_bytes is None else f"{_size(free_bytes)} free"
+    if has_room_for_ring(_RING_BYTES):
+        return Check("rings", True, f"in shared memory ({SHARED_MEMORY}: {there})")
+    needed = _size(_RING_BYTES / LARGEST_SHARE)
+    return Check(
+        "rings", True,
+        f"in {runs_dir}: shared memory is left to others where less than {needed} of it is free "
+        f"({SHARED_MEMORY}: {there}); docker run --shm-size, or TRACELET_RING_DIR, changes it",
     )  # fmt: skip
 
 

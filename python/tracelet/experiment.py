@@ -111,7 +111,7 @@ class Experiment:
         self._log_event("log_table", name, table_event(name, table, step))
 
     def _log_event(self, method: str, name: str, event: Any) -> None:
-        from tracelet.capture.file_writer import push_event
+        from tracelet.capture.event_writer import push_event
 
         if not isinstance(name, str) or not name:
             raise TypeError(f"{method}: name must be a str that is not empty, not {name!r}")

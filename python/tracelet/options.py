@@ -162,7 +162,8 @@ class Options:
     """Points the ring holds, of 64 bytes each; a power of two. At 1,000,000 points a second the
     default is 131 ms of them."""
     ring_dir: str | None = _option(Folder())
-    """Folder of the ring's file; default: shared memory when it has room, else the run's folder."""
+    """Folder of the ring's file; default: shared memory where a ring takes no more than 2 % of what
+    is free, else the run's folder."""
     full_ring_timeout_s: float = _option(Seconds(zero="no wait"), 10.0)
     """How long a call may wait for room in a full ring before its point is dropped and counted."""
     payload_bytes: int = _option(Count(1 << 16, 1 << 30, "bytes"), 16 << 20)

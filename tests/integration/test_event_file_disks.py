@@ -90,7 +90,7 @@ def test_an_event_files_disk_that_is_full_for_a_while(small_disk, tmp_path, capl
         wait_until_failing(run)
         # Readers meanwhile: whole events, from the first on.
         early = points(writer.log_dir)
-        assert early == [(tag, step) for step in range(14) for tag in "sih"][: len(early)]
+        assert early == [(tag, step) for step in range(40) for tag in "sih"][: len(early)]
         assert len(early) >= 12
         accumulator = EventAccumulator(str(writer.log_dir)).Reload()
         assert [e.step for e in accumulator.Scalars("s")][:4] == list(range(4))
@@ -227,7 +227,7 @@ def test_a_run_that_has_ended_gets_no_folder_again(tmp_path):
 
     run = start(payload_bytes=1 << 16)
     writer = SummaryWriter(tmp_path / "log")
-    capture = EventCapture(run._run.folder.payloads_path, 100)
+    capture = EventCapture(run._run.folder.payloads_path, 100, run._run.make_event_file)
     tracelet.stop_logging()
     from tensorboard.compat.proto.event_pb2 import Event
     from torch.utils.tensorboard.summary import text

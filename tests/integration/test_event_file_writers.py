@@ -78,7 +78,7 @@ def test_a_writer_of_the_run_gets_a_file_of_torch_when_it_is_used_after_it(tmp_p
     start()
     writer = SummaryWriter(tmp_path / "log", filename_suffix=".x")
     unused = SummaryWriter(tmp_path / "unused")
-    assert not list(all_files(tmp_path / "log"))
+    assert list(all_files(tmp_path / "log")) == event_files(tmp_path / "log")
     writer.add_image("i", PIXELS, 1)
     tracelet.stop_logging()
     assert not torch_files(writer.log_dir)
@@ -95,7 +95,9 @@ def test_a_writer_of_the_run_gets_a_file_of_torch_when_it_is_used_after_it(tmp_p
         ("i", 3), ("s", 2), ("t/text_summary", 4),
     ]  # fmt: skip
     unused.close()
-    assert not list(all_files(tmp_path / "unused"))
+    (empty,) = all_files(tmp_path / "unused")
+    assert event_files(tmp_path / "unused") == [empty]
+    assert steps(empty) == []
 
 
 def test_scalars_and_images_share_a_file_whatever_the_suffix(tmp_path):

@@ -9,6 +9,7 @@ from collections import namedtuple
 import pytest
 from tracelet import checks
 from tracelet.cli import main
+from tracelet.runs import run_folder
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -49,7 +50,20 @@ def test_a_folder_that_can_not_be_made_and_one_without_room(doctor, tmp_path, mo
     failing, _ = doctor()
     assert "5 MiB free" in failing["runs' folder"][0]
     assert "free 1.0 GiB" in failing["runs' folder"][1]
-    assert "--shm-size" in failing["shared memory"][1]
+
+
+@pytest.mark.parametrize(("free_bytes", "place"), [
+    (64 << 20, "in {runs}: shared memory is left to others where less than 1.2 GiB of it is free "
+     "(/dev/shm: 64 MiB free); docker run --shm-size"),
+    (None, "in {runs}: shared memory is left to others"),
+    (1 << 30, "in {runs}"),
+    (2 << 30, "in shared memory (/dev/shm: 2.0 GiB free)"),
+])  # fmt: skip
+def test_it_says_where_rings_go(doctor, tmp_path, monkeypatch, free_bytes, place):
+    monkeypatch.setattr(run_folder, "free_shared_memory_bytes", lambda: free_bytes)
+    monkeypatch.setattr(checks, "free_shared_memory_bytes", lambda: free_bytes)
+    _, text = doctor()
+    assert "ok    rings: " + place.format(runs=tmp_path / "runs") in text
 
 
 def test_a_network_file_system_and_what_is_not_installed(doctor, monkeypatch):

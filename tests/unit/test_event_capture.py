@@ -12,9 +12,11 @@ import pytest
 import tracelet
 from readers import event_files, quick_events
 from recording_sink import ALL_KINDS, RecordingSink
-from tracelet.capture import file_writer
+from tracelet.backends.tensorboard.paths import check_folder
+from tracelet.capture import event_writer
+from tracelet.capture.event_writer import key_of, set_event_capture
 from tracelet.capture.events import EventCapture
-from tracelet.capture.file_writer import CapturingEventWriter, patch_file_writer, set_event_capture
+from tracelet.capture.file_writer import patch_file_writer
 from tracelet.capture.patch import Patch, then
 from tracelet.pipeline import lifecycle
 from tracelet.writer_key import split_writer_key, writer_key
@@ -36,7 +38,7 @@ def start(sink, backend="recording", **config):
 
 
 def capture_of(run, largest_bytes=1000):
-    return EventCapture(run._run.folder.payloads_path, largest_bytes)
+    return EventCapture(run._run.folder.payloads_path, largest_bytes, check_folder)
 
 
 def text(content, tag="t"):
@@ -95,7 +97,7 @@ def test_what_an_event_becomes(name, tmp_path):
 
 
 def test_without_a_run_nothing_is_taken(tmp_path):
-    capture = EventCapture(str(tmp_path), 10)
+    capture = EventCapture(str(tmp_path), 10, check_folder)
     for given in (text(b"x"), text(b"x" * 100), CASES["a scalar"][0], CASES["a histogram"][0]):
         assert not capture.push("folder", given)
     assert not list(tmp_path.iterdir())
@@ -325,7 +327,8 @@ def test_file_writers_of_any_package(module, tmp_path):
     set_event_capture(capture_of(run))
     patches = patch_file_writer(module, lambda: flushes.append(1))
     newer = module.FileWriter(str(tmp_path / "newer"), ".x")
-    assert isinstance(newer.event_writer, CapturingEventWriter)
+    assert isinstance(newer.event_writer, FakeEventFileWriter)
+    assert key_of(newer.event_writer) == writer_key(str(tmp_path / "newer"), ".x")
     assert len(made) == 1
     for writer in (older, newer):
         writer.add_event(text(b"1"))
@@ -352,9 +355,14 @@ def test_file_writers_of_any_package(module, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [None, "event", b"event", 3, object()])
-def test_what_is_no_event_is_a_type_error(wrong, tmp_path):
+def test_what_is_no_event_is_a_type_error(wrong, module, tmp_path):
+    patches = patch_file_writer(module, lambda: None)
+    set_event_capture(EventCapture(str(tmp_path), 10, check_folder))
+    writer = module.FileWriter(str(tmp_path))
     with pytest.raises(TypeError, match="Event proto"):
-        CapturingEventWriter(FakeEventFileWriter, str(tmp_path)).add_event(wrong)
+        writer.add_event(wrong)
+    for patch in patches:
+        patch.undo()
 
 
 def test_the_records_flags_and_sizes_as_a_sink_sees_them():
@@ -380,7 +388,7 @@ def test_the_records_flags_and_sizes_as_a_sink_sees_them():
 
 def test_the_active_runs_capture_is_let_go_of():
     start(RecordingSink())
-    assert file_writer._capture is not None
+    assert event_writer._capture is not None
     tracelet.stop_logging()
-    assert file_writer._capture is None
+    assert event_writer._capture is None
     assert lifecycle.active_run() is None

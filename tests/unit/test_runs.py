@@ -10,6 +10,7 @@ import psutil
 import pytest
 import tracelet
 from readers import event_file_scalars, event_files
+from tracelet.runs import run_folder
 
 
 def test_names_and_ids():
@@ -231,3 +232,21 @@ def test_the_command_prints_its_version(run_script):
     )
     assert done.stdout.strip() == f"tracelet {tracelet.__version__}"
     assert sys.version_info >= (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "is_there"), [(64 << 20, False), (None, False), (4 << 30, True)]
+)
+def test_the_ring_leaves_a_small_shared_memory_to_others(free_bytes, is_there, monkeypatch):
+    """Docker gives 64 MB, and a DataLoader needs them: a ring of 25 MiB there ended it."""
+    monkeypatch.setattr(run_folder, "free_shared_memory_bytes", lambda: free_bytes)
+    run = tracelet.start_logging("ring", "tests", backend="tensorboard")
+    folder = run._run.folder
+    assert os.path.exists(folder.ring_path)
+    parent = os.path.dirname(folder.ring_path)
+    assert parent == (run_folder.SHARED_MEMORY if is_there else folder.path)
+    run.log_metric("a", 1.0, 1)
+    tracelet.stop_logging()
+    assert run.stats.pending == 0
+    assert not os.path.exists(folder.path)
+    assert not os.path.exists(folder.ring_path)

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from tracelet import _core
@@ -21,7 +22,12 @@ class EventCapture:
     `largest_bytes` is written to a file in `folder` first: the payload arena is not for those.
     """
 
-    def __init__(self, folder: str, largest_bytes: int) -> None:
+    def __init__(
+        self, folder: str, largest_bytes: int, make_event_file: Callable[[str, str], str]
+    ) -> None:
+        self.make_event_file = make_event_file
+        """Makes the file of a new writer: (log folder, file name's suffix) to its path, or "" where
+        the run has none. Raises OSError."""
         self._folder = folder
         self._largest_bytes = largest_bytes
         self._numbers = itertools.count()

@@ -10,8 +10,8 @@ import threading
 
 from tracelet import _core
 from tracelet.backends import before_torch_is_imported
+from tracelet.capture.event_writer import set_event_capture
 from tracelet.capture.events import EventCapture
-from tracelet.capture.file_writer import set_event_capture
 from tracelet.capture.patch import Patch
 from tracelet.capture.summary_writer import (
     find_summary_writer,
@@ -79,7 +79,8 @@ def start(options: Options) -> Run:
         run = Run(options)
         _active = _Active(run, handlers)
         _core.set_histogram_threads(options.histogram_threads)
-        set_event_capture(EventCapture(run.folder.payloads_path, options.payload_bytes // 4))
+        payloads = run.folder.payloads_path
+        set_event_capture(EventCapture(payloads, options.payload_bytes // 4, run.make_event_file))
         _core.set_active_run(run.ring)
         # Registered anew, so that it runs before the hooks that the backends have just registered.
         atexit.unregister(_at_exit)

@@ -13,8 +13,10 @@ from typing import Any, Callable
 
 from tracelet import _core
 from tracelet.backends import EVENT_FILES, Backend, RunInfo, Sink, open_backend
+from tracelet.backends.tensorboard import TensorBoardSink
+from tracelet.backends.tensorboard.paths import check_folder
 from tracelet.capture import device, histogram
-from tracelet.capture.file_writer import push_event
+from tracelet.capture.event_writer import push_event
 from tracelet.errors import TraceletError
 from tracelet.journal.disk_sync import JournalSync
 from tracelet.journal.journal import Journal
@@ -142,6 +144,14 @@ class Run:
 
     def _push_event(self, event: Any) -> None:
         push_event(self.metric_writer, event)
+
+    def make_event_file(self, log_dir: str, suffix: str) -> str:
+        """Makes the event file of a new writer; "" where the run writes none. Raises OSError."""
+        live = self._live
+        for lane in live.lanes if live is not None else ():
+            if isinstance(lane.sink, TensorBoardSink):
+                return lane.sink.paths.make(log_dir, suffix)
+        return check_folder(log_dir, suffix)
 
     def stats(self) -> Stats:
         live = self._live

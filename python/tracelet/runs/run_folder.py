@@ -34,11 +34,11 @@ _KEPT_OPTIONS = (
 )  # fmt: skip
 
 SHARED_MEMORY = "/dev/shm"
+LARGEST_SHARE = 0.02
+"""A ring lies in shared memory where it takes no more of what is free there: a container has 64 MB
+of it by default, and what a DataLoader's workers send goes through it."""
+
 _SLOT_BYTES = 64
-# Besides its slots the ring's file holds the tags, and it must not take the last of a small
-# container's shared memory.
-_ROOM_FACTOR = 2
-_ROOM_BYTES = 8 << 20
 
 
 class RunFolder:
@@ -79,10 +79,8 @@ class RunFolder:
         if options.ring_dir:
             os.makedirs(options.ring_dir, mode=0o700, exist_ok=True)
             return options.ring_dir
-        file_bytes = options.ring_slots * _SLOT_BYTES + options.payload_bytes
-        needed_bytes = _ROOM_FACTOR * file_bytes + _ROOM_BYTES
-        free_bytes = _free_bytes(SHARED_MEMORY)
-        return SHARED_MEMORY if free_bytes and free_bytes >= needed_bytes else self.path
+        ring_bytes = ring_bytes_of(options.ring_slots, options.payload_bytes)
+        return SHARED_MEMORY if has_room_for_ring(ring_bytes) else self.path
 
     def update(self, **changes: Any) -> None:
         """Writes the manifest anew, whole or not at all."""
@@ -149,7 +147,20 @@ def manifest_of(backends: Sequence[Backend]) -> dict[str, Any]:
     }
 
 
-def _free_bytes(folder: str) -> int | None:
+def ring_bytes_of(ring_slots: int, payload_bytes: int) -> int:
+    """What a ring's file takes, the strings of tags apart."""
+    return ring_slots * _SLOT_BYTES + payload_bytes
+
+
+def has_room_for_ring(ring_bytes: int) -> bool:
+    """Whether shared memory is so plentiful that a ring in it is nobody's loss."""
+    free_bytes = free_shared_memory_bytes()
+    return free_bytes is not None and ring_bytes <= LARGEST_SHARE * free_bytes
+
+
+def free_shared_memory_bytes() -> int | None:
+    """None where there is none that may be written."""
+    folder = SHARED_MEMORY
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK) and hasattr(os, "statvfs")):
         return None
     status = os.statvfs(folder)

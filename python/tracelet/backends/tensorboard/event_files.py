@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import itertools
 import logging
 import os
 import time
@@ -15,33 +13,13 @@ import numpy as np
 
 from tracelet import _core
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
+from tracelet.backends.tensorboard.paths import LASTING, EventFilePaths
 from tracelet.records import EVENT, HISTOGRAM, SCALAR
+from tracelet.writer_key import writer_key
 
 LEDGER = "event_files.bin"
 
 _log = logging.getLogger("tracelet")
-
-_file_numbers = itertools.count()
-
-_LASTING = {
-    errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP,
-    errno.EACCES, errno.EPERM, errno.EROFS,
-}  # fmt: skip
-"""Errors at opening a file that say something of its folder or its name."""
-
-
-def event_file_name(wall_time_s: float) -> str:
-    """A new file's name, as TensorBoard's EventFileWriter forms it, with a last part of our own.
-
-    TensorBoard follows the last file of a folder, by name, and reads the others once. So this name
-    sorts behind that of the file that torch's own writer made in the same folder and second, whose
-    last part is a number.
-    """
-    import socket  # 4 ms of those that importing tracelet may take
-
-    host = socket.gethostname()
-    number = next(_file_numbers)
-    return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{os.getpid()}.tracelet{number}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +80,9 @@ class TensorBoardSink:
         else:
             ledger = _core.FileLedger.create(ledger_path)
         self._files = _core.EventFileSet(ring, ledger)
-        self._paths: dict[int, str] = {}
+        self.paths = EventFilePaths()
+        self._opened: dict[int, str] = {}  # by writer id
+        self._failed: dict[int, str] = {}  # tried again it is the same file, which may be there
         # Writers that no file can be opened for, with the reason under which points are counted.
         self._without_file: dict[int, str] = {}
 
@@ -137,14 +117,15 @@ class TensorBoardSink:
             return
         before = self._before.get(writer_id, _Before())
         now_s = max(time.time(), before.newest_s + 1)
-        if writer_id not in self._paths:  # tried again it is the same file, which may be there
-            name = event_file_name(now_s) + batch.filename_suffix(writer_id)
-            self._paths[writer_id] = os.path.join(folder, name)
+        if writer_id not in self._failed:
+            key = writer_key(folder, batch.filename_suffix(writer_id))
+            self._failed[writer_id] = self.paths.next(key, self._opened.get(writer_id), now_s)
+        path = self._failed[writer_id]
         try:
             os.makedirs(folder, exist_ok=True)
-            self._files.open(writer_id, self._paths[writer_id], now_s, before.sequence)
+            self._files.open(writer_id, path, now_s, before.sequence)
         except OSError as error:
-            if error.errno not in _LASTING:
+            if error.errno not in LASTING:
                 raise
             self._leave_out(
                 writer_id, "event file can't be opened",
@@ -152,6 +133,7 @@ class TensorBoardSink:
                 "other backends and are counted in stats",
             )  # fmt: skip
         else:
+            self._opened[writer_id] = self._failed.pop(writer_id)
             self._without_file.pop(writer_id, None)
 
     def _leave_out(self, writer_id: int, reason: str, words: str) -> None:

@@ -1,0 +1,101 @@
+"""Which event file is a writer's: made in the call that makes the writer, or by the sink."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import threading
+import time
+
+from tracelet import _core
+from tracelet.writer_key import split_writer_key, writer_key
+
+_file_numbers = itertools.count()
+
+LASTING = {
+    errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP,
+    errno.EACCES, errno.EPERM, errno.EROFS,
+}  # fmt: skip
+"""Errors at opening a file that say something of its folder or its name."""
+
+
+def event_file_name(wall_time_s: float) -> str:
+    """A new file's name, as TensorBoard's EventFileWriter forms it, with a last part of our own.
+
+    TensorBoard follows the last file of a folder, by name, and reads the others once. So this name
+    sorts behind that of the file that torch's own writer made in the same folder and second, whose
+    last part is a number.
+    """
+    import socket  # 4 ms of those that importing tracelet may take
+
+    host = socket.gethostname()
+    number = next(_file_numbers)
+    return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{os.getpid()}.tracelet{number}"
+
+
+def check_folder(log_dir: str, suffix: str) -> str:
+    """Makes a log folder; "" for the file that there is not. Raises OSError for what would be wrong
+    with it, or with the suffix, when a file is made there."""
+    if "://" not in log_dir:
+        os.makedirs(log_dir, exist_ok=True)
+        import tempfile
+
+        with tempfile.NamedTemporaryFile(dir=log_dir, suffix=suffix):
+            pass
+    return ""
+
+
+class EventFilePaths:
+    """The files of a run's writers, by `writer_key`. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._owner_pid = os.getpid()
+        # Held for a look-up alone: a file system may hang, and the sink is not to wait for it.
+        self._lock = threading.Lock()
+        self._paths: dict[str, str] = {}
+
+    def make(self, log_dir: str, suffix: str) -> str:
+        """Makes the file of a writer that has none, or whose file was deleted; returns its path.
+
+        Raises OSError for a folder or a suffix that can't be. In a forked child, whose parent has
+        the files, it checks the folder alone.
+        """
+        if "://" in log_dir or os.getpid() != self._owner_pid:
+            return check_folder(log_dir, suffix)
+        key = writer_key(log_dir, suffix)
+        before = self._paths.get(key)
+        if before is not None and os.path.exists(before):
+            return before
+        now_s = time.time()
+        path = self._path(key, now_s)
+        try:
+            os.makedirs(log_dir, exist_ok=True)
+            with open(path, "xb") as file:
+                file.write(_core.version_event(now_s))
+        except OSError as error:
+            if error.errno in LASTING:
+                raise
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            return ""  # a full disk: the sink makes it once there is room
+        with self._lock:
+            if self._paths.get(key) == before:
+                self._paths[key] = path
+        if self._paths[key] != path:  # another thread's, or the sink's, was there first
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        return self._paths[key]
+
+    def next(self, key: str, gone: str | None, now_s: float) -> str:
+        """The file of a writer for the sink, which makes it if need be; `gone` is one no more."""
+        with self._lock:
+            if self._paths.get(key) in (None, gone):
+                self._paths[key] = self._path(key, now_s)
+            return self._paths[key]
+
+    @staticmethod
+    def _path(key: str, now_s: float) -> str:
+        folder, suffix = split_writer_key(key)
+        return os.path.join(folder, event_file_name(now_s) + suffix)

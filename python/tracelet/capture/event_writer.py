@@ -1,0 +1,180 @@
+"""The writer of an event file, torch's or tensorboardX', in a run: its events go to the run.
+
+It stays an instance of its class, and the class stays what its module has: others make subclasses
+of it (wandb does, for `sync_tensorboard`), before a run or in it, and ask isinstance. Theirs run as
+ever; `_Captured` comes behind them in the method resolution order, before the package's own class.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tracelet.capture.events import EventCapture
+from tracelet.writer_key import writer_key
+
+_capture: EventCapture | None = None  # of the active run; set by `set_event_capture`
+_making = threading.RLock()  # of the writers' own files, after a run
+
+
+def set_event_capture(capture: EventCapture | None) -> None:
+    """Where events go from now on; None when no run is active."""
+    global _capture
+    _capture = capture
+
+
+def push_event(writer: str, event: Any) -> bool:
+    """Pushes an event; `writer` is a `writer_key`, or "" for none. False when no run is active."""
+    capture = _capture
+    return capture is not None and capture.push(writer, event)
+
+
+def _after_fork_in_child() -> None:
+    global _making
+    _making = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@dataclass
+class _State:
+    """What a captured writer knows besides what its package knows of it."""
+
+    key: str  # a writer_key
+    make: Callable[[], None] | None  # makes its own file and thread; None when they are there
+    again: Callable[[], None] | None = None  # the same, when it is used once more after its close
+
+
+class _Captured:
+    """Stands between a writer's package and what others have made of its class.
+
+    Without a run it hands events on to the package's, whose file is made when it is first needed:
+    then there is no file that nobody writes to.
+    """
+
+    _tracelet: _State
+
+    def add_event(self, event: Any) -> None:
+        """Pushes the event, which others then may not change. Raises TypeError for none."""
+        if not hasattr(event, "SerializeToString") or not hasattr(event, "summary"):
+            raise TypeError(f"Expected an event_pb2.Event proto,  but got {type(event)}")
+        if not push_event(self._tracelet.key, event):
+            self._make_own()
+            super().add_event(event)  # type: ignore[misc]
+
+    def flush(self) -> Any:
+        return super().flush() if self._tracelet.make is None else None  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Closes its own file; events after it go on to the run's, as torch makes a new one."""
+        state = self._tracelet
+        if state.make is None:
+            super().close()  # type: ignore[misc]
+            state.make = state.again
+
+    def reopen(self) -> None:
+        if self._tracelet.make is None:
+            super().reopen()  # type: ignore[misc]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("cannot pickle an event writer: it has a file and a thread")
+
+    def _make_own(self) -> None:
+        state = self._tracelet
+        with _making:
+            make, state.make = state.make, None  # first: making one adds an event
+            if make is not None:
+                make()
+
+
+_classes: dict[tuple[type, type], type] = {}
+
+
+def _capturing(cls: type, package_class: type) -> type:
+    """`cls`, which is `package_class` or derived from it, with `_Captured` right before that."""
+    if (cls, package_class) not in _classes:
+        if cls is package_class:
+            bases: tuple[type, ...] = (_Captured, cls)
+        else:
+            bases = (cls, _capturing(package_class, package_class))
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        _classes[cls, package_class] = type(cls.__name__, bases, names)
+    return _classes[cls, package_class]
+
+
+def key_of(writer: Any) -> str | None:
+    """The `writer_key` under which an event writer's events go to the run; None: not known."""
+    return writer._tracelet.key if isinstance(writer, _Captured) else None
+
+
+def package_class_of(cls: Any) -> Any:
+    """The package's own class of event writers, below what others have derived from it."""
+    if not isinstance(cls, type):
+        raise AttributeError(f"EventFileWriter is no class but {cls!r:.100}")
+    return next(each for each in reversed(cls.__mro__) if "add_event" in vars(each))
+
+
+_within = threading.local()  # `.depth`: FileWriters that are being made
+
+
+def for_its_events(original: Callable[..., None]) -> Callable[..., None]:
+    """A FileWriter's __init__: the event writer that it makes is one of the run's."""
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        _within.depth = getattr(_within, "depth", 0) + 1
+        try:
+            original(self, *args, **kwargs)
+        finally:
+            _within.depth -= 1
+
+    return init
+
+
+def without_a_file(package_class: type, original: Callable[..., None]) -> Callable[..., None]:
+    """The __init__ of an event writer that makes neither file nor thread, in a FileWriter's."""
+
+    @functools.wraps(original)
+    def init(self: Any, logdir: str, *args: Any, **kwargs: Any) -> None:
+        capture = _capture
+        if capture is None or not getattr(_within, "depth", 0):
+            original(self, logdir, *args, **kwargs)
+            return
+        suffix = str(args[2] if len(args) > 2 else kwargs.get("filename_suffix", ""))
+        # What is wrong with the folder or the suffix is an error here, as it would be there.
+        path = capture.make_event_file(logdir, suffix)
+        make = functools.partial(original, self, logdir, *args, **kwargs)
+        self._logdir = logdir
+        self._file_name = path
+        self._tracelet = _State(writer_key(logdir, suffix), make, make)
+        self.__class__ = _capturing(type(self), package_class)
+
+    return init
+
+
+def adopt(writer: Any, package_class: type) -> None:
+    """Has a writer from before the run give its events to it; its file is its own again later."""
+    if not isinstance(writer, _Captured):
+        writer._tracelet = _State(writer_key(writer.get_logdir(), _filename_suffix(writer)), None)
+        writer.__class__ = _capturing(type(writer), package_class)
+
+
+def _filename_suffix(writer: Any) -> str:
+    """The suffix of the file's name, behind the time, the host and what the package adds."""
+    path = getattr(writer, "_file_name", None)
+    if path is None:
+        path = getattr(getattr(writer, "_ev_writer", None), "_file_name", "")  # tensorboardX'
+    import socket
+
+    host = re.escape(socket.gethostname())
+    found = re.search(
+        rf"\.tfevents\.\d{{10}}\.{host}(\.\d+\.\d+)?(.*)$", os.path.basename(str(path))
+    )
+    return found.group(2) if found else ""
