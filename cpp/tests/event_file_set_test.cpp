@@ -183,8 +183,8 @@ TEST_SUITE("event_file_set") {
     run.open(1);
     run.open(2);
     const std::uint32_t tag = run.file->tags().intern("loss");
-    std::vector<Record> records = {scalar(1, tag, 1), scalar(2, tag, 1)};
-    for (std::size_t i = 0; i < records.size(); ++i) records[i].sequence = i + 1;
+    std::vector<Record> records = {of_writer(1, scalar(1, tag, 1)),
+                                   of_writer(2, scalar(2, tag, 1))};
     CHECK(run.set.write(span_of(records), {}).count == 2);
     CHECK(run.set.unopened_writers(span_of(records)).empty());
     std::filesystem::rename(run.path(1), run.dir.file("moved"));
@@ -192,8 +192,7 @@ TEST_SUITE("event_file_set") {
     CHECK(run.set.unopened_writers(span_of(records)) == std::vector<std::uint32_t>{1, 2});
     for (const std::uint32_t id : {1U, 2U}) run.set.open(id, run.path(id) + ".next", 2.5);
     CHECK(run.set.unopened_writers(span_of(records)).empty());
-    records.push_back(scalar(1, tag, 2));
-    records.back().sequence = 3;
+    records.push_back(of_writer(1, scalar(3, tag, 2)));
     CHECK(run.set.write(span_of(records), {}).count == 3);  // the older ones lie in the moved file
     const auto after = testing::tfrecords(read_bytes(run.path(1) + ".next"));
     CHECK(after.size() == 2);
