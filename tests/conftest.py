@@ -23,15 +23,46 @@ os.environ["TRACELET_DIR"] = os.path.join(_SESSION_DIR.name, "runs")
 import pytest
 import tracelet
 from tracelet import backends as sinks
+from tracelet.pipeline.run import Run
 
 with contextlib.suppress(ImportError):  # the core's tests run without jsonschema as well
     from clearml_server.fixtures import clearml_server  # noqa: F401
+
+
+def assert_accounts_balance(stats: tracelet.Stats) -> None:
+    """Accepted = delivered + pending + counted, for every lane of a run that has come to rest."""
+    assert stats.lanes
+    for name, lane in stats.lanes.items():
+        counted = lane.not_finite + lane.not_meant + sum(lane.set_aside.values())
+        assert lane.delivered + counted + lane.folded + lane.held == lane.passed, (name, stats)
+        assert 0 <= lane.passed <= stats.accepted, (name, stats)
+        assert stats.accepted - lane.passed <= stats.pending, (name, stats)
+        assert min(lane.set_aside.values(), default=0) >= 0, (name, stats)
+
+
+@pytest.fixture(autouse=True)
+def _accounts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The accounts of every run that a test ends in this process add up."""
+    ended: list[tracelet.Stats] = []
+    stop = Run.stop
+
+    def stop_and_note(run: Run, timeout_s: float, process_is_ending: bool) -> None:
+        was_live = run._live is not None
+        stop(run, timeout_s, process_is_ending)
+        if was_live and run._live is None:  # all is delivered
+            ended.append(run.stats())
+
+    monkeypatch.setattr(Run, "stop", stop_and_note)
+    yield
+    for stats in ended:
+        assert_accounts_balance(stats)
+
 
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _accounts: None) -> Iterator[None]:
     """Each test works in a folder of its own, and leaves no run behind, nor a sink's name."""
     monkeypatch.setattr(sinks, "_factories", dict(sinks._factories))
     monkeypatch.chdir(tmp_path)

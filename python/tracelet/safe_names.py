@@ -22,11 +22,16 @@ def file_name(name: str) -> str:
     if not safe.strip("."):
         safe = "_" * max(1, len(safe))
     safe = safe.rstrip(". ")
-    if len(safe.encode()) <= LONGEST_FILE_NAME_BYTES:
-        return safe
-    room = LONGEST_FILE_NAME_BYTES - _DIGEST_CHARACTERS - 1
-    head = safe.encode()[:room].decode("utf-8", "ignore").rstrip(". ")
-    return f"{head}-{_digest(name)}"
+    return within_bytes(safe, LONGEST_FILE_NAME_BYTES)
+
+
+def within_bytes(text: str, longest: int) -> str:
+    """`text` in at most `longest` bytes of UTF-8: its beginning and a digest of all of it."""
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) <= longest:
+        return text
+    head = data[: longest - _DIGEST_CHARACTERS - 1].decode("utf-8", "ignore").rstrip(". ")
+    return f"{head}-{_digest(text)}"
 
 
 def shortened(text: str, longest: int) -> str:

@@ -7,6 +7,27 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class LaneStats:
+    """What became of the points on the way to one sink.
+
+    In a run that has come to rest, `passed` is the sum of all that follows, and with the points
+    that are pending for this sink it is `Stats.accepted`.
+    """
+
+    passed: int
+    """Points that this sink is done with."""
+    delivered: int
+    not_finite: int
+    not_meant: int
+    """Points of kinds that the sink is not given, or without a log folder for event files."""
+    set_aside: Mapping[str, int]
+    """By reason."""
+    folded: int
+    held: int
+    """Points that wait in a fold for their window to end."""
+
+
+@dataclass(frozen=True)
 class Stats:
     """A moment's account of a run. Each point that was accepted is delivered, pending, folded, not
     finite or dropped under a reason, for each sink it was meant for."""
@@ -35,3 +56,5 @@ class Stats:
     not_taken: Mapping[str, int] = field(default_factory=dict)
     """Calls of `log_params`, `log_artifact` and so on that a backend has no form for, or failed at,
     by "BACKEND: reason"; the other backends have them."""
+    lanes: Mapping[str, LaneStats] = field(default_factory=dict, compare=False)
+    """The account of each sink."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tracelet.backends.content import ChangedError, Content, content_of
+from tracelet.option_kinds import Table, Text, Texts
+from tracelet.safe_names import file_name
 
 _HASH_BLOCK_BYTES = 1 << 20
 
@@ -155,7 +157,7 @@ class Artifacts:
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         extension = ".pth" if hasattr(model, "state_dict") else ".pkl"
         with tempfile.TemporaryDirectory(dir=self._folder) as temporary:
-            path = os.path.join(temporary, name.replace("/", "_") + extension)
+            path = os.path.join(temporary, file_name(name) + extension)
             found = save_module(model, path)
             entry = Model(name, framework or found, extension, "", name, tags, about)
             return self._models(entry, path, copies, is_ours=True)
@@ -207,6 +209,23 @@ def contents_in(value: Any, name: str, paths: Sequence[str], is_ours: bool) -> l
     return [first, *(first.linked_to(path, paths[0]) for path in paths[1:])]
 
 
+def check_model_arguments(
+    name: str | None,
+    metadata: Mapping[str, Any] | None,
+    tags: Sequence[str] | None,
+    framework: str | None,
+) -> None:
+    """Raises TypeError or ValueError for what `log_model` can't take, before anything is made."""
+    if name is not None:
+        Text(may_be_blank=False).check("log_model: name", name)
+    if framework is not None:
+        Text(may_be_blank=False).check("log_model: framework", framework)
+    if metadata is not None:
+        Table('a mapping, like {"accuracy": 0.9}').check("log_model: metadata", metadata)
+    if tags is not None:
+        Texts().check("log_model: tags", tags)
+
+
 def is_path(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike))
 
@@ -216,8 +235,8 @@ def artifact_name(artifact: Any, artifact_path: str | None) -> str:
 
     Raises FileNotFoundError for a path that isn't there, ValueError for an object without a name.
     """
-    if artifact_path is not None and not isinstance(artifact_path, str):
-        raise TypeError(f"log_artifact: artifact_path must be a str, not {artifact_path!r}")
+    if artifact_path is not None:
+        artifact_path = Text().check("log_artifact: artifact_path", artifact_path)
     path = os.fspath(artifact) if is_path(artifact) else None
     if path is not None and not os.path.exists(path):
         raise FileNotFoundError(f"log_artifact: there is no file or folder {path!r}")

@@ -128,6 +128,13 @@ class Delivery:
     """Points the backend can't hold because they are NaN or infinite."""
     set_aside: Mapping[str, int] = field(default_factory=dict)
     """Points the backend would not take, by reason."""
+    not_meant: int = 0
+    """Points that are not for this sink. With these the four are all points of the batch: what is
+    missing is counted as lost."""
+
+    @property
+    def total(self) -> int:
+        return self.delivered + self.not_finite + sum(self.set_aside.values()) + self.not_meant
 
 
 class Sink(Protocol):
@@ -235,6 +242,9 @@ class Backend:
         """Logs parameters: `params` are flat, "a/b" to a plain value; `given` is what the user
         gave, for a tracker that writes overrides back into it."""
         raise NotTakenError("no form for parameters")
+
+    def check_model_name(self, name: str) -> None:
+        """Raises ValueError for a name that the tracker would refuse, before anything is made."""
 
     def prepare_artifact(self, artifact: Artifact) -> Upload:
         """The upload of an artifact."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import os
 import time
@@ -17,6 +18,10 @@ from tracelet.tensorboard_messages import PLOTLY_PLUGIN, compat
 
 _LONGEST_TABLE = 10_000  # cells of one column; ClearML's page draws no more in a reasonable time
 _CHANNELS = (1, 3, 4)
+_WHITEST = 2.0  # rounding, and most ways to normalize, stay below
+_MOST_TOLD = 1_000
+_told: set[str] = set()  # pictures whose range was told, of this process
+_log = logging.getLogger("tracelet")
 
 
 def text_event(name: str, text: Any, step: int | None) -> Any:
@@ -153,8 +158,20 @@ def _pixels(name: str, image: Any, dataformats: str | None) -> Any:
         array = array[:, :, 0] if array.shape[2] == 1 else array
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
+    if array.dtype.kind == "f" and array.size and np.nanmax(array) > _WHITEST:
+        _tell_of_range(name, float(np.nanmax(array)))
     scale = 255.0 if array.dtype.kind in "fb" else 1.0  # floats from 0 to 1, as for add_image
     return np.clip(np.nan_to_num(array.astype(np.float64)) * scale, 0, 255).astype(np.uint8)
+
+
+def _tell_of_range(name: str, most: float) -> None:
+    if name in _told or len(_told) >= _MOST_TOLD:
+        return
+    _told.add(name)
+    _log.warning(
+        "tracelet: log_image: %r has floats up to %g and will be white where they exceed 1: floats "
+        "are from 0 to 1; give values from 0 to 255 as uint8", name, most,
+    )  # fmt: skip
 
 
 def _form_of(shape: tuple[int, ...], is_tensor: bool) -> str:

@@ -125,7 +125,7 @@ class Drainer(threading.Thread):
             if lane.sink.name in self.shippers or lane.position >= end:
                 continue
             if not kinds & lane.kinds:
-                lane.position = end
+                lane.pass_by(end)
                 continue
             if lane.sink.is_remote:
                 self._start_shipper(lane)

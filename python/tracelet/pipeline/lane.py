@@ -16,12 +16,17 @@ import numpy as np
 from tracelet import _core
 from tracelet.backends.base import Batch, Delivery, Names, Sink
 from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
+from tracelet.stats import LaneStats
 
 _log = logging.getLogger("tracelet")
 
 _QUIET_S = 60.0
 """A sink that fails within so long after its last failure is told of no more: a server that fails
 now and then would fill the log."""
+
+NO_ACCOUNT = "no account by the sink"
+"""The reason under which points are counted that a sink's Delivery says nothing of; below zero when
+it speaks of more than it was given."""
 
 _REDUCE = {
     "mean": _core.Reduce.MEAN,
@@ -54,6 +59,7 @@ class Lane:
         """A bit for each kind of record that the sink is given, 1 << kind."""
         self.delivered = 0
         self.not_finite = 0
+        self.not_meant = 0
         self.set_aside: Counter[str] = Counter()
         self.retried = 0
         self.is_failing = False
@@ -100,10 +106,27 @@ class Lane:
         if not self._write(shipped, payloads):
             self.retry_count = count
             return False
+        self.not_meant += count - kept
         self.position = first + count
         self.retry_count = 0
         self._folded = None
         return True
+
+    def pass_by(self, end: int) -> None:
+        """Goes on at `end`: no record before it is of a kind that the sink is given."""
+        self.not_meant += end - self.position
+        self.position = end
+
+    def stats(self) -> LaneStats:
+        return LaneStats(
+            passed=self.position,
+            delivered=self.delivered,
+            not_finite=self.not_finite,
+            not_meant=self.not_meant,
+            set_aside=dict(self.set_aside),
+            folded=self.folded,
+            held=self.held,
+        )
 
     def _fold_batch(self, buffer: Any, count: int) -> Any:
         assert self._fold is not None
@@ -138,6 +161,7 @@ class Lane:
         if memoryview(buffer).nbytes == 0:
             return True
         batch = Batch(buffer, self._names, payloads)
+        count = len(batch)
         try:
             delivery = self.sink.write(batch)
             if not isinstance(delivery, Delivery):
@@ -149,7 +173,7 @@ class Lane:
             return False
         finally:
             batch.end()
-        self._note_success(delivery)
+        self._note_success(delivery, count)
         return True
 
     def _note_failure(self, error: Exception) -> None:
@@ -167,8 +191,12 @@ class Lane:
         self.last_failure = error.with_traceback(None)
         self.retried += 1
 
-    def _note_success(self, delivery: Delivery) -> None:
+    def _note_success(self, delivery: Delivery, count: int) -> None:
         self.is_failing = False
+        self.not_meant += delivery.not_meant
+        # A sink that says nothing of a point must not make it vanish from the account.
+        if missing := count - delivery.total:
+            self.set_aside[NO_ACCOUNT] += missing
         self.delivered += delivery.delivered
         self.not_finite += delivery.not_finite
         for reason, count in delivery.set_aside.items():

@@ -182,6 +182,7 @@ class Run:
             artifacts=self.verbs.uploads.counts,
             not_taken=self.verbs.not_taken,
             not_finite_values=ring.not_finite_values,
+            lanes={lane.sink.name: lane.stats() for lane in lanes},
         )
 
     @property

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable
 
-from tracelet.backends.artifact import Artifact, Artifacts
+from tracelet.backends.artifact import Artifact, Artifacts, check_model_arguments
 from tracelet.backends.base import Backend, Upload
 from tracelet.backends.params import check_params, flat_params
 from tracelet.errors import NotTakenError
@@ -80,6 +80,10 @@ class Verbs:
         tags: Sequence[str] | None,
         framework: str | None,
     ) -> None:
+        check_model_arguments(name, metadata, tags, framework)
+        if name is not None:
+            for backend in self._backends:
+                backend.check_model_name(name)
         with self._lock:
             found = self._artifacts.prepare_model(
                 model, name, metadata, tags, framework, len(self._backends)

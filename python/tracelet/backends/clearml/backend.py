@@ -14,6 +14,7 @@ from tracelet.backends.clearml.offline import OfflineClearMLSink
 from tracelet.backends.clearml.online import OnlineClearMLSink
 from tracelet.backends.clearml.reopen import reopen_state
 from tracelet.backends.clearml.task import ClearMLTask
+from tracelet.backends.clearml.task_names import SHORTEST_NAME
 
 
 class ClearMLBackend(Backend):
@@ -35,6 +36,13 @@ class ClearMLBackend(Backend):
         last = self.task.log_params(given)
         if last is not None:
             later.at_end(last)
+
+    def check_model_name(self, name: str) -> None:
+        if len(name.replace(" ", "")) < SHORTEST_NAME:
+            raise ValueError(
+                f"log_model: name={name!r} is too short for ClearML: {SHORTEST_NAME} characters or "
+                "more"
+            )
 
     def prepare_artifact(self, artifact: Artifact) -> Upload:
         return self.task.prepare_artifact(artifact)

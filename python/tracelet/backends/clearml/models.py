@@ -10,6 +10,7 @@ from typing import Any
 
 from tracelet.backends.artifact import Model as Weights
 from tracelet.errors import BackendError
+from tracelet.safe_names import file_name
 
 _METADATA_TYPES = {float: "float", int: "int", bool: "bool", str: "str"}
 
@@ -116,7 +117,7 @@ class ModelRegistry:
             if model.source and _source_of(entry) == model.source:
                 entries.remove(entry)
         # One file for each, in the session and at the import: the SDK takes the base name alone.
-        target = model.entry.replace("/", "_") + model.extension
+        target = file_name(model.entry) + model.extension
         folder = os.path.join(str(self._task.get_offline_mode_folder()), "models")
         os.makedirs(folder, exist_ok=True)
         kept = os.path.join(folder, target)

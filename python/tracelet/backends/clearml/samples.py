@@ -14,6 +14,9 @@ from typing import Any
 from tracelet.backends.clearml.kept import KeptLines
 from tracelet.backends.clearml.storage import open_storage
 from tracelet.backends.clearml.task import ClearMLTask
+from tracelet.safe_names import within_bytes
+
+_LONGEST_PART_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ class SampleStore:
 
         if (known := self._known.get((sequence, part))) is not None:
             return known
+        # They are two parts of one file's name, which may have 255 bytes; the event keeps its own.
+        metric = within_bytes(metric, _LONGEST_PART_BYTES)
+        variant = within_bytes(variant, _LONGEST_PART_BYTES)
         logger = self._task.get_logger()
         destination = str(logger.get_default_upload_destination()).rstrip("/")
         self._folder = self._folder or self._task._get_output_destination_suffix("metrics")

@@ -9,7 +9,7 @@ from tracelet.option_kinds import describe_text
 from tracelet.options import Options
 
 # The server refuses shorter names, spaces apart (code 800).
-_SHORTEST_NAME = 3
+SHORTEST_NAME = 3
 
 
 def task_name_of(options: Options) -> str:
@@ -24,9 +24,9 @@ def check_task_names(options: Options) -> None:
 
 def check_new_names(options: Options) -> None:
     for argument, name in (("project", options.project), ("exp_name", task_name_of(options))):
-        if len(name.replace(" ", "")) < _SHORTEST_NAME:
+        if len(name.replace(" ", "")) < SHORTEST_NAME:
             raise ConfigurationError(
-                f"{argument}={describe_text(name)} is too short for ClearML: {_SHORTEST_NAME} "
+                f"{argument}={describe_text(name)} is too short for ClearML: {SHORTEST_NAME} "
                 "characters or more"
             )
 

@@ -102,7 +102,9 @@ class TensorBoardSink:
             for writer_id, count in zip(writers.tolist(), counts.tolist()):
                 if writer_id in self._without_file:
                     set_aside[self._without_file[writer_id]] += count
-        return Delivery(delivered, set_aside=set_aside)
+        # Without a log folder: logged by the handle, for the other backends.
+        not_meant = len(batch) - delivered - sum(set_aside.values())
+        return Delivery(delivered, set_aside=set_aside, not_meant=not_meant)
 
     def _open(self, writer_id: int, batch: Batch) -> None:
         """Raises OSError for what may pass, such as a full disk: the points are given again."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, FileUpload, Model, sha256_of
+from tracelet.safe_names import file_name
 
 INDEX = "index.jsonl"
 """A line for each file: name, path, size, sum, time; of two lines of one name the last counts."""
@@ -53,8 +54,8 @@ def _about(model: Model | None) -> Mapping[str, Any]:
 
 def relative_path(name: str, filename: str) -> str:
     """Where an artifact goes, always below the folder: its name, with the end that its file has."""
-    parts = [part.replace("\0", "_") for part in name.replace("\\", "/").split("/")]
-    parts = [part for part in parts if part not in ("", ".", "..")] or ["artifact"]
+    parts = name.replace("\\", "/").split("/")
+    parts = [file_name(part) for part in parts if part not in ("", ".", "..")] or ["artifact"]
     if parts == [INDEX]:
         parts = [f"artifact-{INDEX}"]
     end = os.path.splitext(filename)[1]
