@@ -154,7 +154,10 @@ bool ArrayArgument::read_buffer(PyObject* values, bool is_bfloat16) {
   }
   std::optional<ElementType> type = element_type(buffer_.format, buffer_.itemsize);
   if (is_bfloat16) type = ElementType::kBfloat16;
-  if (!type || buffer_.suboffsets != nullptr) {
+  // numpy's datetime64 and timedelta64 scalars give neither, whatever is asked for; they are no
+  // numbers, and the converter says so.
+  const bool has_form = buffer_.ndim == 0 || (buffer_.shape && buffer_.strides);
+  if (!type || !has_form || buffer_.suboffsets != nullptr) {
     PyBuffer_Release(&buffer_);
     return false;
   }

@@ -277,3 +277,10 @@ def test_it_needs_neither_a_run_nor_torch(run_script):
         assert tracelet.get_active_experiment() is None
         """
     )
+
+
+@pytest.mark.parametrize("value", [np.datetime64("2020"), np.timedelta64(5, "s")])
+def test_a_buffer_without_a_shape_is_refused_not_followed(value):
+    """numpy's scalars of time give none, though it is asked for: that was a SIGSEGV."""
+    with pytest.raises(TypeError, match="must be real numbers"):
+        tracelet.histogram(value)
