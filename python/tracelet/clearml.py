@@ -9,8 +9,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tracelet import environment
 from tracelet.backends.clearml.names import safe_name, split_tag
 from tracelet.backends.clearml.sdk import load_task_class
+from tracelet.backends.clearml.start import go_online
 
 __all__ = ["hyperparameter_optimizer"]
 
@@ -38,6 +40,8 @@ def hyperparameter_optimizer(
     where no agent runs. Raises ValueError naming a parameter or sign that is not there.
     """
     task_class = load_task_class()
+    if not environment.clearml_offline():
+        go_online(task_class)
     from clearml.automation import GridSearch, HyperParameterOptimizer
 
     if sign not in _SIGNS:

@@ -30,6 +30,7 @@ class Experiment:
         # Kept, to be read when the run has ended.
         self._ids = {each.name: each.id for each in run.backends if each.id is not None}
         self._urls = {each.name: each.url for each in run.backends if each.url}
+        self._is_away = any(each.url is None for each in run.backends)
 
     @property
     def id(self) -> str:
@@ -47,10 +48,11 @@ class Experiment:
         return self._run.options.task_name or self._run.options.exp_name
 
     @property
-    def url(self) -> str:
+    def url(self) -> str | None:
         """Where the run is to be seen in its first backend that says so: its page, the folder of an
-        offline session, or ""."""
-        return next(iter(self._urls.values()), "")
+        offline session, or "". None when a server was away at the start, so that the run is offline
+        (`tracelet sync`)."""
+        return next(iter(self._urls.values()), None if self._is_away else "")
 
     @property
     def urls(self) -> Mapping[str, str]:

@@ -40,6 +40,7 @@ _RULE_KEYS = ("every_steps", "every_s", "reduce")
 _DOCKER_KEYS = {"image", "arguments", "setup_bash_script"}
 REDUCTIONS = ("mean", "last", "min_max")
 JOURNAL_OVERFLOWS = ("block", "drop_oldest", "drop_new")
+WHEN_UNREACHABLE = ("offline", "raise")
 TENSORBOARD_MODES = ("native", "passthrough", "off")
 
 
@@ -188,6 +189,13 @@ class Options:
     """... and waits at most so long for more of them."""
     stop_timeout_s: float = _option(Seconds(least=0.001), 30.0)
     """How long `stop_logging` may take."""
+    start_timeout_s: float = _option(Seconds(least=0.001), 30.0)
+    """How long `start_logging` may wait for a backend's server; see `on_unreachable`. One that is
+    not reached at all is given up after a third of it."""
+    on_unreachable: str = _option(Choice(WHEN_UNREACHABLE), "offline")
+    """What happens then. "offline": the run goes on without that server, to its end, in an offline
+    session that `tracelet sync` sends later; other backends are not touched. "raise": BackendError.
+    Wrong credentials are an error at once, in either case."""
     exit_timeout_s: float = _option(Seconds(least=0.001), 30.0)
     """How long the flush may take when the process ends without `stop_logging`."""
     journal_sync_interval_s: float = _option(
@@ -236,9 +244,10 @@ class Options:
     Other than in Task.init no iteration is shifted, and a number above 0 is refused."""
     reuse_last_task_id: bool | str = _option(Either((Flag(), Name("a task's id"))), False)
     """As in Task.init, but off by default: True resets the last task of this name and uses it."""
-    random_seed: bool | int = _option(Either((Count(0, (1 << 32) - 1), Flag())), True)
+    random_seed: bool | int = _option(Either((Count(0, (1 << 32) - 1), Flag())), False)
     """What the SDK seeds random, numpy and torch with at the start: a number; True: its own default
-    (1337, or Task.set_random_seed); False: they are left alone."""
+    (1337, or Task.set_random_seed); False: they are left alone, also by Task.init, whose default
+    makes the runs of a sweep alike, and the dropout of all ranks."""
     comment: str | None = _option(Text())
     """The task's description."""
     docker: str | Mapping[str, Any] | None = _option(

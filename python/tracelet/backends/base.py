@@ -228,8 +228,9 @@ class Backend:
     While the first is busy beyond the deadline, the backend is not closed."""
     id: str | None = None
     """The run's id in the tracker; None where it has none."""
-    url: str = ""
-    """Where the run is to be seen: a page, a folder, or ""."""
+    url: str | None = ""
+    """Where the run is to be seen: a page, a folder, or "". None: there would be a page, were the
+    server not away."""
     reopen_state: Mapping[str, Any] = {}
     """What the factory needs to go on with the same run in another process, see RunInfo.reopen. It
     is JSON and lies in a file: no secrets."""

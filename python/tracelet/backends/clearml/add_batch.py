@@ -37,17 +37,22 @@ class AddBatch:
     """
 
     def __init__(self) -> None:
+        self._session: Any = None
+
+    def _connect(self) -> None:
+        """With the first request, on its thread: the SDK's session logs in when it is made."""
         import requests
         from clearml.backend_api import Session
         from clearml.backend_api.services import events
 
-        self._session = Session(http_retries_config={"total": 0})
+        session = Session(http_retries_config={"total": 0})
         # For what the SDK itself sends by this session: the renewal of the token.
-        self._session._session_timeout = self._session._session_initial_timeout = TIMEOUT_S
+        session._session_timeout = session._session_initial_timeout = TIMEOUT_S
         self._request = events.AddBatchRequest
         self._http = requests.Session()
-        sdks = getattr(self._session, "_Session__http_session", None)
+        sdks = getattr(session, "_Session__http_session", None)
         self._http.verify = getattr(sdks, "verify", True)
+        self._session = session
 
     def __call__(self, body: bytes) -> int:
         """Sends lines of events; returns how many the server took.
@@ -56,6 +61,8 @@ class AddBatch:
         for any other failure.
         """
         try:
+            if self._session is None:
+                self._connect()
             answer = self._send(body)
             if answer is not None and answer.status_code == UNAUTHORIZED:
                 self._session.refresh_token()

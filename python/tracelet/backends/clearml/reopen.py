@@ -83,9 +83,8 @@ class ReopenedTask(ClearMLTask):
                 "this run was online, and ClearML is set to offline here: unset "
                 "CLEARML_OFFLINE_MODE and call this again"
             )
-        # First: what load_task_class looks at makes the SDK open a session that retries for ever.
-        self._session = None if self.is_offline else _session()
         load_task_class()
+        self._session = None if self.is_offline else _session()
 
     def update_params(self, values: Mapping[str, Any]) -> None:
         params = [

@@ -20,6 +20,8 @@ from tracelet.errors import BackendError, CredentialsError
 def load_task_class() -> Any:
     """clearml's Task, with configuration, log level, time-outs and offline mode as they are now.
 
+    Sends no request. So it does not end offline mode, which connects the SDK's sessions: that is
+    `start.go_online`.
     Raises BackendError without the package, ConfigurationError for a variable.
     """
     timeout_s = environment.clearml_files_timeout_s()
@@ -31,7 +33,6 @@ def load_task_class() -> Any:
             "the backend 'clearml' needs the package clearml: pip install 'tracelet[clearml]'"
         ) from error
     _hand_over_arguments()
-    mend_sdk()
     if is_new_file:
         _read_configuration_again()
     if level := environment.clearml_log_level():
@@ -39,8 +40,9 @@ def load_task_class() -> Any:
     if timeout_s is not None:
         _set_files_timeout(timeout_s)
     # A task that goes on decides this itself.
-    if environment.clearml_offline() != bool(Task.is_offline()) and not _has_task(Task):
-        Task.set_offline(environment.clearml_offline())
+    if environment.clearml_offline() and not Task.is_offline() and not _has_task(Task):
+        Task.set_offline(True)
+    mend_sdk()
     return Task
 
 

@@ -12,14 +12,15 @@ def mend_sdk() -> None:
     """Mends what is not mended yet; a version that is made otherwise is left as it is."""
     from clearml.backend_interface.task.task import Task
 
-    _mend_offline_models()
+    if Task._offline_mode:  # the SDK's models ask the server for its version, when there is one
+        mend_offline_models()
     if not hasattr(Task, "_tracelet_mended"):
         Task._tracelet_mended = True
         _mend_edit_lock(Task)
         _mend_offline_file(Task)
 
 
-def _mend_offline_models() -> None:
+def mend_offline_models() -> None:
     """Offline, OutputModel asks a stand-in for the server's model for `locked`, which it lacks.
 
     So `update_weights` raises AttributeError, and the bindings of torch.save, joblib and so on

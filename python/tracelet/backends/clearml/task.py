@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tracelet import environment
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Upload
 from tracelet.backends.clearml.artifacts import ArtifactUpload
@@ -15,6 +16,15 @@ from tracelet.backends.clearml.child_task import SetAsideTask
 from tracelet.backends.clearml.models import ModelMetadataUpload, ModelRegistry
 from tracelet.backends.clearml.parameters import connect, model_metadata
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
+from tracelet.backends.clearml.sdk_mends import mend_offline_models
+from tracelet.backends.clearml.start import (
+    OfflineStandIn,
+    ServerAwayError,
+    StartDeadline,
+    abandon_task,
+    api_host,
+    go_online,
+)
 from tracelet.backends.clearml.task_names import check_new_names, task_name_of
 from tracelet.errors import BackendError, ConfigurationError, TraceletError
 from tracelet.options import Options
@@ -37,6 +47,8 @@ class ClearMLTask:
     failure: BaseException | None = None
     """What ended the run's block, if it did not end well."""
     output_uri: str | bool | None = None
+    stand_in: OfflineStandIn | None = None
+    """That the run is offline because the server was away when it started."""
 
     def __post_init__(self) -> None:
         self._models = ModelRegistry(self.task, self.is_offline, self.output_uri)
@@ -46,8 +58,11 @@ class ClearMLTask:
         return str(self.task.id)
 
     @property
-    def url(self) -> str:
-        """Where the task is to be seen: its page, or the folder of the offline session."""
+    def url(self) -> str | None:
+        """Where the task is to be seen: its page, or the folder of the offline session. None where
+        there would be a page, were the server not away."""
+        if self.stand_in is not None:
+            return None
         if self.is_offline:
             return str(self.task.get_offline_mode_folder())
         return str(self.task.get_output_log_web_page() or "")
@@ -115,6 +130,8 @@ class ClearMLTask:
             _use_threads(type(self.task), False)
             if self.parent is not None:
                 self.parent.put_back()
+            if self.stand_in is not None:
+                self.stand_in.end()
 
     def note_failure(self, failure: BaseException) -> None:
         """Says that the run did not end well: its task will be "failed", or "stopped" by hand."""
@@ -138,16 +155,47 @@ def open_task(options: Options) -> ClearMLTask:
     """The current task if there is one, else a new one by `Task.init`.
 
     With the option `child_task`, a current task of another name gets a child, which is current
-    until it is closed. Raises CredentialsError, ConfigurationError, BackendError.
+    until it is closed. A new task is one of an offline session when the server is away, unless the
+    option `on_unreachable` says "raise". Raises CredentialsError, ConfigurationError, BackendError.
     """
     Task = load_task_class()  # noqa: N806
     current = Task.current_task()
-    if current is not None and options.child_task and task_name_of(options) != current.name:
-        return _open_child(Task, current, options)
-    if current is not None:
-        return _as_run_task(current, options, is_owned=False)
-    task = _init_task(Task, options)
-    return _as_run_task(task, options, is_owned=True)
+    deadline = StartDeadline(options.start_timeout_s)
+    try:
+        with deadline:
+            if current is not None and options.child_task and task_name_of(options) != current.name:
+                return _open_child(Task, current, options)
+            if current is not None:
+                return _as_run_task(current, options, is_owned=False)
+            if not environment.clearml_offline():
+                go_online(Task)
+            return _as_run_task(_init_task(Task, options), options, is_owned=True)
+    except ServerAwayError as error:
+        why = f"ClearML's server {api_host()} is away ({error})"
+        # Offline mode is the SDK's as a whole: not for a part of what is online already. Under an
+        # agent there is none.
+        if options.on_unreachable == "raise" or current is not None or _is_remote():
+            raise BackendError(f"{why}, for {options.start_timeout_s:g} s") from None
+    except Exception as error:
+        raise error if isinstance(error, TraceletError) else startup_error(error) from error
+    return _open_offline(Task, options, why)
+
+
+def _open_offline(task_class: Any, options: Options, why: str) -> ClearMLTask:
+    abandon_task(task_class)
+    stand_in = OfflineStandIn(task_class)
+    try:
+        mend_offline_models()
+        task = _init_task(task_class, options)
+    except BaseException:
+        stand_in.end()
+        raise
+    folder = task.get_offline_mode_folder()
+    _log.warning(
+        "tracelet: %s: this run goes on offline, to its end, in %s. `tracelet sync` sends it once "
+        "the server is back.", why, folder,
+    )  # fmt: skip
+    return replace(_as_run_task(task, options, is_owned=True), stand_in=stand_in)
 
 
 def _open_child(task_class: Any, current: Any, options: Options) -> ClearMLTask:
@@ -176,9 +224,9 @@ def _init_task(task_class: Any, options: Options) -> Any:
         try:
             _check_task_exists(task_class, options)
             task = task_class.init(**_init_arguments(options, bool(task_class.is_offline())))
-        except Exception as error:
+        except BaseException as error:
             _use_threads(task_class, False)
-            if isinstance(error, TraceletError):
+            if isinstance(error, TraceletError) or not isinstance(error, Exception):
                 raise
             raise startup_error(error) from error
     if not isinstance(task, task_class):

@@ -1,0 +1,246 @@
+"""The start of a run on ClearML, which ends in time: online, or offline when the server is away.
+
+The SDK repeats a request hundreds of times, with pauses of up to two minutes, wherever it has one:
+when it makes its session, in Task.init, in the import of its own models. Here each of them is tried
+by us instead, with one deadline for all of the start.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import time
+from typing import Any, Callable, TypeVar
+
+from tracelet import environment
+
+_log = logging.getLogger("tracelet")
+
+_T = TypeVar("_T")
+
+# A server that is being started, or sick, says so; it may be well a moment later.
+_NOT_NOW = (429, 500, 502, 503, 504)
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 2.0
+# Of the time, while no request was ever answered: a host that refuses is away, not slow.
+_PATIENCE = 1 / 3
+_SILENT_S = 4.0  # a start that takes longer says what it waits for
+_OFFLINE = "CLEARML_OFFLINE_MODE"
+
+
+class ServerAwayError(SystemExit):
+    """The server did not do in time what the start needs.
+
+    It passes through the SDK, which catches every Exception and repeats, and a thread of the SDK
+    ends by it without a word. It never leaves this package.
+    """
+
+
+class StartDeadline:
+    """Bounds the SDK's requests while a task is made. One at a time in a process.
+
+    As a context manager: of the thread that entered it, and of those started since, each request
+    raises ServerAwayError once the time is over. Other threads are left alone: they belong to a
+    task that is there already.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self.deadline_s = time.monotonic() + timeout_s
+        self._patience_s = self.deadline_s - timeout_s * (1 - _PATIENCE)
+        self._others: set[int | None] = set()
+        self._retries: dict[Any, Any] = {}  # adapters, and what they have for `max_retries`
+        self._was_answered = False
+        self._has_told = False
+        self.made_task_id: str | None = None
+        """The task that the server has made, as long as nobody else knows of it."""
+
+    def __enter__(self) -> StartDeadline:
+        from clearml.backend_api import utils
+
+        self._adapter_class = utils.TLSv1HTTPAdapter
+        self._send = self._adapter_class.send
+        self._own_send = vars(self._adapter_class).get("send")
+        this = threading.get_ident()
+        self._others = {thread.ident for thread in threading.enumerate() if thread.ident != this}
+        deadline = self
+
+        def send(adapter: Any, request: Any, *args: Any, **options: Any) -> Any:
+            if threading.get_ident() in deadline._others:
+                return deadline._send(adapter, request, *args, **options)
+            return deadline._request(adapter, request, *args, **options)
+
+        self._adapter_class.send = send
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own_send is None:
+            del self._adapter_class.send  # it is inherited
+        else:
+            self._adapter_class.send = self._own_send
+        for adapter, retries in self._retries.items():
+            adapter.max_retries = retries
+
+    @property
+    def left_s(self) -> float:
+        return self.deadline_s - time.monotonic()
+
+    def _request(self, adapter: Any, request: Any, *args: Any, **options: Any) -> Any:
+        """The answer to one request, tried again until the time is over."""
+        import requests
+        from urllib3.util import Retry
+
+        self._retries.setdefault(adapter, adapter.max_retries)
+        adapter.max_retries = Retry(0, read=False)
+
+        def attempt() -> Any:
+            answer = self._send(adapter, request, *args, **options)
+            if not options.get("stream"):
+                answer.content  # noqa: B018  here, where a deadline holds: its bytes may dribble
+            return answer
+
+        pause_s, why = _FIRST_PAUSE_S, ""
+        while True:
+            try:
+                answer = in_time(attempt, self.left_s)
+            except TimeoutError:
+                raise ServerAwayError(why or f"no answer in {self.timeout_s:g} s") from None
+            except requests.RequestException as error:
+                why = _reason(error)
+                if not self._was_answered and time.monotonic() >= self._patience_s:
+                    raise ServerAwayError(why) from None
+            else:
+                if answer.status_code not in _NOT_NOW:
+                    self._was_answered = True
+                    self._note_task(request, answer)
+                    return answer
+                why = f"it answers {answer.status_code}"
+            self._tell(why)
+            end_s = (
+                self.deadline_s if self._was_answered else max(self._patience_s, time.monotonic())
+            )
+            time.sleep(max(0.0, min(pause_s, end_s - time.monotonic(), self.left_s)))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _tell(self, why: str) -> None:
+        is_long = self.timeout_s - self.left_s >= _SILENT_S
+        if is_long and not self._has_told:
+            self._has_told = True
+            _log.warning(
+                "tracelet: ClearML's server can't be used now (%s); waiting for it, for %.0f s at "
+                "most (option start_timeout_s)", why, max(0.0, self.left_s),
+            )  # fmt: skip
+
+    def _note_task(self, request: Any, answer: Any) -> None:
+        if str(request.url).partition("?")[0].endswith("/tasks.create"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self.made_task_id = str(answer.json()["data"]["id"])
+
+
+def in_time(work: Callable[[], _T], timeout_s: float) -> _T:
+    """What `work` returns or raises; TimeoutError when that takes longer.
+
+    By a thread that is left behind then: looking up a host's name, for one, knows no time-out.
+    """
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.extend((True, work()))
+        except BaseException as error:
+            outcome.extend((False, error))
+
+    if timeout_s <= 0:
+        raise TimeoutError
+    thread = threading.Thread(target=run, name="tracelet-request", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if len(outcome) < 2:
+        raise TimeoutError
+    is_done, result = outcome
+    if is_done:
+        return result  # type: ignore[no-any-return]
+    raise result
+
+
+def _reason(error: Exception) -> str:
+    """Why a request failed, in a few words: the SDK's libraries nest five exceptions."""
+    words = str(error)
+    for sign, reason in (
+        ("refused", "connection refused"),
+        ("resolve", "its name can't be resolved"),
+        ("Name or service", "its name can't be resolved"),
+        ("timed out", "no answer"),
+        ("certificate", "its certificate is not trusted"),
+        ("unreachable", "the network is unreachable"),
+    ):
+        if sign in words:
+            return reason
+    return f"{type(error).__name__}: {words}"[:200]
+
+
+def api_host() -> str:
+    """The API server's address, as far as it may be shown."""
+    from clearml.backend_api import Session
+
+    return str(Session.get_api_server_host()).rpartition("@")[2]
+
+
+def go_online(task_class: Any) -> None:
+    """Ends offline mode, and connects sessions that were made in it: requests are sent."""
+    from clearml.backend_api import Session
+
+    if task_class.is_offline():
+        task_class.set_offline(False)
+    for session in list(Session._get_all_active_sessions()):
+        if not hasattr(session, "_Session__host"):
+            session._connect()
+
+
+class OfflineStandIn:
+    """Offline mode for one run, because the server is away; as it was before by `end`."""
+
+    def __init__(self, task_class: Any) -> None:
+        self._before = os.environ.get(_OFFLINE)
+        self._task_class = task_class
+        task_class.set_offline(True)
+
+    def end(self) -> None:
+        """Without a request: what needs a session connects it, see `go_online`."""
+        from clearml.backend_api import Session
+        from clearml.backend_interface.base import InterfaceBase
+
+        if self._before is None:
+            os.environ.pop(_OFFLINE, None)
+        else:
+            os.environ[_OFFLINE] = self._before
+        if environment.clearml_offline() or self._task_class.current_task() is not None:
+            return
+        InterfaceBase._offline_mode = Session._offline_mode = False
+        session = InterfaceBase._default_session
+        if session is not None and not hasattr(session, "_Session__host"):
+            InterfaceBase._default_session = None
+
+
+def abandon_task(task_class: Any) -> None:
+    """Makes the SDK forget a task whose Task.init did not come to its end.
+
+    Its threads would wait for the server for hours, and its hook at the end of the process, too.
+    """
+    task = getattr(task_class, "_Task__main_task", None)
+    if task is None:
+        return
+    task._at_exit_called = True  # its shutdown returns at once
+    atexit.unregister(task._at_exit)
+    for monitor, end in (("_dev_worker", "unregister"), ("_resource_monitor", "stop")):
+        with contextlib.suppress(Exception):
+            getattr(getattr(task, monitor), end)()
+    with contextlib.suppress(Exception):
+        from clearml.backend_interface.logger import StdStreamPatch
+
+        StdStreamPatch.remove_std_logger()
+    task_class._Task__main_task = None
+    task_class._Task__forked_proc_main_pid = None

@@ -1,0 +1,204 @@
+"""A start with ClearML's server away, slow or refusing: in time, offline, and online the next time.
+
+The scripts have the loopback server in their own process, so that they can stop and start it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("clearml")
+
+_TESTS = str(Path(__file__).parents[1])
+_HEAD = """
+    import json, os, sys, threading, time
+    from clearml_server import ClearMLServer
+    server = ClearMLServer().start()
+    os.environ.pop("CLEARML_OFFLINE_MODE", None)
+    os.environ.update(server.environment())
+    import torch, tracelet
+
+    def start(**config):
+        began_s = time.monotonic()
+        experiment = tracelet.start_logging(
+            "exp", "tests", config={"auto_resource_monitoring": False, **config}
+        )
+        experiment.start_took_s = time.monotonic() - began_s
+        return experiment
+"""
+
+
+@pytest.fixture
+def run_with_server(run_script):
+    def run(code: str, **options) -> subprocess.CompletedProcess[str]:
+        env = {"PYTHONPATH": _TESTS, **options.pop("env", {})}
+        return run_script(_HEAD + code, env=env, **options)
+
+    return run
+
+
+def _session_values(folder: Path) -> list[float]:
+    (path,) = (folder / "clearml" / "offline").glob("offline-*.zip")
+    with zipfile.ZipFile(path) as archive:
+        lines = archive.read("metrics.jsonl").decode().splitlines()
+    return [e["value"] for line in lines for e in json.loads(line) if "value" in e]
+
+
+def test_with_the_server_refusing_the_run_goes_on_offline(run_with_server, tmp_path):
+    done = run_with_server("""
+    server.stop()
+    experiment = start(start_timeout_s=4)
+    for step in range(50):
+        experiment.log_metric("loss", step, step)
+    tracelet.stop_logging()
+    print(json.dumps([experiment.url, experiment.start_took_s, experiment.stats.pending]))
+    """)
+    url, took_s, pending = json.loads(done.stdout.splitlines()[-1])
+    assert url is None
+    assert pending == 0
+    assert took_s < 4 + 26  # the time-out, and Task.init itself on a busy machine
+    assert sorted(_session_values(tmp_path)) == list(range(50))
+    told = [line for line in done.stderr.splitlines() if "tracelet:" in line]
+    assert len(told) == 1, told
+    assert "goes on offline" in told[0]
+    assert "tracelet sync" in told[0]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tasks.create",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("auth.login", "tasks.get_by_id", "tasks.started")
+        ),
+    ],
+)
+def test_a_server_that_hangs_at_the_start_is_given_up(run_with_server, tmp_path, endpoint):
+    """Wherever in Task.init that is: what it had made is let go of, and the process can end."""
+    done = run_with_server(f"""
+    server.faults.add("slow", endpoints=["{endpoint}"], delay=600.0)
+    experiment = start(start_timeout_s=3)
+    experiment.log_metric("loss", 1.0, 0)
+    print(json.dumps([experiment.url, experiment.start_took_s]))
+    sys.stdout.flush()
+    tracelet.stop_logging()
+    from clearml import Task
+    assert Task.current_task() is None
+    server.faults.clear()
+    """, timeout_s=120)  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    url, took_s = json.loads(lines[-1])
+    assert url is None
+    assert took_s < 3 + 27
+    assert _session_values(tmp_path) == [1.0]
+
+
+def test_a_server_that_comes_back_within_the_time_is_waited_for(run_with_server):
+    done = run_with_server("""
+    server.faults.add("503", endpoints=["auth.login"], times=3)
+    server.faults.add("close before", endpoints=["tasks.create"], times=2)
+    experiment = start(start_timeout_s=60)
+    url, is_known = experiment.url, experiment.id in server.tasks
+    tracelet.stop_logging()
+    print(json.dumps([url, is_known]))
+    """)
+    url, is_known = json.loads(done.stdout.splitlines()[-1])
+    assert url
+    assert url.startswith("http")
+    assert is_known
+
+
+def test_a_later_run_of_the_process_is_online_again(run_with_server):
+    done = run_with_server("""
+    server.stop()
+    first = start(start_timeout_s=2)
+    first.log_metric("loss", 1.0, 0)
+    tracelet.stop_logging()
+    assert "CLEARML_OFFLINE_MODE" not in os.environ
+    server.start()
+    second = start()
+    second.log_metric("loss", 2.0, 0)
+    assert second.flush(60)
+    tracelet.stop_logging()
+    print(json.dumps([first.url, second.url, server.scalars(second.id)[("loss", "loss")]]))
+    """)
+    first, second, points = json.loads(done.stdout.splitlines()[-1])
+    assert first is None
+    assert second
+    assert points == {"0": 2.0}
+
+
+def test_on_unreachable_raise(run_with_server):
+    done = run_with_server("""
+    server.stop()
+    try:
+        start(start_timeout_s=10, on_unreachable="raise")
+    except tracelet.BackendError as error:
+        print("raised:", error)
+    assert tracelet.get_active_experiment() is None
+    """)
+    assert "raised: ClearML's server" in done.stdout
+    assert "connection refused" in done.stdout
+
+
+def test_wrong_credentials_are_an_error_at_once(run_with_server):
+    done = run_with_server("""
+    os.environ["CLEARML_API_SECRET_KEY"] = "wrong"
+    began_s = time.monotonic()
+    try:
+        start(start_timeout_s=300)
+    except tracelet.CredentialsError as error:
+        print("raised:", error)
+    assert time.monotonic() - began_s < 100
+    """)
+    assert "raised: " in done.stdout
+
+
+def test_other_backends_of_the_run_stay_online(run_with_server):
+    done = run_with_server("""
+    from recording_sink import RecordingSink
+    sink = RecordingSink()
+    tracelet.register_sink("mine", lambda info: sink)
+    server.stop()
+    experiment = tracelet.start_logging(
+        "exp", "tests", backend=["clearml", "mine"], config={"start_timeout_s": 2}
+    )
+    experiment.log_metric("loss", 1.0, 0)
+    tracelet.stop_logging()
+    print(json.dumps(experiment.stats.delivered))
+    """)
+    delivered = json.loads(done.stdout.splitlines()[-1])
+    assert delivered["clearml"] == 1
+    assert sum(delivered.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("seed", "is_same"),
+    [(None, False), *(pytest.param(s, True, marks=pytest.mark.slow) for s in (True, 3))],
+)
+def test_a_start_leaves_the_seeds_alone(run_script, seed, is_same):
+    """The SDK's default makes all runs of a sweep alike: it is asked for, not given."""
+    code = f"""
+    import random, numpy, torch, tracelet
+    config = {{}} if {seed!r} is None else {{"random_seed": {seed!r}}}
+    random.seed(); numpy.random.seed(); torch.seed()
+    torch_before = torch.get_rng_state()
+    tracelet.start_logging("exp", "tests", config=config)
+    same = torch.equal(torch_before, torch.get_rng_state())
+    print("drawn", same, random.random(), numpy.random.rand(), torch.rand(1).item())
+    tracelet.stop_logging()
+    """
+
+    def drawn() -> list[str]:
+        out = run_script(code).stdout
+        return next(line for line in out.splitlines() if line.startswith("drawn")).split()[1:]
+
+    first, second = drawn(), drawn()
+    assert (first[0] == "True") != is_same
+    assert [a == b for a, b in zip(first[1:], second[1:])] == [is_same] * 3
