@@ -110,7 +110,10 @@ void register_encoders(nb::module_& m) {
             return rows;
           },
           "(writer_id, path, size_bytes, sequence, place) of each file, in the order in which "
-          "they were made: what it holds for certain, and the last record therein.");
+          "they were made: what it holds for certain, and the last record therein. A size of "
+          "UNKNOWN_SIZE: that is lost, and the file is to be left as it is.")
+      .def_prop_ro("is_damaged", &FileLedger::is_damaged, "Whether something in it is lost.");
+  m.attr("UNKNOWN_SIZE") = FileLedger::kUnknownSize;
 
   m.def(
       "version_event",

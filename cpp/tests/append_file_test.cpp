@@ -1,7 +1,10 @@
 #include "tracelet/append_file.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <system_error>
@@ -74,6 +77,43 @@ TEST_SUITE("append_file") {
     }
     file.append(piece);
     CHECK(read_bytes(file.path()) == piece + piece);
+  }
+
+#if defined(__linux__)
+  TEST_CASE("nothing is appended behind a torn piece that can't be taken back") {
+    // A file that nobody may cut.
+    const int fd = memfd_create("log", MFD_ALLOW_SEALING);
+    REQUIRE(fd >= 0);
+    REQUIRE(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) == 0);
+    const std::string path = "/proc/self/fd/" + std::to_string(fd);
+    AppendFile file(path);
+    file.append(std::string(999, 'x') + "\n");
+    const std::string piece = std::string(999, 'y') + "\n";
+    const FileSizeLimit unlimited(1 << 20);
+    {
+      const FileSizeLimit limit(1500);
+      CHECK_THROWS_AS(file.append(piece), std::system_error);
+    }
+    CHECK(read_bytes(path).size() == 1500);
+    CHECK_THROWS_AS(file.append(piece), std::system_error);
+    CHECK(read_bytes(path).size() == 1500);
+    // Once another writer has a line behind it, blanks take its place.
+    AppendFile(path).append("{}\n");
+    file.append(piece);
+    const std::string blanks(500, ' ');
+    CHECK(read_bytes(path) == std::string(999, 'x') + "\n" + blanks + "{}\n" + piece);
+    close(fd);
+  }
+#endif
+
+  TEST_CASE("a piece ends where it was written, whoever appended behind it") {
+    TempDir dir;
+    AppendFile first(dir.file("log"));
+    AppendFile second(dir.file("log"));
+    CHECK(second.append("bb\n") == 3);
+    CHECK(first.append("a\n") == 5);
+    CHECK(second.append("b\n") == 7);
+    CHECK(first.append("") == 7);
   }
 
   TEST_CASE("a device that is full") {

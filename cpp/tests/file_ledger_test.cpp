@@ -85,15 +85,99 @@ TEST_SUITE("file_ledger") {
       ledger->add(2, "second", 0);
     }
     std::string bytes = read_bytes(path);
-    // path_bytes of the second entry: behind the header (24), an entry (48), its path (8), an id.
-    bytes.replace(24 + 48 + 8 + 4, 4, "\xff\xff\xff\x7f");
+    CHECK(!FileLedger::open(path)->is_damaged());
+    // path_bytes of the second entry: behind the header (24), an entry (80), its path (8), an id.
+    bytes.replace(24 + 80 + 8 + 4, 4, "\xff\xff\xff\x7f");
     write_bytes(path, bytes);
     CHECK(FileLedger::open(path)->entries().size() == 1);
+    CHECK(FileLedger::open(path)->is_damaged());
     bytes.replace(0, 8, "SOMETHIN");
     write_bytes(path, bytes);
     CHECK_THROWS_AS(FileLedger::open(path), std::runtime_error);
     write_bytes(path, "");
     CHECK_THROWS(FileLedger::open(path));
+  }
+
+  TEST_CASE("a flipped bit costs an acknowledgement or an entry, and makes no other of it") {
+    TempDir dir;
+    const std::string path = dir.file("ledger");
+    {
+      const auto ledger = FileLedger::create(path);
+      const std::size_t a = ledger->add(1, "/first", 0);
+      const std::size_t b = ledger->add(2, "/second", 7);
+      ledger->acknowledge(a, 100, 10);
+      ledger->acknowledge(a, 200, 20);
+      ledger->acknowledge(b, 300, 30);
+    }
+    const std::string good = read_bytes(path);
+    for (std::size_t bit = 12 * 8; bit < (24 + 2 * 88) * 8; ++bit) {
+      std::string bytes = good;
+      bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ (1 << bit % 8));
+      write_bytes(path, bytes);
+      const auto ledger = FileLedger::open(path);
+      const auto entries = ledger->entries();
+      CAPTURE(bit);
+      CHECK(entries.size() + (ledger->is_damaged() ? 1 : 0) >= 2);
+      for (const auto& entry : entries) {
+        const bool is_first = entry.writer_id == 1 && entry.path == "/first";
+        const bool is_second = entry.writer_id == 2 && entry.path == "/second";
+        CHECK((is_first || is_second));
+        const bool is_state = is_first ? (entry.size_bytes == 200 && entry.sequence == 20) ||
+                                             (entry.size_bytes == 100 && entry.sequence == 10)
+                                       : (entry.size_bytes == 300 && entry.sequence == 30) ||
+                                             (entry.size_bytes == 0 && entry.sequence == 7);
+        CHECK(is_state);
+      }
+    }
+  }
+
+  TEST_CASE("an entry both of whose states are damaged is of unknown size, none of no size") {
+    TempDir dir;
+    const std::string path = dir.file("ledger");
+    {
+      const auto ledger = FileLedger::create(path);
+      const std::size_t a = ledger->add(1, "/first", 0);
+      ledger->acknowledge(a, 100, 10);
+    }
+    std::string bytes = read_bytes(path);
+    bytes[24 + 16] ^= 1;
+    bytes[24 + 16 + 32] ^= 1;
+    write_bytes(path, bytes);
+    const auto ledger = FileLedger::open(path);
+    REQUIRE(ledger->entries().size() == 1);
+    CHECK(ledger->entries()[0].size_bytes == FileLedger::kUnknownSize);
+    CHECK(ledger->entries()[0].sequence == 0);
+    CHECK(ledger->is_damaged());
+    ledger->acknowledge(ledger->entries()[0].place, 5, 6);
+    CHECK(ledger->entries()[0].size_bytes == 5);
+  }
+
+  TEST_CASE("a ledger of version 1 is read and gone on with, one of a later version refused") {
+    TempDir dir;
+    const std::string path = dir.file("ledger");
+    std::string bytes("TRCLLDGR\1\0\0\0\0\0\0\0", 16);
+    const auto put = [&](auto value) {
+      bytes.append(reinterpret_cast<const char*>(&value), sizeof(value));
+    };
+    put(std::uint64_t{24 + 48 + 8});
+    put(std::uint32_t{7});
+    put(std::uint32_t{2});
+    for (const std::uint64_t word : {1, 100, 10, 200, 20}) put(word);
+    bytes += std::string("/a\0\0\0\0\0\0", 8) + std::string(100, '\0');
+    write_bytes(path, bytes);
+    for (int round = 0; round < 2; ++round) {
+      const auto ledger = FileLedger::open(path);
+      REQUIRE(ledger->entries().size() == 1);
+      const auto entry = ledger->entries()[0];
+      CHECK(entry.writer_id == 7);
+      CHECK(entry.path == "/a");
+      CHECK(entry.size_bytes == 200U + static_cast<unsigned>(round));
+      ledger->acknowledge(entry.place, 201, 21);
+    }
+    bytes[8] = 3;
+    write_bytes(path, bytes);
+    CHECK_THROWS_WITH_AS(FileLedger::open(path), doctest::Contains("newer version"),
+                         std::runtime_error);
   }
 
   TEST_CASE("an event file is in the ledger before it is there, and its size with each write") {

@@ -36,22 +36,47 @@ AppendFile::AppendFile(const std::string& path) : path_(path), fd_(open_to_appen
 }
 
 AppendFile::AppendFile(AppendFile&& other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+    : path_(std::move(other.path_)),
+      fd_(std::exchange(other.fd_, -1)),
+      torn_start_bytes_(other.torn_start_bytes_),
+      torn_bytes_(other.torn_bytes_) {}
 
 AppendFile::~AppendFile() {
   if (fd_ >= 0) close_file(fd_);
 }
 
 std::uint64_t AppendFile::append(std::string_view piece) {
-  const std::int64_t size_before = file_size_bytes(fd_);
-  const int error = write_all(fd_, piece.data(), piece.size());
-  if (error == 0) {
-    return static_cast<std::uint64_t>(size_before < 0 ? 0 : size_before) + piece.size();
+  if (const int error = take_back_torn(); error != 0) {
+    throw std::system_error(error, std::generic_category(),
+                            "cannot take a torn piece back from " + path_);
   }
-  if (size_before >= 0 && truncate_file(fd_, size_before) != 0) {
-    // Nothing left to do: readers of both formats skip a torn end.
-  }
+  if (piece.empty()) return static_cast<std::uint64_t>(file_size_bytes(fd_));
+  std::size_t written_bytes;
+  const int error = write_all(fd_, piece.data(), piece.size(), &written_bytes);
+  const std::int64_t end = end_of_last_write(fd_);
+  if (error == 0) return static_cast<std::uint64_t>(end < 0 ? file_size_bytes(fd_) : end);
+  torn_bytes_ = end < 0 ? 0 : written_bytes;
+  torn_start_bytes_ = end - static_cast<std::int64_t>(written_bytes);
+  take_back_torn();  // what fails now is tried again before the next piece
   throw std::system_error(error, std::generic_category(), "cannot write to " + path_);
+}
+
+// Cut off where it is the file's end. Where another writer has appended behind it, a cut would take
+// that one's line along; blanks before it do no harm, as the files that
+// have several writers hold lines of JSON. (An event file has one.)
+int AppendFile::take_back_torn() {
+  if (torn_bytes_ == 0) return 0;
+  const std::int64_t torn_end = torn_start_bytes_ + static_cast<std::int64_t>(torn_bytes_);
+  const std::int64_t size_bytes = file_size_bytes(fd_);
+  if (size_bytes < 0) return EIO;
+  int error = 0;
+  if (size_bytes == torn_end) {
+    error = truncate_file(fd_, torn_start_bytes_);
+  } else if (size_bytes > torn_end) {
+    error = blank_out(path_, torn_start_bytes_, torn_bytes_);
+  }  // else somebody has cut the file
+  if (error == 0) torn_bytes_ = 0;
+  return error;
 }
 
 bool AppendFile::is_empty() const { return file_size_bytes(fd_) == 0; }

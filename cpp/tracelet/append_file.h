@@ -21,8 +21,9 @@ class AppendFile {
   ~AppendFile();
 
   // Appends `piece` in one write where the system takes it in one. When it can't be written whole,
-  // cuts the file back to where it was and throws std::system_error: the caller may try again.
-  // Returns where the piece ends, in bytes; another process may have appended behind it.
+  // takes back what of it was, and throws std::system_error: the caller may try again. What can't
+  // be taken back either stays the file's torn end: nothing is appended behind it before it is
+  // gone. Returns where the piece ends, in bytes; another process may have appended behind it.
   std::uint64_t append(std::string_view piece);
   // For a file that another writer of this process appends lines to as well: waits a moment while
   // its last byte is not a line end, so that this piece does not land inside that writer's line.
@@ -34,8 +35,13 @@ class AppendFile {
   const std::string& path() const { return path_; }
 
  private:
+  int take_back_torn();
+
   std::string path_;
   int fd_;
+  // A part of a piece that could not be written whole and is in the file yet.
+  std::int64_t torn_start_bytes_ = 0;
+  std::size_t torn_bytes_ = 0;
 };
 
 }  // namespace tracelet

@@ -1,18 +1,38 @@
 #include "tracelet/file_ledger.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
+#include <filesystem>
 #include <stdexcept>
 #include <system_error>
+
+#include "tracelet/crc32c.h"
+#include "tracelet/stored_file.h"
 
 namespace tracelet {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'R', 'C', 'L', 'L', 'D', 'G', 'R'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr std::size_t kGrowBytes = std::size_t{1} << 16;
 // Address space; the file backs what is used. A million files of long paths fit.
 constexpr std::size_t kReservedBytes = std::size_t{1} << 30;
+constexpr std::size_t kMostPathBytes = std::size_t{1} << 16;
+
+constexpr std::size_t padded(std::size_t bytes) { return (bytes + 7) / 8 * 8; }
+
+// As version 1 had them.
+struct Entry1 {
+  std::uint32_t writer_id;
+  std::uint32_t path_bytes;
+  std::uint64_t current;  // which of the two states counts
+  struct {
+    std::uint64_t size_bytes;
+    std::uint64_t sequence;
+  } states[2];
+};
 
 }  // namespace
 
@@ -25,23 +45,31 @@ struct FileLedger::Header {
   std::atomic<std::uint64_t> used_bytes;
 };
 
+struct FileLedger::State {
+  std::uint64_t size_bytes;
+  std::uint64_t sequence;
+  std::uint64_t generation;  // 0: never written
+  std::uint32_t crc;         // of the three, and the writer: no state is taken for another file's
+  std::uint32_t unused;
+
+  std::uint32_t right_crc(std::uint32_t writer_id) const {
+    return crc32c(this, offsetof(State, crc), writer_id);
+  }
+};
+
 struct FileLedger::EntryHeader {
   std::uint32_t writer_id;
   std::uint32_t path_bytes;
-  // Which of the two states counts. Written (release) after the other one was written whole.
-  std::atomic<std::uint64_t> current;
-  struct {
-    std::uint64_t size_bytes;
-    std::uint64_t sequence;
-  } states[2];
+  std::uint32_t crc;  // of the two and the path
+  std::uint32_t unused;
+  State states[2];
   // the path follows, padded to 8
+
+  std::string_view path() const { return {reinterpret_cast<const char*>(this + 1), path_bytes}; }
+  std::uint32_t right_crc() const {
+    return crc32c(path().data(), path_bytes, crc32c(this, offsetof(EntryHeader, crc)));
+  }
 };
-
-namespace {
-
-constexpr std::size_t padded(std::size_t bytes) { return (bytes + 7) / 8 * 8; }
-
-}  // namespace
 
 FileLedger::Header* FileLedger::header() const { return reinterpret_cast<Header*>(file_.data()); }
 
@@ -59,57 +87,137 @@ std::unique_ptr<FileLedger> FileLedger::create(const std::string& path) {
 }
 
 std::unique_ptr<FileLedger> FileLedger::open(const std::string& path) {
-  MappedFile file = MappedFile::open(path, kReservedBytes);
-  const auto* header = reinterpret_cast<const Header*>(file.data());
-  if (file.size_bytes() < sizeof(Header) ||
-      std::memcmp(header->magic, kMagic, sizeof(kMagic)) != 0 || header->version != kVersion ||
-      header->used_bytes.load() < sizeof(Header) || header->used_bytes.load() > file.size_bytes()) {
-    throw std::runtime_error(path + " is damaged, or of another version of tracelet");
+  // Looked at through a descriptor before it is mapped: a page beyond the end of a file that is too
+  // short is a SIGBUS.
+  alignas(Header) char head[sizeof(Header)];
+  const StoredFile stored = StoredFile::open(path);
+  const auto* found = reinterpret_cast<const Header*>(head);
+  if (!stored.read(0, head, sizeof(head)) ||
+      std::memcmp(found->magic, kMagic, sizeof(kMagic)) != 0 || found->version == 0) {
+    throw std::runtime_error(path + " is damaged, or no ledger of tracelet's");
   }
-  return std::unique_ptr<FileLedger>(new FileLedger(std::move(file)));
+  if (found->version > kVersion) {
+    throw std::runtime_error(path + " was written by a newer version of tracelet (format " +
+                             std::to_string(found->version) + ", this one reads " +
+                             std::to_string(kVersion) + "): update tracelet to read it");
+  }
+  if (found->version == 1) return open_version_1(path);
+  if (stored.size_bytes() > kReservedBytes) throw std::runtime_error(path + " is too long");
+  return std::unique_ptr<FileLedger>(new FileLedger(MappedFile::open(path, kReservedBytes)));
+}
+
+std::unique_ptr<FileLedger> FileLedger::open_version_1(const std::string& path) {
+  const std::string content = StoredFile::open(path).content(kReservedBytes);
+  std::uint64_t used = 0;
+  std::memcpy(&used, content.data() + offsetof(Header, used_bytes), sizeof(used));
+  if (used < sizeof(Header) || used > content.size()) {
+    throw std::runtime_error(path + " is damaged");
+  }
+  const std::string new_path = path + ".new";
+  std::filesystem::remove(new_path);
+  const std::unique_ptr<FileLedger> ledger = create(new_path);
+  for (std::size_t place = sizeof(Header); place + sizeof(Entry1) <= used;) {
+    Entry1 entry;
+    std::memcpy(&entry, content.data() + place, sizeof(entry));
+    place += sizeof(entry);
+    if (entry.current > 1 || padded(entry.path_bytes) > used - place) break;
+    const auto& state = entry.states[entry.current];
+    const std::size_t added = ledger->add(
+        entry.writer_id, std::string_view(content).substr(place, entry.path_bytes), state.sequence);
+    if (state.size_bytes != 0) ledger->acknowledge(added, state.size_bytes, state.sequence);
+    place += padded(entry.path_bytes);
+  }
+  std::filesystem::rename(new_path, path);
+  return open(path);
 }
 
 std::size_t FileLedger::add(std::uint32_t writer_id, std::string_view path,
                             std::uint64_t sequence) {
+  if (path.size() > kMostPathBytes) {
+    throw std::system_error(ENAMETOOLONG, std::generic_category(), "cannot note a file's path");
+  }
   const auto place = static_cast<std::size_t>(header()->used_bytes.load(std::memory_order_relaxed));
   const std::size_t end = place + sizeof(EntryHeader) + padded(path.size());
   if (end > file_.size_bytes() && !file_.grow((end + kGrowBytes - 1) / kGrowBytes * kGrowBytes)) {
     throw std::system_error(ENOSPC, std::generic_category(), "cannot grow " + file_.path());
   }
   EntryHeader* entry = at(place);
+  std::memset(static_cast<void*>(entry), 0, sizeof(EntryHeader));
   entry->writer_id = writer_id;
   entry->path_bytes = static_cast<std::uint32_t>(path.size());
-  entry->states[0] = {0, sequence};
-  entry->current.store(0, std::memory_order_relaxed);
-  std::memcpy(file_.data() + place + sizeof(EntryHeader), path.data(), path.size());
+  std::memcpy(reinterpret_cast<char*>(entry + 1), path.data(), path.size());
+  entry->crc = entry->right_crc();
+  acknowledge(place, 0, sequence);
   header()->used_bytes.store(end, std::memory_order_release);
   return place;
+}
+
+// The state that counts: the newest whole one; none when there is none.
+FileLedger::State* FileLedger::newest(EntryHeader* entry) {
+  State* newest = nullptr;
+  for (State& state : entry->states) {
+    if (state.generation == 0 || state.crc != state.right_crc(entry->writer_id)) continue;
+    if (newest == nullptr || state.generation > newest->generation) newest = &state;
+  }
+  return newest;
 }
 
 void FileLedger::acknowledge(std::size_t place, std::uint64_t size_bytes,
                              std::uint64_t sequence) noexcept {
   EntryHeader* entry = at(place);
-  const std::uint64_t next = 1 - entry->current.load(std::memory_order_relaxed);
-  entry->states[next] = {size_bytes, sequence};
-  entry->current.store(next, std::memory_order_release);
+  const State* last = newest(entry);
+  State* next = last == &entry->states[0] ? &entry->states[1] : &entry->states[0];
+  next->size_bytes = size_bytes;
+  next->sequence = sequence;
+  next->generation = last == nullptr ? 1 : last->generation + 1;
+  next->crc = next->right_crc(entry->writer_id);
+}
+
+bool FileLedger::is_whole(std::size_t place, std::size_t end) const {
+  if (end - place < sizeof(EntryHeader)) return false;
+  const EntryHeader* entry = at(place);
+  const std::size_t left = end - place - sizeof(EntryHeader);
+  return entry->path_bytes <= kMostPathBytes && padded(entry->path_bytes) <= left &&
+         entry->crc == entry->right_crc();
+}
+
+template <typename Visit>
+bool FileLedger::visit_entries(Visit visit) const {
+  const std::size_t size_bytes = std::min(file_.size_bytes(), kReservedBytes);
+  const std::uint64_t used = header()->used_bytes.load(std::memory_order_acquire);
+  bool is_right = used <= size_bytes;
+  // What is behind the used bytes is zero, which is no entry: where their number is damaged, the
+  // entries tell.
+  const std::size_t end = is_right ? static_cast<std::size_t>(used) : size_bytes;
+  for (std::size_t place = sizeof(Header); place < end;) {
+    if (!is_whole(place, end)) {
+      is_right = false;
+      place += 8;  // entries begin at multiples of it
+      continue;
+    }
+    visit(place);
+    place += sizeof(EntryHeader) + padded(at(place)->path_bytes);
+  }
+  return is_right;
 }
 
 std::vector<FileLedger::Entry> FileLedger::entries() const {
   std::vector<Entry> found;
-  const auto used = static_cast<std::size_t>(header()->used_bytes.load(std::memory_order_acquire));
-  std::size_t place = sizeof(Header);
-  while (place + sizeof(EntryHeader) <= used) {
-    const EntryHeader* entry = at(place);
-    const std::uint64_t current = entry->current.load(std::memory_order_acquire);
-    const std::size_t left = used - place - sizeof(EntryHeader);
-    if (current > 1 || padded(entry->path_bytes) > left) break;
-    const auto& state = entry->states[current];
-    found.push_back({entry->writer_id,
-                     std::string(reinterpret_cast<const char*>(entry + 1), entry->path_bytes),
-                     state.size_bytes, state.sequence, place});
-    place += sizeof(EntryHeader) + padded(entry->path_bytes);
-  }
+  visit_entries([&](std::size_t place) {
+    EntryHeader* entry = at(place);
+    const State* state = newest(entry);
+    found.push_back({entry->writer_id, std::string(entry->path()),
+                     state == nullptr ? kUnknownSize : state->size_bytes,
+                     state == nullptr ? 0 : state->sequence, place});
+  });
   return found;
+}
+
+bool FileLedger::is_damaged() const {
+  bool has_states = true;
+  const bool is_right =
+      visit_entries([&](std::size_t place) { has_states &= newest(at(place)) != nullptr; });
+  return !is_right || !has_states;
 }
 
 }  // namespace tracelet

@@ -4,8 +4,11 @@
 // missing, and none is there twice, at whatever instruction the process died.
 //
 // Format: a header, then entries. An entry is added before its file is made, so that there is no
-// file without one; `used_bytes` is stored last. An entry has its state twice: the one that
-// `current` does not name is written, then `current` is stored: one word, whole at any instant.
+// file without one; `used_bytes` is stored last. An entry's writer and path have a checksum; its
+// state is there twice, each with a generation and a checksum: the older one is written over, and
+// of those that are whole the newest counts, at whatever instruction the process died and whichever
+// of its pages reached the disk. A ledger of version 1, without checksums, is made one of this
+// version when it is opened.
 #pragma once
 
 #include <atomic>
@@ -26,10 +29,14 @@ class FileLedger {
   struct Entry {
     std::uint32_t writer_id = 0;
     std::string path{};
-    std::uint64_t size_bytes = 0;  // 0: nothing is acknowledged, not even that the file is there
-    std::uint64_t sequence = 0;    // the file holds its writer's records up to this one
-    std::size_t place = 0;         // for `acknowledge`
+    // 0: nothing is acknowledged, not even that the file is there. kUnknownSize: what was is lost;
+    // the file is to be left as it is, and all is to be written anew.
+    std::uint64_t size_bytes = 0;
+    std::uint64_t sequence = 0;  // the file holds its writer's records up to this one
+    std::size_t place = 0;       // for `acknowledge`
   };
+
+  static constexpr std::uint64_t kUnknownSize = std::uint64_t{1} << 62;
 
   // Throws std::system_error; `open` std::runtime_error for a file that is no ledger, too.
   static std::unique_ptr<FileLedger> create(const std::string& path);
@@ -41,12 +48,22 @@ class FileLedger {
   // The file now holds `size_bytes`, and with them its writer's records up to `sequence`.
   void acknowledge(std::size_t place, std::uint64_t size_bytes, std::uint64_t sequence) noexcept;
 
-  // In the order in which they were added; as far as the file makes sense.
+  // In the order in which they were added. One that is damaged costs itself; see is_damaged.
   std::vector<Entry> entries() const;
+  // Whether something in it is lost.
+  bool is_damaged() const;
 
  private:
   struct Header;
   struct EntryHeader;
+  struct State;
+
+  // Goes through the entries; false when something between them is none.
+  template <typename Visit>
+  bool visit_entries(Visit visit) const;
+  static std::unique_ptr<FileLedger> open_version_1(const std::string& path);
+  static State* newest(EntryHeader* entry);
+  bool is_whole(std::size_t place, std::size_t end) const;
 
   explicit FileLedger(MappedFile file) : file_(std::move(file)) {}
   Header* header() const;

@@ -306,17 +306,40 @@ std::int64_t read_at(int fd, char* out, std::size_t size_bytes, std::int64_t off
   return count;
 }
 
-int write_all(int fd, const char* data, std::size_t size_bytes) noexcept {
-  while (size_bytes > 0) {
-    const ssize_t written = ::write(fd, data, size_bytes);
-    if (written < 0) {
-      if (errno == EINTR) continue;
-      return errno;
-    }
-    data += written;
-    size_bytes -= static_cast<std::size_t>(written);
+int write_all(int fd, const char* data, std::size_t size_bytes,
+              std::size_t* written_bytes) noexcept {
+  *written_bytes = 0;
+  while (*written_bytes < size_bytes) {
+    const ssize_t written = ::write(fd, data + *written_bytes, size_bytes - *written_bytes);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return errno;
+    if (written == 0) return ENOSPC;  // else it would be tried for ever
+    *written_bytes += static_cast<std::size_t>(written);
   }
   return 0;
+}
+
+std::int64_t end_of_last_write(int fd) noexcept { return ::lseek(fd, 0, SEEK_CUR); }
+
+int blank_out(const std::string& path, std::int64_t offset, std::size_t size_bytes) noexcept {
+  // Not by a descriptor that appends: Linux' pwrite goes to the file's end then.
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  int error = 0;
+  const std::string blanks(std::min<std::size_t>(size_bytes, 1 << 16), ' ');
+  while (size_bytes > 0 && error == 0) {
+    const ssize_t written = ::pwrite(fd, blanks.data(), std::min(size_bytes, blanks.size()),
+                                     static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) {
+      error = written < 0 ? errno : ENOSPC;
+      break;
+    }
+    offset += written;
+    size_bytes -= static_cast<std::size_t>(written);
+  }
+  ::close(fd);
+  return error;
 }
 
 int truncate_file(int fd, std::int64_t size_bytes) noexcept {

@@ -95,8 +95,14 @@ bool is_named(int fd, const std::string& path) noexcept;
 // Reads up to `size_bytes` at `offset`. Returns how many were read: 0 at the file's end, -1 on
 // failure.
 std::int64_t read_at(int fd, char* out, std::size_t size_bytes, std::int64_t offset) noexcept;
-// Writes all of `data` at the end of `fd`. Returns 0, or the errno of the write that failed.
-int write_all(int fd, const char* data, std::size_t size_bytes) noexcept;
+// Writes all of `data` at the end of `fd`, opened to append. Returns 0, or the errno of the write
+// that failed; `written_bytes` tells how much of it is in the file all the same.
+int write_all(int fd, const char* data, std::size_t size_bytes,
+              std::size_t* written_bytes) noexcept;
+// Where the last write through `fd` ended: others may append in between. -1 when it can't be told.
+std::int64_t end_of_last_write(int fd) noexcept;
+// Puts blanks over bytes that are in the file. Returns 0, or errno.
+int blank_out(const std::string& path, std::int64_t offset, std::size_t size_bytes) noexcept;
 // Cuts the file to `size_bytes`. Returns 0, or errno.
 int truncate_file(int fd, std::int64_t size_bytes) noexcept;
 

@@ -210,16 +210,22 @@ std::int64_t read_at(int fd, char* out, std::size_t size_bytes, std::int64_t off
   return GetLastError() == ERROR_HANDLE_EOF ? 0 : -1;
 }
 
-int write_all(int fd, const char* data, std::size_t size_bytes) noexcept {
-  while (size_bytes > 0) {
-    const auto piece = static_cast<unsigned>(std::min<std::size_t>(size_bytes, 1U << 30));
-    const int written = _write(fd, data, piece);
-    if (written < 0) return errno;
-    data += written;
-    size_bytes -= static_cast<std::size_t>(written);
+int write_all(int fd, const char* data, std::size_t size_bytes,
+              std::size_t* written_bytes) noexcept {
+  *written_bytes = 0;
+  while (*written_bytes < size_bytes) {
+    const std::size_t left = size_bytes - *written_bytes;
+    const auto piece = static_cast<unsigned>(std::min<std::size_t>(left, 1U << 30));
+    const int written = _write(fd, data + *written_bytes, piece);
+    if (written <= 0) return written < 0 ? errno : ENOSPC;
+    *written_bytes += static_cast<std::size_t>(written);
   }
   return 0;
 }
+
+std::int64_t end_of_last_write(int fd) noexcept { return _telli64(fd); }
+
+int blank_out(const std::string&, std::int64_t, std::size_t) noexcept { return ENOSYS; }
 
 int truncate_file(int fd, std::int64_t size_bytes) noexcept { return _chsize_s(fd, size_bytes); }
 

@@ -8,6 +8,7 @@ that no disk is waited for while the ring fills.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from tracelet.journal.names import (
     write_all,
 )
 from tracelet.records import RECORD_DTYPE
+from tracelet.runs.whole_file import sync_folder
 
 _BLOCK_RECORDS = 8192
 _BLOCK_PAYLOAD_BYTES = 4 << 20
@@ -118,7 +120,7 @@ class Journal:
             self._passed_over = max(self._passed_over, last)
             self._index.drop_file(path)
             self._segments.discard(path)
-        os.unlink(path)
+        _remove(path)
 
     def count_from(self, position: int) -> int:
         """How many records it holds from `position` on."""
@@ -162,15 +164,21 @@ class Journal:
 
     def _append_block(self, records: Records, payloads: bytes) -> None:
         first = int(records["sequence"][0]) - 1
-        if self._fd is None or self._size_bytes >= self.segment_bytes:
+        # A segment that somebody has removed is written for nobody.
+        is_gone = self._fd is not None and os.fstat(self._fd).st_nlink == 0
+        if self._fd is None or self._size_bytes >= self.segment_bytes or is_gone:
             self._open_segment(first)
         assert self._fd is not None
         header = block_header(records, payloads, first)
         try:
             write_all(self._fd, header, records.view(np.uint8), payloads)
         except OSError:
-            os.ftruncate(self._fd, self._size_bytes)
-            os.lseek(self._fd, self._size_bytes, os.SEEK_SET)
+            try:
+                os.ftruncate(self._fd, self._size_bytes)
+                os.lseek(self._fd, self._size_bytes, os.SEEK_SET)
+            except OSError:
+                # The torn block stays this segment's end, where a reader leaves it out.
+                self._retire_segment()
             raise
         block = Block(first, len(records), self._path, self._size_bytes, len(payloads))
         self._size_bytes += block.size_bytes
@@ -183,6 +191,7 @@ class Journal:
         number = 0
         while True:
             try:
+                os.makedirs(self._folder, mode=0o700, exist_ok=True)  # it may have been removed
                 # Exclusively: what a process that died left under this name stays.
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_BINARY
                 self._fd = os.open(path, flags, 0o600)
@@ -208,7 +217,7 @@ class Journal:
         self._retire_segment()
         with self._lock:
             self._segments.discard(path)
-        os.unlink(path)
+        _remove(path)
 
     def make_room(self, position: int) -> None:
         """Releases what is before `position`, the segment that is being written too where nothing
@@ -291,6 +300,16 @@ class Journal:
         with self._lock:
             self._index.replace(span, kept)
 
+    def drop_file_at(self, position: int) -> None:
+        """Forgets what is in the file that has `position`: somebody has removed it."""
+        with self._lock:
+            span = self._index.at(position)
+            if span is not None:
+                last = max(other.end for other in self._index if other.path == span.path)
+                self._passed_over = max(self._passed_over, last)
+                self._index.drop_file(span.path)
+                self._segments.discard(span.path)
+
     def release(self, position: int) -> None:
         """Forgets the records before `position`, and deletes files that hold no others."""
         with self._lock:
@@ -299,7 +318,7 @@ class Journal:
             paths = self._segments - {span.path for span in self._index} - {self._path}
             self._segments -= paths
         for path in paths:
-            os.unlink(path)
+            _remove(path)
 
     def sync(self) -> None:
         """Has what was appended before this call reach the disk. Raises OSError."""
@@ -312,7 +331,7 @@ class Journal:
                 _sync_file(fd)
             if self._folder_changed:
                 self._folder_changed = False
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
         finally:
             for fd in retired:
                 os.close(fd)
@@ -328,14 +347,9 @@ class Journal:
             os.close(fd)
 
 
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 _sync_file = getattr(os, "fdatasync", os.fsync)
-
-
-def _sync_folder(folder: str) -> None:
-    if not hasattr(os, "O_DIRECTORY"):
-        return  # no folder can be opened here
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,6 +10,7 @@ append-only file, for the journal's segments come and go:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from typing import Protocol
@@ -81,7 +82,9 @@ class NamesFile:
         try:
             write_all(fd, block)
         except OSError:
-            os.ftruncate(fd, self._size_bytes)
+            # Where even that fails a torn block stays, behind which a reader finds the next one.
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, self._size_bytes)
             raise
         self._size_bytes += len(block)
 

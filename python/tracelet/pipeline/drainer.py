@@ -62,6 +62,7 @@ class Drainer(threading.Thread):
         self._is_over_budget = False
         self._keepers: set[str] = set()
         self._warned: set[str] = set()
+        self._without_thread: set[str] = set()  # names of lanes whose thread could not be started
         self.shippers: dict[str, Shipper] = {}
         # Payloads that lie in files, by the sequence of their record; oldest first.
         self._payload_files: deque[tuple[int, str]] = deque()
@@ -91,6 +92,8 @@ class Drainer(threading.Thread):
                 _log.exception("tracelet: the drainer failed and tries again")
                 time.sleep(_RETRY_S)
             self._warn_of_drops()
+            if self._without_thread:
+                self._start_threads()
             self.cpu_with_gil_ns = time.thread_time_ns() - _core.thread_cpu_without_gil_ns()
         for lane in self._lanes:
             while lane.sink.name not in self.shippers and not lane.deliver_rest():
@@ -207,14 +210,29 @@ class Drainer(threading.Thread):
                 )  # fmt: skip
 
     def _start_shipper(self, lane: Lane) -> None:
-        shipper = Shipper(lane, self._journal, self._options)
-        self.shippers[lane.sink.name] = shipper
-        try:
-            shipper.start()
-        except RuntimeError:
-            # The process is ending, and Python (from 3.12 on) starts no more threads: what this
-            # lane lacks goes to the journal, for `tracelet sync`.
-            _log.debug("tracelet: no thread for %r at the end of the process", lane.sink.name)
+        self.shippers[lane.sink.name] = Shipper(lane, self._journal, self._options)
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        """Starts the shippers that have no thread yet; tried again with each drain.
+
+        The process may have as many threads as it is allowed now, or be ending: Python (from 3.12
+        on) starts no more then, and what the lane lacks is in the journal, for `tracelet sync`.
+        """
+        for name, shipper in list(self.shippers.items()):
+            if shipper.ident is not None:
+                continue
+            try:
+                shipper.start()
+            except RuntimeError as error:
+                if name not in self._without_thread and not self._is_stopping:
+                    _log.warning(
+                        "tracelet: no thread for %r now (%s); it is tried again", name, error
+                    )
+                self._without_thread.add(name)
+                continue
+            self._without_thread.discard(name)
+            shipper.notify()
 
     def _write_journal(self, lease: _Lease) -> None:
         """Retries while the disk is full: the ring fills, and then its own limit decides."""
@@ -233,8 +251,16 @@ class Drainer(threading.Thread):
                 self._journal_failed = True
             finally:
                 del records
+            self._warn_of_drops()
             time.sleep(_RETRY_S)
+            self._free_journal_quietly()
+
+    def _free_journal_quietly(self) -> None:
+        """A second failure on top of the first is no reason to give the first up."""
+        try:
             self._free_journal()
+        except OSError as error:
+            _log.debug("tracelet: the journal can't be made smaller now: %s", error)
 
     def _free_journal(self) -> None:
         """Deletes what every sink has acknowledged, while nothing can be appended."""
@@ -249,10 +275,12 @@ class Drainer(threading.Thread):
             self._is_over_budget = False
             return True
         if options.journal_overflow == "block" and not self._is_over_budget:
-            deadline_s = time.monotonic() + options.full_ring_timeout_s
-            while time.monotonic() < deadline_s:
-                time.sleep(_RETRY_S)
-                self._free_journal()
+            # Half as long as a call waits for room: no call waits in vain because of this wait, and
+            # so its point is in the event file.
+            deadline_s = time.monotonic() + options.full_ring_timeout_s / 2
+            while (left_s := deadline_s - time.monotonic()) > 0:
+                time.sleep(min(_RETRY_S, left_s))
+                self._free_journal_quietly()
                 if self._journal.size_bytes + size_bytes <= options.journal_limit_bytes:
                     return True
         self._is_over_budget = True

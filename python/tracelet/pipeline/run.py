@@ -240,7 +240,12 @@ class Run:
         self._close_backends(live, _left_s(deadline_s), process_is_ending)
         is_delivered = len(started) == len(shippers)
         is_delivered &= not any(worker.is_alive() for worker in [live.drainer, *started])
-        self._finish_folder(live, is_delivered)
+        try:
+            self._finish_folder(live, is_delivered)
+        except (
+            OSError
+        ) as error:  # it was removed, or its disk is full: nothing that a user can mend
+            _log.warning("tracelet: the run's folder can't be finished: %s", error)
         if is_delivered:
             # Unmaps the ring now, though the user may hold on to the experiment for its stats.
             self._final_stats = self.stats()

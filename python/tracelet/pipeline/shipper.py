@@ -22,6 +22,8 @@ _LONGEST_RETRY_AFTER_S = 300.0
 JOURNAL_FULL = "journal full"
 """The reason under which records are counted that found no room within `journal_limit_bytes`; also
 those of kinds that the sink is not given."""
+JOURNAL_REMOVED = "journal removed"
+"""The reason under which records are counted whose file somebody has removed."""
 JOURNAL_DAMAGED = "journal damaged"
 """The reason under which records are counted that the disk gave back other than they were written.
 """
@@ -122,6 +124,12 @@ class Shipper(threading.Thread):
             _log.error("tracelet: a block of the journal is lost: %s", error)
             self._journal.drop_block_at(position)
             records, lost_by = (), JOURNAL_DAMAGED
+        except FileNotFoundError as error:
+            if self._journal.next_position(position) == position:
+                _log.error("tracelet: a file of the journal was removed: %s", error)
+                self._journal.drop_file_at(position)
+                lost_by = JOURNAL_REMOVED
+            records = ()
         except OSError as error:
             if self._journal.next_position(position) == position:
                 _log.error("tracelet: the journal can't be read: %s", error)

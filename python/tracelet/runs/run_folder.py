@@ -15,9 +15,9 @@ from tracelet._version import __version__
 from tracelet.backends.base import Backend
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options
-from tracelet.runs.private_file import private
 from tracelet.runs.process_identity import process_identity
 from tracelet.runs.run_lock import RunLock
+from tracelet.runs.whole_file import write_whole
 
 MANIFEST = "manifest.json"
 RUN_LOCK = "run.lock"
@@ -114,10 +114,8 @@ class RunFolder:
 
 def write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:
     """Writes a run's manifest, whole or not at all. Raises OSError."""
-    path = os.path.join(folder, MANIFEST)
-    with open(path + ".new", "w", encoding="utf-8", opener=private) as file:
-        json.dump(manifest, file, indent=2)
-    os.replace(path + ".new", path)
+    data = json.dumps(manifest, indent=2).encode()
+    write_whole(os.path.join(folder, MANIFEST), data)
 
 
 def remove_run(folder: str, ring_path: str) -> None:

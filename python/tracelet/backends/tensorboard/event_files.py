@@ -44,6 +44,12 @@ def _cut_back(ledger: _core.FileLedger) -> dict[int, _Before]:
 
 
 def _cut_back_file(path: str, size_bytes: int) -> None:
+    if size_bytes == _core.UNKNOWN_SIZE:  # better twice on TensorBoard than not at all
+        _log.warning(
+            "tracelet: what of %s was acknowledged is lost (event_files.bin is damaged); the file "
+            "is left as it is, and its points are written to a new one.", path,
+        )  # fmt: skip
+        return
     try:
         size_now = os.stat(path).st_size
     except FileNotFoundError:

@@ -1,0 +1,41 @@
+"""Small files, written whole or not at all: also when the machine loses its power meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+
+def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Has `path` hold `data`, or what it held before. Raises OSError.
+
+    The content reaches the disk before the name does: a rename alone may be there after a loss of
+    power while what it names is empty. The folder is synced last, so that the name is kept too.
+    """
+    new_path = path + ".new"
+    # Exclusively: nothing that lies there, a link for one, is written through.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new_path)
+    fd = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new_path, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new_path)
+        raise
+    sync_folder(os.path.dirname(path) or ".")
+
+
+def sync_folder(folder: str) -> None:
+    """Has the names in a folder reach the disk. Raises OSError."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # no folder can be opened here
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
