@@ -185,19 +185,21 @@ template <typename Visit>
 bool FileLedger::visit_entries(Visit visit) const {
   const std::size_t size_bytes = std::min(file_.size_bytes(), kReservedBytes);
   const std::uint64_t used = header()->used_bytes.load(std::memory_order_acquire);
-  bool is_right = used <= size_bytes;
-  // What is behind the used bytes is zero, which is no entry: where their number is damaged, the
-  // entries tell.
-  const std::size_t end = is_right ? static_cast<std::size_t>(used) : size_bytes;
-  for (std::size_t place = sizeof(Header); place < end;) {
-    if (!is_whole(place, end)) {
-      is_right = false;
+  std::size_t last_end = sizeof(Header);
+  bool is_right = true;
+  // To the file's end: what is behind the used bytes is zero, which is no entry. Where their number
+  // is damaged, the entries tell.
+  for (std::size_t place = sizeof(Header); place < size_bytes;) {
+    if (!is_whole(place, size_bytes)) {
+      is_right &= place >= used;
       place += 8;  // entries begin at multiples of it
       continue;
     }
     visit(place);
     place += sizeof(EntryHeader) + padded(at(place)->path_bytes);
+    last_end = place;
   }
+  is_right &= last_end == used;
   return is_right;
 }
 
