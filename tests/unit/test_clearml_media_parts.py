@@ -8,7 +8,9 @@ import math
 import numpy as np
 import pytest
 from tracelet.backends.clearml.names import SeriesNames
-from tracelet.backends.clearml.parts import (
+from tracelet.backends.clearml.probe import Probe
+from tracelet.backends.clearml.storage import is_verdict
+from tracelet.backends.parts import (
     Configuration,
     NoForm,
     Parameters,
@@ -17,10 +19,8 @@ from tracelet.backends.clearml.parts import (
     Scalar,
     parts_of,
 )
-from tracelet.backends.clearml.plots import lines_or_heatmap, mesh, numbers, precision_recall
-from tracelet.backends.clearml.probe import Probe
-from tracelet.backends.clearml.storage import is_verdict
-from tracelet.backends.clearml.tensors import tensor_array
+from tracelet.backends.plots import lines_or_heatmap, mesh, numbers, precision_recall
+from tracelet.backends.tensors import tensor_array
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("tensorboard")

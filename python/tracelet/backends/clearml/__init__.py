@@ -8,11 +8,7 @@ offline.py    a batch of them to lines of an offline session's metrics.jsonl
 online.py     a batch of them to events.add_batch requests
 add_batch.py  that request
 media.py      the sink for all other events, offline and online
-parts.py      a TensorBoard event, taken apart into what ClearML can show
-tensors.py    TensorProto to numpy
-plots.py      tensors to Plotly's JSON
 samples.py    the files of debug samples: their names, their upload
-kept.py       what is kept in the run's folder, for another process to go on with
 sdk.py        the SDK, made ready
 sdk_mends.py  bugs of it, mended
 reopen.py     the task of a process that died

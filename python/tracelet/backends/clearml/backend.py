@@ -7,7 +7,6 @@ from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
-from tracelet.backends.clearml.kept import NAMES, KeptLines
 from tracelet.backends.clearml.media import ClearMLMediaSink
 from tracelet.backends.clearml.names import TaskNames
 from tracelet.backends.clearml.offline import OfflineClearMLSink
@@ -15,6 +14,7 @@ from tracelet.backends.clearml.online import OnlineClearMLSink
 from tracelet.backends.clearml.reopen import reopen_state
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.clearml.task_names import SHORTEST_NAME
+from tracelet.backends.kept import NAMES, KeptLines
 
 
 class ClearMLBackend(Backend):

@@ -19,10 +19,9 @@ from typing import Any, Callable
 
 import numpy as np
 
+from tracelet.backends import parts
 from tracelet.backends.base import UNREADABLE, Batch, Delivery, RunInfo
-from tracelet.backends.clearml import parts
 from tracelet.backends.clearml.add_batch import REFUSED, AddBatch, RefusedError
-from tracelet.backends.clearml.kept import SAMPLES, KeptLines
 from tracelet.backends.clearml.names import TaskNames
 from tracelet.backends.clearml.offline import open_session_file
 from tracelet.backends.clearml.probe import REFUSALS_BEFORE_SETTING_ASIDE, Probe
@@ -30,6 +29,7 @@ from tracelet.backends.clearml.samples import Place, SampleStore
 from tracelet.backends.clearml.set_aside import SetAsideFile
 from tracelet.backends.clearml.storage import is_verdict
 from tracelet.backends.clearml.task import ClearMLTask
+from tracelet.backends.kept import SAMPLES, KeptLines
 from tracelet.errors import SinkUnavailableError
 from tracelet.records import EVENT
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Callable
 
-from tracelet.backends.clearml.kept import KeptLines
+from tracelet.backends.kept import KeptLines
 
 # Elasticsearch refuses a keyword of more bytes, and the server the whole batch with it.
 _LONGEST_NAME_BYTES = 32_766

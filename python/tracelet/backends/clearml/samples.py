@@ -11,9 +11,9 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from tracelet.backends.clearml.kept import KeptLines
 from tracelet.backends.clearml.storage import open_storage
 from tracelet.backends.clearml.task import ClearMLTask
+from tracelet.backends.kept import KeptLines
 from tracelet.safe_names import within_bytes
 
 _LONGEST_PART_BYTES = 100

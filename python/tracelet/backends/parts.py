@@ -1,4 +1,4 @@
-"""A TensorBoard event, taken apart into what ClearML can show. Pure functions.
+"""A TensorBoard event, taken apart into what a tracker can show. Pure functions.
 
 As ClearML's own TensorBoard binding does it (clearml/binding/frameworks/tensorflow_bind.py,
 EventTrainsWriter.add_event, clearml 2.1.12), and a little more: files go as they are, without being
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union
 
-from tracelet.backends.clearml import plots
-from tracelet.backends.clearml.tensors import STRINGS, tensor_array
+from tracelet.backends import plots
+from tracelet.backends.tensors import STRINGS, tensor_array
 from tracelet.tensorboard_messages import LOGGED_PARAMS, PLOTLY_PLUGIN, compat
 from tracelet.tensorboard_messages import messages as proto_messages
 

@@ -1,4 +1,4 @@
-"""What the ClearML sinks keep in the run's folder, so that another process can go on as they would.
+"""What sinks keep in the run's folder, so that another process can go on as they would.
 
 Files of JSON lines, appended before what they tell of is used; a torn last line is passed over.
 """
