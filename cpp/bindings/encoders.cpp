@@ -14,6 +14,7 @@
 #include "tracelet/event_file.h"
 #include "tracelet/file_ledger.h"
 #include "tracelet/json_lines.h"
+#include "tracelet/metric_json.h"
 #include "tracelet/stored_names.h"
 
 namespace tracelet::bindings {
@@ -226,6 +227,45 @@ void register_encoders(nb::module_& m) {
           },
           "What was set aside for the first time since the last call: (writer_id, tag_id, step, "
           "value, whether it is not finite rather than beyond float32).");
+
+  nb::class_<MetricJsonEncoder>(m, "MetricJsonEncoder",
+                                "Scalars as MLflow metrics (runs/log-batch). One thread at a time.")
+      .def(nb::init<>())
+      .def(
+          "define",
+          [](MetricJsonEncoder& self, std::uint32_t writer_id, std::uint32_t tag_id,
+             const std::string& name_json) { self.define(writer_id, tag_id, name_json); },
+          nb::arg("writer_id"), nb::arg("tag_id"), nb::arg("name_json"),
+          "Names a series; the name is a JSON string, quotes included.")
+      .def(
+          "undefined_series",
+          [](const MetricJsonEncoder& self, nb::handle records) {
+            const RecordBuffer buffer(records);
+            std::vector<Record> found;
+            {
+              ReleasedGil released;
+              found = self.undefined_series(buffer.span());
+            }
+            std::vector<std::tuple<std::uint32_t, std::uint32_t>> ids;
+            for (const Record& record : found) ids.emplace_back(record.writer_id, record.tag_id);
+            return ids;
+          },
+          nb::arg("records"), "(writer_id, tag_id) of each series in `records` without a name.")
+      .def(
+          "encode",
+          [](const MetricJsonEncoder& self, nb::handle records, std::size_t limit_count,
+             std::size_t limit_bytes) {
+            const RecordBuffer buffer(records);
+            std::string out;
+            EncodeCounts counts;
+            {
+              ReleasedGil released;
+              counts = self.encode(buffer.span(), limit_count, limit_bytes, out);
+            }
+            return std::tuple(nb::bytes(out.data(), out.size()), counts);
+          },
+          nb::arg("records"), nb::arg("limit_count"), nb::arg("limit_bytes"),
+          "Metrics divided by commas, at most so many: (bytes, counts).");
 }
 
 }  // namespace tracelet::bindings
