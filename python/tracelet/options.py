@@ -259,6 +259,11 @@ class Options:
     its own, as its child, or logs to the current one. Default: it gets one in a `with
     tracelet.logging` block with a name."""
 
+    # Other trackers: what is for one alone.
+    mlflow: Mapping[str, Any] | None = _option(Table())
+    """MLflow's: {"tracking_uri", "experiment", "run_id"}. Default: the active run's, else those of
+    MLflow's own variables, else a new run in sqlite:///mlflow.db, experiment by `project`."""
+
     @property
     def handle_log_dir(self) -> str:
         """The folder of what is logged by the handle, without a SummaryWriter; "" for none."""

@@ -31,9 +31,15 @@ def _tensorboard(info: RunInfo) -> Backend:
     return TensorBoardBackend(info)
 
 
+def _mlflow(info: RunInfo) -> Backend:
+    from tracelet.backends.mlflow import open_mlflow
+
+    return open_mlflow(info)
+
+
 EVENT_FILES = "tensorboard"
 """The backend that every run has: it writes the SummaryWriters' files."""
-_OWN: dict[str, SinkFactory] = {"clearml": _clearml, EVENT_FILES: _tensorboard}
+_OWN: dict[str, SinkFactory] = {"clearml": _clearml, EVENT_FILES: _tensorboard, "mlflow": _mlflow}
 _factories = dict(_OWN)
 
 

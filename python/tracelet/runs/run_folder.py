@@ -9,15 +9,17 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracelet._version import __version__
-from tracelet.backends.base import Backend
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options
 from tracelet.runs.process_identity import process_identity
 from tracelet.runs.run_lock import RunLock
 from tracelet.runs.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from tracelet.backends.base import Backend
 
 MANIFEST = "manifest.json"
 RUN_LOCK = "run.lock"

@@ -1,0 +1,45 @@
+"""Names for trackers whose series have one name: tags, told apart where two writers share one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Callable
+
+from tracelet.backends.kept import KeptLines
+
+
+class FlatNames:
+    """Gives each (log folder, tag) a name that no other one has, and remembers it for `sync`.
+
+    One thread at a time. The names depend on the order in which series first appear.
+    """
+
+    def __init__(self, lines: KeptLines, clean: Callable[[str], str]) -> None:
+        """`clean` gives a name the form that the tracker takes, the same one each time."""
+        self._lines = lines
+        self._clean = clean
+        self._names: dict[tuple[str, str], str] = {}
+        self._owners: dict[str, tuple[str, str]] = {}
+        for log_dir, tag, name in lines.read():
+            self._names[log_dir, tag] = name
+            self._owners[name] = (log_dir, tag)
+
+    def name(self, log_dir: str, tag: str) -> str:
+        """`log_dir` is empty for points without a SummaryWriter."""
+        series = (log_dir, tag)
+        if (known := self._names.get(series)) is not None:
+            return known
+        folder = os.path.basename(log_dir.rstrip("/"))
+        digest = hashlib.sha256(f"{log_dir}\0{tag}".encode(errors="replace")).hexdigest()[:16]
+        for candidate in (tag, f"{folder}/{tag}" if folder else tag, f"{tag} {digest}"):
+            name = self._clean(candidate)
+            if name not in self._owners:
+                break
+        self._names[series] = name
+        self._owners[name] = series
+        self._lines.append(log_dir, tag, name)
+        return name
+
+    def close(self) -> None:
+        self._lines.close()

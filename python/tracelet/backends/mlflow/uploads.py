@@ -1,0 +1,121 @@
+"""Parameters, artifacts and models on their way to MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from tracelet.backends.artifact import Artifact, FileUpload, Model
+from tracelet.backends.mlflow.names import clean_name
+from tracelet.backends.mlflow.store import RefusedError, Store
+
+_REQUEST_PARAMS = 100  # MLflow takes no more
+_LONGEST_VALUE = 6_000
+
+
+def texts_of(params: Mapping[str, Any]) -> dict[str, str]:
+    """Names and values as MLflow takes them; of two names that become one, the first has it."""
+    texts: dict[str, str] = {}
+    for name, value in params.items():
+        text = str(value)
+        if len(text) > _LONGEST_VALUE:
+            text = text[: _LONGEST_VALUE - 1] + "…"
+        texts.setdefault(clean_name(name), text)
+    return texts
+
+
+def send_params(store: Store, run_id: str, params: Mapping[str, str]) -> None:
+    """Sends them all. Raises RefusedError naming those that MLflow does not take, the others are
+    there then; what is there with the same value is no change."""
+    items = list(params.items())
+    refused: list[str] = []
+    reason = ""
+    for start in range(0, len(items), _REQUEST_PARAMS):
+        piece = dict(items[start : start + _REQUEST_PARAMS])
+        try:
+            store.log_params(run_id, piece)
+        except RefusedError:
+            for name, text in piece.items():
+                try:
+                    store.log_params(run_id, {name: text})
+                except RefusedError as error:
+                    refused.append(name)
+                    reason = str(error)
+    if refused:
+        raise RefusedError(f"{', '.join(refused):.200}: {reason}")
+
+
+class ParamsUpload:
+    """One call of `log_params`. What is not sent is in the run's folder, for `tracelet sync`."""
+
+    name = "parameters"
+    size_bytes: int | None = None
+
+    def __init__(self, store: Store, run_id: str, params: Mapping[str, str]) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._params = params
+
+    def upload(self) -> None:
+        send_params(self._store, self._run_id, self._params)
+
+    def is_refused(self, error: Exception) -> bool:
+        return isinstance(error, RefusedError)
+
+    def set_aside(self, folder: str) -> str:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        file, path = tempfile.mkstemp(".json", "params-", folder)
+        with open(file, "w", encoding="utf-8") as stream:
+            json.dump(self._params, stream)
+        return path
+
+    def discard(self) -> None:
+        """Nothing is kept."""
+
+
+class ArtifactUpload(FileUpload):
+    """A file among the run's artifacts, under its name; a folder is put there as it was."""
+
+    def __init__(
+        self, artifact: Artifact, repository: Callable[[], Any], model: Model | None = None
+    ) -> None:
+        super().__init__(artifact, is_artifact=model is None)
+        self._repository = repository
+        self._model = model
+
+    def upload(self) -> None:
+        source = self.make_file()
+        path = self._path()
+        folder, name = posixpath.split(path)
+        with tempfile.TemporaryDirectory(dir=self.artifact.place) as temporary:
+            local = os.path.join(temporary, name)
+            try:
+                os.link(source, local)
+            except OSError:
+                shutil.copyfile(source, local)
+            self._repository().log_artifact(local, folder or None)
+            if self._model is not None:
+                self._repository().log_artifact(self._about(temporary, name), folder)
+
+    def _path(self) -> str:
+        name = clean_name(self.artifact.name).replace(":", "_")
+        end = os.path.splitext(self.artifact.content.filename)[1]
+        name = name if name.endswith(end) else name + end
+        return f"models/{name}" if self._model is not None else name
+
+    def _about(self, folder: str, name: str) -> str:
+        assert self._model is not None
+        path = os.path.join(folder, f"{name}.about.json")
+        about = {
+            "framework": self._model.framework,
+            "tags": list(self._model.tags or ()),
+            "metadata": {str(key): str(each) for key, each in self._model.metadata.items()},
+        }
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(about, file, indent=2)
+        return path

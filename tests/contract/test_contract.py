@@ -1,0 +1,214 @@
+"""What every backend keeps to, a user's own included. `trackers.py` says how each is read back."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import textwrap
+
+import pytest
+import tracelet
+from tracelet.cli import main
+from tracelet.runs.stored_run import find_runs
+from trackers import EXAMPLES, JsonLines, MLflow, MLflowServer, TensorBoard
+
+STEPS = 2_500  # more than two requests of MLflow's
+PARAMS = {
+    "lr": 0.1,
+    "depth": 3,
+    "wide": True,
+    "name": "a b",
+    "nested": {"list": [1, 2], "none": None},
+}
+SHOWN = {
+    "lr": "0.1", "depth": "3", "wide": "True", "name": "a b", "nested/list": "[1, 2]",
+    "nested/none": "None",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory):
+    pytest.importorskip("mlflow")
+    server = MLflowServer(tmp_path_factory.mktemp("mlflow"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["tensorboard", "json_lines", "mlflow", "mlflow server"])
+def tracker(request, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    if request.param == "tensorboard":
+        return TensorBoard(tmp_path)
+    if request.param == "json_lines":
+        sys.modules.pop("json_lines_backend", None)
+        import json_lines_backend  # noqa: F401 - it registers itself
+
+        return JsonLines(tmp_path)
+    pytest.importorskip("mlflow")
+    if request.param == "mlflow":
+        return MLflow(tmp_path)
+    return MLflow(tmp_path, request.getfixturevalue("mlflow_server").uri)
+
+
+def start(tracker, **config):
+    return tracelet.start_logging(
+        "contract", "tests", tracker.backend, {**tracker.config, **config}
+    )
+
+
+def expected(count=STEPS):
+    return [(step, step * 0.5) for step in range(count)]
+
+
+def test_every_point_arrives_by_value_and_step(tracker):
+    experiment = start(tracker)
+    for step in range(STEPS):
+        experiment.log_metric("train/loss", step * 0.5, step)
+    experiment.log_metric("once", -1e-3, -5)
+    assert experiment.flush(60)
+    tracelet.stop_logging()
+    found = tracker.scalars(experiment.id)
+    assert found[tracker.tag("train/loss")] == expected()
+    ((step, value),) = found[tracker.tag("once")]
+    assert (step, pytest.approx(value)) == (-5, -1e-3)
+    assert experiment.stats.delivered[tracker.backend] == STEPS + 1
+    assert (experiment.stats.pending, experiment.stats.dropped) == (0, {})
+
+
+def test_what_is_not_finite_is_kept_or_counted_and_the_rest_arrives(tracker):
+    experiment = start(tracker)
+    for step, value in enumerate([1.0, math.nan, math.inf, -math.inf, 2.0]):
+        experiment.log_metric("odd", value, step)
+    tracelet.stop_logging()
+    points = tracker.scalars(experiment.id)[tracker.tag("odd")]
+    if tracker.kept_not_finite:
+        assert [step for step, _ in points] == [0, 1, 2, 3, 4]
+        assert math.isnan(points[1][1])
+    else:
+        assert points == [(0, 1.0), (4, 2.0)]
+        assert experiment.stats.not_finite == 3
+
+
+def test_names_that_a_tracker_refuses_arrive_in_another_form(tracker):
+    names = ["a?b", "a*b", "é/ü", "../up", "/root", "x" * 400, "x" * 399 + "y", "a//b", ".", "a:b"]
+    experiment = start(tracker)
+    for name in names:
+        experiment.log_metric(name, 1.0, 1)
+    assert experiment.flush(60)
+    tracelet.stop_logging()
+    found = tracker.scalars(experiment.id)
+    assert len(found) == len(names)  # none is mixed with another
+    assert all(points == [(1, 1.0)] for points in found.values())
+
+
+def test_parameters_of_each_type_are_shown(tracker):
+    experiment = start(tracker)
+    experiment.log_params(PARAMS)
+    experiment.log_metric("a", 1.0, 1)
+    tracelet.stop_logging()
+    assert tracker.params(experiment.id) == SHOWN
+    assert experiment.stats.not_taken == {}
+
+
+def test_artifacts_are_read_back(tracker, tmp_path):
+    (tmp_path / "notes.txt").write_text("as it was")
+    experiment = start(tracker)
+    experiment.log_artifact(tmp_path / "notes.txt")
+    (tmp_path / "notes.txt").write_text("changed")
+    experiment.log_artifact(b"\0\1\2", artifact_path="deep/data.bin")
+    experiment.log_metric("a", 1.0, 1)
+    tracelet.stop_logging()
+    assert experiment.stats.artifacts == {"uploaded": 2}
+    assert tracker.artifact(experiment.id, "notes.txt") == b"as it was"
+    assert tracker.artifact(experiment.id, "deep/data.bin") == b"\0\1\2"
+
+
+def test_the_end_is_told_as_it_was(tracker):
+    if not tracker.has_status:
+        pytest.skip("this tracker has no status")
+    start(tracker).log_metric("a", 1.0, 1)
+    experiment = tracelet.get_active_experiment()
+    tracelet.stop_logging()
+    assert tracker.status(experiment.id) == "finished"
+    with (
+        pytest.raises(KeyError),
+        tracelet.logging(tracker.backend, "fails", "tests", tracker.config) as experiment,
+    ):
+        raise KeyError("boom")
+    assert tracker.status(experiment.id) == "failed"
+
+
+def test_a_batch_that_is_given_again_doubles_nothing(tracker, monkeypatch):
+    """Each batch is delivered, said to have failed, and given again."""
+    experiment = start(tracker, batch_max_points=500)
+    sinks = [sink for backend in experiment._run._live.backends for sink in backend.sinks]
+    (sink,) = [sink for sink in sinks if sink.name == tracker.backend]
+    write, calls = sink.write, []
+
+    def twice(batch):
+        delivery = write(batch)
+        calls.append(len(batch))
+        if len(calls) % 2:
+            raise OSError("the answer was lost")
+        return delivery
+
+    monkeypatch.setattr(sink, "write", twice)
+    for step in range(STEPS):
+        experiment.log_metric("train/loss", step * 0.5, step)
+    assert experiment.flush(120)
+    tracelet.stop_logging(60)
+    assert len(calls) >= 2
+    assert tracker.scalars(experiment.id)[tracker.tag("train/loss")] == expected()
+
+
+def test_what_a_killed_process_left_is_sent_by_sync_once(tracker, run_script, tmp_path):
+    code = f"""
+        import os, signal, tracelet
+        {tracker.imports}
+        experiment = tracelet.start_logging(
+            "killed", "tests", {tracker.backend!r}, {tracker.config!r})
+        print(experiment.id, flush=True)
+        experiment.log_params({{"lr": 0.1}})
+        for step in range({STEPS}):
+            experiment.log_metric("train/loss", step * 0.5, step)
+            if step == {STEPS} // 2:
+                experiment.flush(60)  # some of it is there, and maybe more than we know
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = run_script(textwrap.dedent(code), check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_id = done.stdout.split()[-1]
+    (left,) = find_runs(os.environ["TRACELET_DIR"])
+    assert main(["sync", left.run_id]) == 0
+    assert tracker.scalars(run_id)[tracker.tag("train/loss")] == expected()
+    assert tracker.params(run_id)["lr"] == "0.1"
+    if tracker.has_status:
+        assert tracker.status(run_id) == "killed"
+    assert find_runs(os.environ["TRACELET_DIR"]) == []
+
+
+def test_mlflow_away_holds_back_no_call_and_nothing_is_lost(tmp_path):
+    pytest.importorskip("mlflow")
+    server = MLflowServer(tmp_path)
+    server.start()
+    try:
+        tracker = MLflow(tmp_path, server.uri)
+        experiment = start(tracker, batch_max_age_s=0.1)
+        experiment.log_metric("a", 0.0, 0)
+        assert experiment.flush(60)
+        server.stop()
+        for step in range(1, 1_000):
+            experiment.log_metric("a", step * 0.5, step)
+        experiment.log_params({"lr": 0.1})
+        assert not experiment.flush(1)
+        server.start()
+        assert experiment.flush(120)
+        tracelet.stop_logging(60)
+        assert tracker.scalars(experiment.id)["a"] == expected(1_000)
+        assert tracker.params(experiment.id) == {"lr": "0.1"}
+        assert experiment.stats.retried > 0
+    finally:
+        server.stop()

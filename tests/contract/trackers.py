@@ -1,0 +1,216 @@
+"""The trackers of the contract suite: how a run is logged to each, and read back by its own means.
+
+`status` is in the words of the suite: "finished", "failed", "killed"; None where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import defaultdict
+from pathlib import Path
+
+from readers import event_file_scalars, session_scalars
+
+EXAMPLES = str(Path(__file__).parents[2] / "examples")
+
+
+class Tracker:
+    """`backend` as in start_logging; `imports` is run before, in a script of its own."""
+
+    backend = ""
+    imports = ""
+    kept_not_finite = False  # whether NaN and infinity are held as they are
+    has_status = True
+    folds_tags = False  # whether the tag's form is another in the tracker
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.config = {}
+
+    def scalars(self, run_id):
+        """{tag: [(step, value), ...]} in the order of the steps."""
+        raise NotImplementedError
+
+    def params(self, run_id):
+        """As texts."""
+        raise NotImplementedError
+
+    def artifact(self, run_id, name):
+        """Its bytes."""
+        raise NotImplementedError
+
+    def status(self, run_id):
+        return None
+
+    def tag(self, tag):
+        return tag
+
+
+class TensorBoard(Tracker):
+    backend = "tensorboard"
+    kept_not_finite = True
+    has_status = False
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self._log_dir = folder / "events"
+        self.config = {"log_dir": str(self._log_dir)}
+
+    def scalars(self, run_id):
+        return {
+            tag: sorted((step, value) for step, value, _ in points)
+            for tag, points in event_file_scalars(self._log_dir).items()
+            if "/text_summary" not in tag and "_hparams_" not in tag
+        }
+
+    def params(self, run_id):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(self._log_dir), size_guidance={"tensors": 0})
+        events.Reload()
+        text = events.Tensors("params/text_summary")[-1].tensor_proto.string_val[0].decode()
+        rows = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+        return {row[0]: row[1] if len(row) > 1 else "" for row in rows}
+
+    def artifact(self, run_id, name):
+        return (self._log_dir / "artifacts" / name).read_bytes()
+
+
+class ClearMLOffline(Tracker):
+    backend = "clearml"
+    has_status = False  # an offline session has none
+
+    def scalars(self, run_id):
+        points = session_scalars(self._session(run_id))
+        return {variant: sorted(p[:2] for p in each) for (_, variant), each in points.items()}
+
+    def params(self, run_id):
+        content = json.loads((self._session(run_id) / "task.json").read_text())
+        section = content["hyperparams"]["General"]
+        return {name: each["value"] for name, each in section.items()}
+
+    def artifact(self, run_id, name):
+        (path,) = (self._session(run_id) / "data").rglob(Path(name).name)
+        return path.read_bytes()
+
+    def tag(self, tag):
+        return tag.rpartition("/")[2]
+
+    def _session(self, run_id):
+        from clearml import Task
+
+        if self.config.get("session"):
+            return Path(self.config["session"])
+        root = Path(Task.current_task().get_offline_mode_folder()).parent if (
+            Task.current_task()) else None  # fmt: skip
+        found = [*(root or self.folder).rglob(str(run_id))]
+        return next(path for path in found if path.is_dir())
+
+
+class JsonLines(Tracker):
+    backend = "json_lines"
+    imports = f"import sys; sys.path.insert(0, {EXAMPLES!r}); import json_lines_backend"
+    kept_not_finite = True
+
+    def _rows(self, run_id, name):
+        path = self.folder / "json-lines" / run_id / name
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def scalars(self, run_id):
+        points = defaultdict(list)
+        for row in self._rows(run_id, "points.jsonl"):
+            points[row["tag"]].append((row["step"], row["value"]))
+        return {tag: sorted(each) for tag, each in points.items()}
+
+    def params(self, run_id):
+        merged = {}
+        for row in self._rows(run_id, "params.jsonl"):
+            merged.update({name: str(value) for name, value in row.items()})
+        return merged
+
+    def artifact(self, run_id, name):
+        return (self.folder / "json-lines" / run_id / Path(name).name).read_bytes()
+
+    def status(self, run_id):
+        return self._rows(run_id, "status.jsonl")[-1]
+
+
+class MLflow(Tracker):
+    """Straight into a database, or with `uri` to a server."""
+
+    backend = "mlflow"
+
+    def __init__(self, folder, uri=None):
+        super().__init__(folder)
+        self.uri = uri or f"sqlite:///{folder}/mlflow.db"
+        self.config = {"mlflow": {"tracking_uri": self.uri}}
+
+    @property
+    def _client(self):
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri)
+
+    def scalars(self, run_id):
+        names = self._client.get_run(run_id).data.metrics
+        return {
+            name: sorted((m.step, m.value) for m in self._client.get_metric_history(run_id, name))
+            for name in names
+        }
+
+    def params(self, run_id):
+        return dict(self._client.get_run(run_id).data.params)
+
+    def artifact(self, run_id, name):
+        return Path(self._client.download_artifacts(run_id, name)).read_bytes()
+
+    def status(self, run_id):
+        return self._client.get_run(run_id).info.status.lower()
+
+
+class MLflowServer:
+    """A real one, on loopback, on SQLite."""
+
+    def __init__(self, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._process = None
+
+    def start(self, timeout_s=180.0):
+        log = open(self._folder / "server.log", "ab")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [
+                sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port",
+                str(self.port), "--workers", "1",
+                "--backend-store-uri", f"sqlite:///{self._folder}/server.db",
+                "--artifacts-destination", str(self._folder / "artifacts"),
+            ],
+            cwd=self._folder, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        log.close()
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                    return
+            except OSError:
+                assert self._process.poll() is None, (self._folder / "server.log").read_text()
+                time.sleep(0.2)
+        raise AssertionError("mlflow server did not start in time")
+
+    def stop(self):
+        import os
+        import signal
+
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(30)
+            self._process = None
