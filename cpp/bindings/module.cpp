@@ -4,6 +4,10 @@
 
 #include "bindings.h"
 
+namespace tracelet::bindings {
+void register_run_push(nb::module_& m);
+}
+
 namespace {
 
 // A failure of the operating system is an OSError with its errno, as from Python's own calls.
@@ -27,6 +31,7 @@ NB_MODULE(_core, m) {
   nanobind::register_exception_translator(raise_os_error);
   tracelet::bindings::register_ring(m);
   tracelet::bindings::register_payloads(m);
+  tracelet::bindings::register_run_push(m);
   tracelet::bindings::register_histogram(m);
   tracelet::bindings::register_capture(m);
   tracelet::bindings::register_stored(m);

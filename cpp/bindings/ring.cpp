@@ -150,6 +150,12 @@ void register_ring(nb::module_& m) {
           },
           nb::sig("def dropped(self) -> dict[str, int]"),
           "Points that found no place, by reason, of all processes that log into the run.")
+      .def(
+          "count_event_without_room",
+          [](RunRing& self) {
+            self.file->counters().no_disk_space.fetch_add(1, std::memory_order_relaxed);
+          },
+          "Counts an event that there is no room for on disk.")
       .def_prop_ro(
           "not_finite_values",
           [](const RunRing& self) { return self.file->counters().not_finite_values.load(); })

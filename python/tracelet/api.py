@@ -6,14 +6,15 @@ What runs a run is imported when one starts: it is two thirds of what importing 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tracelet.errors import UnknownBackendError
 from tracelet.experiment import Experiment
-from tracelet.options import check_seconds, resolve_options
+from tracelet.options import Options, check_seconds, resolve_options
 
-_experiment: Experiment | None = None
+_experiments: list[Experiment] = []  # those that go on, and such as have ended since
+_unnamed = itertools.count(1)
 
 
 def start_logging(
@@ -33,14 +34,17 @@ def start_logging(
     flushed when the process ends. Raises ConfigurationError (a ValueError) for an option,
     CredentialsError, BackendError; once it has returned, a backend that fails raises nothing.
     """
-    global _experiment
+    return _start(resolve_options(exp_name, project, backend, config))
+
+
+def _start(options: Options, block: object = None, is_inside: bool = False) -> Experiment:
     from tracelet.backends import check_backends
     from tracelet.pipeline import lifecycle
 
-    options = resolve_options(exp_name, project, backend, config)
     check_backends(options)
-    _experiment = Experiment(lifecycle.start(options))
-    return _experiment
+    experiment = Experiment(lifecycle.start(options, block, is_inside))
+    _experiments[:] = [*(each for each in list(_experiments) if each.is_active), experiment]
+    return experiment
 
 
 def stop_logging(timeout_s: float | None = None) -> None:
@@ -51,7 +55,7 @@ def stop_logging(timeout_s: float | None = None) -> None:
     """
     # Checked before anything ends: a mistake here must leave a run that can be stopped.
     timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
-    if _experiment is None:
+    if not _experiments:
         return
     from tracelet.pipeline import lifecycle
 
@@ -60,7 +64,12 @@ def stop_logging(timeout_s: float | None = None) -> None:
 
 def get_active_experiment() -> Experiment | None:
     """The running experiment, or None."""
-    return _experiment if _experiment is not None and _experiment.is_active else None
+    if not _experiments:
+        return None
+    from tracelet.pipeline import lifecycle
+
+    run = lifecycle.active_run()
+    return next((each for each in list(_experiments) if each._run is run), None)
 
 
 @contextlib.contextmanager
@@ -76,22 +85,25 @@ def logging(
     ClearML task is "failed" then. When the process has a ClearML task (`Task.init`, a step of a
     pipeline), a block with an `exp_name` of its own is a child task of it; after the block that
     task is current again. Without a name the block logs to the current task.
+
+    A block inside a run is a run of its own, a child of that one where the backend has children.
+    Inside it SummaryWriters, and `get_active_experiment`, are its; the handle of the outer run logs
+    to the outer one, which goes on after it.
     """
+    from tracelet.pipeline import lifecycle
+
+    around = get_active_experiment()
+    if around is not None and exp_name is None:
+        exp_name = f"{around.name}-{next(_unnamed)}"
     if exp_name is not None and (config is None or isinstance(config, Mapping)):
         config = {"child_task": True, **(config or {})}
-    try:
-        experiment = start_logging(exp_name, project, backend, config)
-    except UnknownBackendError as error:
-        if exp_name is not None or not isinstance(backend, str):
-            raise
-        raise UnknownBackendError(
-            f"{error}. The first argument of tracelet.logging is the backend; if this is the run's "
-            f"name: tracelet.logging(exp_name={backend!r})"
-        ) from None
+    block = object()
+    options = resolve_options(exp_name, project, backend, config)
+    experiment = _start(options, block, is_inside=True)
     try:
         yield experiment
     except BaseException as error:
         experiment._run.note_failure(error)
         raise
     finally:
-        stop_logging()
+        lifecycle.stop_block(block)

@@ -25,6 +25,8 @@ class Experiment:
         from tracelet.pipeline import lifecycle
 
         self._active_run = lifecycle.active_run
+        self._is_running = lifecycle.is_running
+        self._stop_run = lifecycle.stop_run
         self._run = run
         self._metric_writer_id = run.metric_writer_id
         # Kept, to be read when the run has ended.
@@ -64,13 +66,25 @@ class Experiment:
         """What became of the points so far."""
         return self._run.stats()
 
+    def __enter__(self) -> Experiment:
+        """`with tracelet.start_logging(...) as experiment:` ends the run with the block."""
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None and self.is_active:
+            self._run.note_failure(error)
+        self._stop_run(self._run)
+
     def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
         """Logs a point without a SummaryWriter; `value` and `step` as for `add_scalar`.
 
         It goes to the backends, and to an event file when the option `log_dir` is set. Raises
         TypeError or ValueError naming the metric.
         """
-        self._check_active("log_metric")
+        if self._active_run() is not self._run:  # another run is inside this one, or it has ended
+            self._check_active("log_metric")
+            _core.log_metric_into(self._run.ring, name, value, step, self._run.metric_writer)
+            return
         _core.log_metric(name, value, step, self._metric_writer_id)
 
     def log_image(
@@ -113,12 +127,10 @@ class Experiment:
         self._log_event("log_table", name, table_event(name, table, step))
 
     def _log_event(self, method: str, name: str, event: Any) -> None:
-        from tracelet.capture.event_writer import push_event
-
         if not isinstance(name, str) or not name:
             raise TypeError(f"{method}: name must be a str that is not empty, not {name!r}")
         self._check_active(method)
-        push_event(self._run.metric_writer, event)
+        self._run.push_event(event)
 
     def log_params(self, params: Any) -> None:
         """Logs parameters: a mapping, an argparse.Namespace, a dataclass, an OmegaConf config.
@@ -177,10 +189,10 @@ class Experiment:
     @property
     def is_active(self) -> bool:
         """Whether the run goes on, in this process."""
-        return self._active_run() is self._run
+        return self._is_running(self._run)
 
     def _check_active(self, method: str) -> None:
-        if self._active_run() is not self._run:
+        if not self._is_running(self._run):
             raise TraceletError(f"{method}: this run has ended (or belongs to the parent process)")
 
     def __repr__(self) -> str:

@@ -51,22 +51,47 @@ class EventCapture:
             return pushed is not None
         return self._push_large(writer, tag, payload, event)
 
+    def push_into(self, ring: _core.Ring, writer: str, event: Any) -> None:
+        """Pushes an event as it is, into the ring of a run that need not be the active one."""
+        values = event.summary.value
+        tag = values[0].tag if values else ""
+        payload = event.SerializeToString()
+
+        def push(content: bytes, is_path: bool) -> bool:
+            return _core.push_event_into(
+                ring, writer, tag, content, event.step, event.wall_time, is_path
+            )
+
+        if len(payload) <= self._largest_bytes:
+            push(payload, False)
+        elif (path := self._keep(payload)) is None:
+            ring.count_event_without_room()
+        elif not push(os.fsencode(path), True):
+            _remove(path)
+
     def _is_histogram(self, event: Any, histo: Any) -> bool:
         """Whether a record can hold it: a protobuf may have more limits than counts, say."""
         is_even = len(histo.bucket_limit) == len(histo.bucket)
         return is_even and event.ByteSize() <= self._largest_bytes
 
     def _push_large(self, writer: str, tag: str, payload: bytes, event: Any) -> bool:
-        path = os.path.join(self._folder, f"event-{os.getpid()}-{next(self._numbers)}.pb")
-        try:
-            self._write(path, payload)
-        except OSError as error:
-            self._warn(len(payload), error)
+        path = self._keep(payload)
+        if path is None:
             return _core.count_event_without_room()
         pushed = _core.push_event(writer, tag, os.fsencode(path), event.step, event.wall_time, True)
         if not pushed:
             _remove(path)
         return pushed is not None
+
+    def _keep(self, payload: bytes) -> str | None:
+        """The path of a new file that holds it; None, with a warning, when there is no room."""
+        path = os.path.join(self._folder, f"event-{os.getpid()}-{next(self._numbers)}.pb")
+        try:
+            self._write(path, payload)
+        except OSError as error:
+            self._warn(len(payload), error)
+            return None
+        return path
 
     def _write(self, path: str, payload: bytes) -> None:
         # Not the folders above it: a run that has ended is not to have a folder again.

@@ -7,11 +7,11 @@ import logging
 import os
 import signal
 import threading
+import time
 
 from tracelet import _core
 from tracelet.backends import before_torch_is_imported
 from tracelet.capture.event_writer import set_event_capture
-from tracelet.capture.events import EventCapture
 from tracelet.capture.patch import Patch
 from tracelet.capture.summary_writer import (
     find_summary_writer,
@@ -29,80 +29,92 @@ _FLUSH_EVENT_FILES_TIMEOUT_S = 5.0
 
 
 class _Active:
-    """What belongs to the active run."""
+    """A run that goes on, with what belongs to it."""
 
-    def __init__(self, run: Run, handlers: UserHandlers) -> None:
+    def __init__(self, run: Run, handlers: UserHandlers, block: object) -> None:
         self.run = run
         self.handlers = handlers
+        self.block = block
+        """Of the `with` block whose end ends it, and another run that takes its place."""
         self.sigterm = SigTerm(
             handlers.of(signal.SIGTERM),
             _stop_on_sigterm,
             run.options.exit_timeout_s,
         )
         self.owner_pid = os.getpid()
-        beside = run.options.tensorboard == "passthrough"
-        self.patches: list[Patch | TensorboardXCapture] = []
-        cls = find_summary_writer()
-        if cls is not None and beside:
-            self.patches += patch_summary_writer_beside(cls)
-        elif cls is not None:
-            self.patches += patch_summary_writer(cls, self._flush_event_files)
-        self.patches.append(TensorboardXCapture(self._flush_event_files, beside))
-
-    def _flush_event_files(self) -> None:
-        if os.getpid() == self.owner_pid:
-            self.run.flush(_FLUSH_EVENT_FILES_TIMEOUT_S, event_files_only=True)
 
 
-_active: _Active | None = None
-_lock = threading.RLock()  # of start and stop
+# The runs that go on; all but the last have others inside them. What SummaryWriters log goes to the
+# last; the handle of each logs to its own.
+_runs: list[_Active] = []
+_patches: list[Patch | TensorboardXCapture] = []
+_patches_are_beside: bool | None = None  # None: there are none
+_lock = threading.RLock()  # of start and stop, and all of these
+
+
+def _last() -> _Active | None:
+    runs = _runs
+    return runs[-1] if runs else None
 
 
 def active_run() -> Run | None:
-    """The run of this process. In a forked child: None, though its points still go to the run."""
-    active = _active
-    return active.run if active and active.owner_pid == os.getpid() else None
+    """The run that SummaryWriters log to. In a forked child: None, though its points still go to
+    the run."""
+    active = _last()
+    return active.run if active is not None and active.owner_pid == os.getpid() else None
 
 
-def start(options: Options) -> Run:
-    """Starts a run, and makes it the active one; a run that is active ends first."""
-    global _active
+def is_running(run: Run) -> bool:
+    """Whether a run of this process goes on, maybe with others inside it."""
+    return any(each.run is run and each.owner_pid == os.getpid() for each in list(_runs))
+
+
+def start(options: Options, block: object = None, is_inside: bool = False) -> Run:
+    """Starts a run, and makes it the active one; a run that is active ends first.
+
+    With `is_inside` that one goes on and is the active one again when the new one has ended.
+    """
     with _lock:
-        if active_run() is not None:
+        if active_run() is not None and not is_inside:
             _log.warning("tracelet: start_logging while a run is active: that run is stopped first")
+            block = _runs[-1].block if block is None else block
             stop(None)
-        elif _active is not None:
+        elif _runs and active_run() is None:
             leave_in_child()
         handlers = UserHandlers()  # before a backend's SDK sets its own
         before_torch_is_imported()
         find_summary_writer()  # imports torch before a backend starts threads that disturb imports
         run = Run(options)
-        _active = _Active(run, handlers)
-        _core.set_histogram_threads(options.histogram_threads)
-        payloads = run.folder.payloads_path
-        set_event_capture(EventCapture(payloads, options.payload_bytes // 4, run.make_event_file))
-        _core.set_active_run(run.ring)
+        active = _Active(run, handlers, block)
+        _runs.append(active)
+        _capture_for(run)
         # Registered anew, so that it runs before the hooks that the backends have just registered.
         atexit.unregister(_at_exit)
         atexit.register(_at_exit)
-        _active.sigterm.install()  # over what the backends have just set
+        active.sigterm.install()  # over what the backends have just set
         handlers.restore_for_faults()
         return run
 
 
-def stop(timeout_s: float | None, process_is_ending: bool = False) -> None:
-    """Ends the active run; does nothing without one."""
-    global _active
+def stop(
+    timeout_s: float | None, process_is_ending: bool = False, active: _Active | None = None
+) -> None:
+    """Ends a run, the last by default; does nothing without one."""
     with _lock:
-        active = _active
-        if active is None:
+        active = _last() if active is None else active
+        if active is None or active not in _runs:
             return
         if active.owner_pid != os.getpid():
             leave_in_child()
             return
         active.sigterm.hold()
-        _active = None
-        _stop_capture(active)
+        was_last = active is _runs[-1]
+        _runs.remove(active)
+        if was_last:
+            around = active_run()
+            _capture_for(around)
+            if around is not None:
+                around.renew_event_files()
         options = active.run.options
         default_s = options.exit_timeout_s if process_is_ending else options.stop_timeout_s
         try:
@@ -111,6 +123,64 @@ def stop(timeout_s: float | None, process_is_ending: bool = False) -> None:
             active.sigterm.remove()
             active.handlers.restore()
             active.sigterm.let_go()
+
+
+def stop_run(run: Run) -> None:
+    """Ends this run, if it goes on."""
+    with _lock:
+        for active in list(_runs):
+            if active.run is run:
+                stop(None, active=active)
+
+
+def stop_block(block: object) -> None:
+    """Ends the runs of a `with` block, if they go on."""
+    with _lock:
+        for active in reversed(list(_runs)):
+            if active.block is block:
+                stop(None, active=active)
+
+
+def _stop_all() -> None:
+    """Ends all runs, those inside others first, in the time that one has: the process ends."""
+    with _lock:
+        if not _runs:
+            return
+        timeout_s = max(each.run.options.exit_timeout_s for each in _runs)
+        deadline_s = time.monotonic() + timeout_s
+        while _runs:
+            stop(max(0.0, deadline_s - time.monotonic()), process_is_ending=True)
+
+
+def _flush_event_files() -> None:
+    if (run := active_run()) is not None:
+        run.flush(_FLUSH_EVENT_FILES_TIMEOUT_S, event_files_only=True)
+
+
+def _capture_for(run: Run | None) -> None:
+    """Has SummaryWriters log to this run, or to none. Between two runs of one kind the patches stay
+    where they are: a thread that logs meanwhile logs to either."""
+    global _patches_are_beside
+    beside = None if run is None else run.options.tensorboard == "passthrough"
+    if beside != _patches_are_beside:
+        for patch in _patches:
+            patch.undo()
+        _patches[:] = [] if beside is None else _patch(beside)
+        _patches_are_beside = beside
+    if run is not None:
+        _core.set_histogram_threads(run.options.histogram_threads)
+    set_event_capture(None if run is None else run.event_capture)
+    _core.set_active_run(None if run is None else run.ring)
+
+
+def _patch(beside: bool) -> list[Patch | TensorboardXCapture]:
+    patches: list[Patch | TensorboardXCapture] = []
+    cls = find_summary_writer()
+    if cls is not None and beside:
+        patches += patch_summary_writer_beside(cls)
+    elif cls is not None:
+        patches += patch_summary_writer(cls, _flush_event_files)
+    return [*patches, TensorboardXCapture(_flush_event_files, beside)]
 
 
 def _tell_of_end() -> None:
@@ -123,19 +193,10 @@ def _tell_of_end() -> None:
 _core.set_end_teller(_tell_of_end)
 
 
-def _stop_capture(active: _Active) -> None:
-    for patch in active.patches:
-        patch.undo()
-    set_event_capture(None)
-    _core.set_active_run(None)
-
-
 def leave_in_child() -> None:
-    """Ends capture in a forked child. The run is the parent's: nothing of it is closed here."""
-    global _active
-    if _active is not None:
-        _stop_capture(_active)
-        _active = None
+    """Ends capture in a forked child. The runs are the parent's: nothing of them is closed here."""
+    _runs.clear()
+    _capture_for(None)
 
 
 class Terminated(KeyboardInterrupt):
@@ -143,17 +204,16 @@ class Terminated(KeyboardInterrupt):
 
 
 def _stop_on_sigterm() -> None:
-    if (run := active_run()) is not None:
-        run.note_failure(Terminated("SIGTERM"))
-    stop(None, process_is_ending=True)
+    for active in list(_runs):
+        active.run.note_failure(Terminated("SIGTERM"))
+    _stop_all()
 
 
 def _at_exit() -> None:
-    active = _active
-    if active is None or active.owner_pid != os.getpid():
+    if active_run() is None:
         return
     try:
-        stop(None, process_is_ending=True)
+        _stop_all()
     except Exception as error:
         _log.warning("tracelet: the flush at exit failed: %s", error)
 
@@ -161,9 +221,9 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.RLock()
-    if _active is not None:
-        _active.sigterm.in_child()
-        _active.run.after_fork_in_child()
+    for active in reversed(_runs):
+        active.sigterm.in_child()
+        active.run.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):

@@ -16,7 +16,7 @@ from tracelet.backends import EVENT_FILES, Backend, RunInfo, Sink, open_backend
 from tracelet.backends.tensorboard import TensorBoardSink
 from tracelet.backends.tensorboard.paths import check_folder
 from tracelet.capture import device, histogram
-from tracelet.capture.event_writer import push_event
+from tracelet.capture.events import EventCapture
 from tracelet.errors import TraceletError
 from tracelet.journal.disk_sync import JournalSync
 from tracelet.journal.journal import Journal
@@ -79,7 +79,11 @@ class Run:
             self._close_unused()
             self.folder.remove()
             raise
-        self.verbs = Verbs(self.backends, self.folder.artifacts_path, self._push_event)
+        self.verbs = Verbs(self.backends, self.folder.artifacts_path, self.push_event)
+        largest_bytes = options.payload_bytes // 4
+        self.event_capture = EventCapture(
+            self.folder.payloads_path, largest_bytes, self.make_event_file
+        )
         self._journal = Journal(self.folder.path, ring)
         # Several within the limit, so that "drop_oldest" drops a part.
         self._journal.segment_bytes = min(
@@ -142,8 +146,9 @@ class Run:
         """The writer id of those points."""
         return self.ring.intern(self.metric_writer) if self.metric_writer else _core.NO_WRITER
 
-    def _push_event(self, event: Any) -> None:
-        push_event(self.metric_writer, event)
+    def push_event(self, event: Any) -> None:
+        """An event that no SummaryWriter logs. Raises TraceletError when the run has ended."""
+        self.event_capture.push_into(self.ring, self.metric_writer, event)
 
     def make_event_file(self, log_dir: str, suffix: str) -> str:
         """Makes the event file of a new writer; "" where the run writes none. Raises OSError."""
@@ -152,6 +157,14 @@ class Run:
             if isinstance(lane.sink, TensorBoardSink):
                 return lane.sink.paths.make(log_dir, suffix)
         return check_folder(log_dir, suffix)
+
+    def renew_event_files(self) -> None:
+        """Has what comes now written to new files: another run has written to the same folders, and
+        TensorBoard follows the last file of one, by name."""
+        live = self._live
+        for lane in live.lanes if live is not None else ():
+            if isinstance(lane.sink, TensorBoardSink):
+                lane.sink.paths.renew()
 
     def stats(self) -> Stats:
         live = self._live

@@ -88,13 +88,14 @@ class TensorBoardSink:
         self._files = _core.EventFileSet(ring, ledger)
         self.paths = EventFilePaths()
         self._opened: dict[int, str] = {}  # by writer id
+        self._generations: dict[int, int] = {}  # of `paths`, when it was opened
         self._failed: dict[int, str] = {}  # tried again it is the same file, which may be there
         # Writers that no file can be opened for, with the reason under which points are counted.
         self._without_file: dict[int, str] = {}
 
     def write(self, batch: Batch) -> Delivery:
         failure = None
-        for writer_id in self._files.unopened_writers(batch.buffer):
+        for writer_id in self._without_right_file(batch):
             try:
                 self._open(writer_id, batch)
             except OSError as error:
@@ -112,6 +113,15 @@ class TensorBoardSink:
         not_meant = len(batch) - delivered - sum(set_aside.values())
         return Delivery(delivered, set_aside=set_aside, not_meant=not_meant)
 
+    def _without_right_file(self, batch: Batch) -> Sequence[int]:
+        unopened = self._files.unopened_writers(batch.buffer)
+        generation = self.paths.generation
+        if generation == 0:  # as ever, but for runs with others inside them
+            return unopened
+        known = np.unique(batch.records["writer_id"]).tolist()
+        old = {each for each in known if self._generations.get(each, generation) < generation}
+        return [*unopened, *(old - set(unopened))]
+
     def _open(self, writer_id: int, batch: Batch) -> None:
         """Raises OSError for what may pass, such as a full disk: the points are given again."""
         folder = batch.log_dir(writer_id)
@@ -123,6 +133,7 @@ class TensorBoardSink:
                 "writes them",
             )  # fmt: skip
             return
+        generation = self.paths.generation  # before the path: renewed meanwhile it is opened again
         before = self._before.get(writer_id, _Before())
         now_s = max(time.time(), before.newest_s + 1)
         if writer_id not in self._failed:
@@ -142,6 +153,7 @@ class TensorBoardSink:
             )  # fmt: skip
         else:
             self._opened[writer_id] = self._failed.pop(writer_id)
+            self._generations[writer_id] = generation
             self._without_file.pop(writer_id, None)
 
     def _leave_out(self, writer_id: int, reason: str, words: str) -> None:

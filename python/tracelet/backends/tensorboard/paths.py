@@ -26,13 +26,14 @@ def event_file_name(wall_time_s: float) -> str:
 
     TensorBoard follows the last file of a folder, by name, and reads the others once. So this name
     sorts behind that of the file that torch's own writer made in the same folder and second, whose
-    last part is a number.
+    last part is a number; and behind those that were made before it in that second.
     """
     import socket  # 4 ms of those that importing tracelet may take
 
     host = socket.gethostname()
     number = next(_file_numbers)
-    return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{os.getpid()}.tracelet{number}"
+    pid = os.getpid()
+    return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{pid}.tracelet{number:06d}"
 
 
 def check_folder(log_dir: str, suffix: str) -> str:
@@ -55,6 +56,14 @@ class EventFilePaths:
         # Held for a look-up alone: a file system may hang, and the sink is not to wait for it.
         self._lock = threading.Lock()
         self._paths: dict[str, str] = {}
+        self.generation = 0
+        """How often they were renewed: a file from before is closed."""
+
+    def renew(self) -> None:
+        """From now on all writers get new files."""
+        with self._lock:
+            self._paths.clear()
+            self.generation += 1
 
     def make(self, log_dir: str, suffix: str) -> str:
         """Makes the file of a writer that has none, or whose file was deleted; returns its path.
