@@ -45,7 +45,7 @@ test-python: $(VENV)/.users
 	.ci/browser
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# The sdist on every Python from 3.9 to 3.13 found here, and ClearML's oldest supported version.
+# The sdist on every Python from 3.9 to 3.15 that can be had here, and ClearML's oldest version.
 test-pythons: dist/.made
 	.ci/test-pythons
 
