@@ -298,3 +298,21 @@ def test_names_are_right_as_far_as_they_go(texts, cut, flip, tmp_path_factory):
     file.update(names)
     file.close()
     assert read_names(str(folder)) == ["", *texts]
+
+
+def test_lost_names_shift_no_other(tmp_path):
+    names = Names()
+    file = NamesFile(str(tmp_path))
+    for text in ("a", "b", "c", "d"):
+        names.texts.append(text)
+        file.update(names)
+    file.close()
+    path = tmp_path / NAMES
+    data = bytearray(path.read_bytes())
+    size = (len(data) - 16) // 4  # of a block
+    for block in (1, 2):
+        data[16 + block * size + 4] ^= 1
+    path.write_bytes(data)
+    found = read_names(str(tmp_path))
+    assert found == ["", "a", "(name 2 lost)", "(name 3 lost)", "d"]
+    assert len(set(found)) == len(found)

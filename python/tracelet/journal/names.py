@@ -128,9 +128,14 @@ def stored_names(folder: str) -> _core.StoredNames:
 
 
 def read_names(folder: str) -> list[str]:
-    """The strings by id, from 1 on: the first one is of no id and empty, as is one that is lost."""
+    """The strings by id, from 1 on: the first one is of no id and empty.
+
+    One that is lost has a name of its own in its place: whoever numbers them anew, in order, must
+    not take two of them for one, or all behind them would be shifted into wrong series.
+    """
     names = stored_names(folder)
-    return ["", *(names.text(id) for id in range(1, names.text_count() + 1))]
+    ids = range(1, names.text_count() + 1)
+    return ["", *(names.text(id) if names.knows(id) else f"(name {id} lost)" for id in ids)]
 
 
 def write_all(fd: int, *pieces: object) -> None:
