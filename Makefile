@@ -9,6 +9,7 @@
 # make soak-events  1 GB of scalars, histograms and images in one event file, each check sum verified
 # make soak  an hour of training at 20,000 points a second, with outages; SOAK_S: seconds
 # make soak-network  each failure of a ClearML server with 500,000 points
+# make soak-calls  200,000 random calls to each method of SummaryWriter, against the unpatched one
 # make soak-kills  the crash matrix with 10,000 deaths
 # make clean  removes everything that was built or installed here
 #
@@ -29,7 +30,7 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: soak-kills demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean
+.PHONY: soak-calls soak-kills demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -58,6 +59,9 @@ soak: $(INSTALLED)
 
 soak-network: $(INSTALLED)
 	TRACELET_OUTAGE_POINTS=500000 $(BIN)/python -m pytest -s -o timeout=0 tests/integration/test_outages.py
+
+soak-calls: $(INSTALLED)
+	TRACELET_SOAK_CALLS=200000 $(BIN)/python -m pytest -s -o timeout=0 tests/integration/test_random_calls.py
 
 soak-kills: $(INSTALLED)
 	TRACELET_SOAK_KILLS=10000 $(BIN)/python -m pytest -s tests/integration/test_crash_matrix.py

@@ -94,6 +94,11 @@ std::string entry_writer(std::string_view writer, std::string_view main_tag,
   }
   folder.push_back('_');
   folder.append(entry);
+  // No file system takes it, and what the drainer cannot open it would try for ever.
+  if (folder.find('\0') != std::string::npos) {
+    PyErr_SetString(PyExc_ValueError, "embedded null byte");
+    throw nb::python_error();
+  }
   if (mark != std::string_view::npos) folder.append(writer.substr(mark));
   return folder;
 }
@@ -135,11 +140,30 @@ PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count, P
   });
 }
 
+// The handle's own method takes numbers alone, where SummaryWriter's do as torch's do.
+void check_metric(PyObject* name, PyObject* value, PyObject* step) {
+  if (is_given(step) && !PyLong_CheckExact(step) && !nb::steal(PyNumber_Index(step)).is_valid()) {
+    PyErr_Clear();
+    throw nb::type_error((std::string("log_metric(") + nb::repr(nb::handle(name)).c_str() +
+                          "): step must be an int, not of type " + Py_TYPE(step)->tp_name)
+                             .c_str());
+  }
+  if (PyFloat_CheckExact(value) || PyLong_CheckExact(value)) [[likely]]
+    return;
+  if (PyUnicode_Check(value) || PyBytes_Check(value) || PyDict_Check(value)) {
+    throw nb::type_error((std::string("log_metric(") + nb::repr(nb::handle(name)).c_str() +
+                          "): the value must be a number, not of type " + Py_TYPE(value)->tp_name +
+                          (PyDict_Check(value) ? ": use a call for each entry" : ""))
+                             .c_str());
+  }
+}
+
 void log_metric(PyObject* name, PyObject* value, PyObject* step, std::uint32_t writer_id) {
   Producer& producer = Producer::current();
   const char* method = "log_metric";
   Point point;
   point.writer_id = writer_id;
+  check_metric(name, value, step);
   const bool ok = read_step_and_time(method, name, step, nullptr, producer, point) &&
                   read_value(method, name, value, point);
   if (!ok) throw nb::python_error();
@@ -202,6 +226,11 @@ void register_capture(nb::module_& m) {
       nb::arg("resolver"),
       "Sets the function that gives a SummaryWriter's log folder as a str. It sees to it that "
       "forget_writers is called when that writer dies.");
+  m.def("set_argument_errors", &set_argument_errors, nb::arg("wrong_type"), nb::arg("wrong_value"),
+        "The exceptions for arguments of a wrong type and a wrong value.");
+  m.def("set_odd_teller", &set_odd_teller, nb::arg("teller"),
+        "Sets the function told (method, tag, argument, given) of what is taken only because torch "
+        "takes it.");
   m.def("set_parking", &set_parking, nb::arg("park"), nb::arg("forget"),
         "Sets the functions for scalars on a device: (tensor) to a ticket, or None to have it read "
         "by item(); (ticket) of one that will not be asked for.");

@@ -195,6 +195,10 @@ PyObject* add_histogram_raw(PyObject* self, PyObject* const* args, Py_ssize_t co
          {sum, &header.sum},
          {sum_squares, &header.sum_squares}}};
     for (const auto& [given, number] : numbers) {
+      if (PyUnicode_Check(given) || PyBytes_Check(given)) {
+        PyErr_SetString(PyExc_TypeError, "must be real number");
+        return explain(method, tag, "min, max, num, sum and sum_squares must be numbers", given);
+      }
       if (!read_scalar(given, number)) {
         return explain(method, tag, "min, max, num, sum and sum_squares must be numbers", given);
       }

@@ -12,6 +12,10 @@ struct Originals {
 std::vector<Originals> originals;
 
 PyObject* park_scalar = nullptr;
+// Set once, when tracelet.capture is imported.
+PyObject* wrong_type = PyExc_TypeError;
+PyObject* wrong_value = PyExc_ValueError;
+PyObject* odd_teller = nullptr;
 PyObject* forget_ticket = nullptr;
 
 }  // namespace
@@ -42,10 +46,10 @@ PyObject* call_original(Method method, PyObject* self, PyObject* const* args, Py
 bool explain(const char* method, PyObject* tag, const char* problem, PyObject* object) {
   PyObject* kind;
   if (PyErr_ExceptionMatches(PyExc_OverflowError) || PyErr_ExceptionMatches(PyExc_ValueError)) {
-    kind = PyUnicode_Check(object) ? PyExc_TypeError : PyExc_ValueError;
+    kind = PyUnicode_Check(object) ? wrong_type : wrong_value;
   } else if (PyErr_ExceptionMatches(PyExc_TypeError) ||
              PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-    kind = PyExc_TypeError;
+    kind = wrong_type;
   } else {
     return false;
   }
@@ -67,8 +71,49 @@ bool read_value_slow(const char* method, PyObject* tag, PyObject* object, Point&
       return true;
     }
   }
-  if (read_scalar_by_call(object, &point.value)) return true;
+  if (read_scalar_by_call(object, &point.value)) {
+    const bool is_text = PyUnicode_Check(object) || PyBytes_Check(object);
+    return !is_text || tell_of_odd(method, tag, "scalar_value", object);
+  }
   return explain(method, tag, "the value must be a number or hold exactly one", object);
+}
+
+void set_argument_errors(nb::handle type_error, nb::handle value_error) {
+  wrong_type = type_error.inc_ref().ptr();
+  wrong_value = value_error.inc_ref().ptr();
+}
+
+void set_odd_teller(nb::handle teller) { odd_teller = teller.inc_ref().ptr(); }
+
+bool tell_of_odd(const char* method, PyObject* tag, const char* argument, PyObject* given) {
+  if (odd_teller == nullptr) return true;
+  return nb::steal(PyObject_CallFunction(odd_teller, "sOsO", method, tag, argument, given))
+      .is_valid();
+}
+
+bool read_other_step(const char* method, PyObject* tag, PyObject* step, Point& point) {
+  if (!read_step_slow(step, &point.step)) {
+    return explain(method, tag, "global_step must be an integer within 64 bits", step);
+  }
+  if (PyLong_Check(step)) return true;
+  if (nb::steal(PyNumber_Index(step)).is_valid()) return true;
+  PyErr_Clear();
+  return tell_of_odd(method, tag, "global_step", step);
+}
+
+bool read_wall_time(const char* method, PyObject* tag, PyObject* wall_time, Point& point) {
+  bool is_read = false;
+  if (PyUnicode_Check(wall_time)) {  // which float() would take, and torch does not
+    PyErr_SetString(PyExc_TypeError, "must be real number, not str");
+  } else {
+    is_read = read_scalar(wall_time, &point.wall_time_s);
+  }
+  if (!is_read) {
+    return explain(method, tag, "walltime must be seconds since the epoch", wall_time);
+  }
+  if (std::isfinite(point.wall_time_s)) return true;
+  PyErr_Format(PyExc_ValueError, "%s(%R): walltime must be finite, not %R", method, tag, wall_time);
+  return false;
 }
 
 void forget_parked(const Point& point) {
@@ -95,8 +140,8 @@ bool push_slow(Producer& producer, const Point& point) {
 }
 
 bool name_call(const char* method, PyObject* tag) {
-  PyObject* kind = PyErr_ExceptionMatches(PyExc_TypeError)    ? PyExc_TypeError
-                   : PyErr_ExceptionMatches(PyExc_ValueError) ? PyExc_ValueError
+  PyObject* kind = PyErr_ExceptionMatches(PyExc_TypeError)    ? wrong_type
+                   : PyErr_ExceptionMatches(PyExc_ValueError) ? wrong_value
                                                               : nullptr;
   if (kind == nullptr) return false;
   nb::python_error cause;

@@ -119,12 +119,23 @@ void forget_parked(const Point& point);
 // (tensor) to a ticket, or None to have it read by item(); (ticket) of one that is not asked for.
 void set_parking(nb::handle park, nb::handle forget);
 
+// What is raised for an argument of a wrong type and of a wrong value: types that are also those
+// that torch's own writer raises.
+void set_argument_errors(nb::handle wrong_type, nb::handle wrong_value);
+// The function that is told (method, tag, argument, given) of what is taken only because torch
+// takes it: a step that is no int, a value that is a text.
+void set_odd_teller(nb::handle teller);
+// False with a Python exception set.
+bool tell_of_odd(const char* method, PyObject* tag, const char* argument, PyObject* given);
+// Any step that is no small int. False with a Python exception set.
+bool read_other_step(const char* method, PyObject* tag, PyObject* step, Point& point);
+bool read_wall_time(const char* method, PyObject* tag, PyObject* wall_time, Point& point);
+
 inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step,
                                PyObject* wall_time, Producer& producer, Point& point) {
   if (is_given(step)) [[likely]] {
-    if (!read_step(step, &point.step)) {
-      return explain(method, tag, "global_step must be an integer within 64 bits", step);
-    }
+    const bool is_read = PyLong_CheckExact(step) && read_small_int(step, &point.step);
+    if (!is_read && !read_other_step(method, tag, step, point)) return false;
   } else {
     point.flags = static_cast<std::uint16_t>(point.flags | kNoStep);
   }
@@ -132,15 +143,7 @@ inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step
     point.wall_time_s = producer.now_s();
     return true;
   }
-  if (!read_scalar(wall_time, &point.wall_time_s)) {
-    return explain(method, tag, "walltime must be seconds since the epoch", wall_time);
-  }
-  if (!std::isfinite(point.wall_time_s)) {
-    PyErr_Format(PyExc_ValueError, "%s(%R): walltime must be finite, not %R", method, tag,
-                 wall_time);
-    return false;
-  }
-  return true;
+  return read_wall_time(method, tag, wall_time, point);
 }
 
 bool push_slow(Producer& producer, const Point& point);

@@ -51,3 +51,11 @@ class SinkUnavailableError(TraceletError):
 
 class JournalError(TraceletError):
     """A journal on disk can't be read: damaged, or written by another version."""
+
+
+class WrongTypeError(TypeError, ValueError, NotImplementedError, AssertionError):
+    """An argument of a wrong type in a method of SummaryWriter: also what torch's own raises."""
+
+
+class WrongValueError(ValueError, AssertionError, OverflowError):
+    """An argument of a wrong value in a method of SummaryWriter: also what torch's own raises."""

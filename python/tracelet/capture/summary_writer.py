@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import weakref
 from collections.abc import Callable
@@ -16,8 +17,13 @@ from tracelet.capture.file_writer import (
     patch_file_writer_beside,
 )
 from tracelet.capture.patch import Patch, then
+from tracelet.errors import WrongTypeError, WrongValueError
+from tracelet.option_kinds import describe
 from tracelet.writer_key import writer_key
 
+_log = logging.getLogger("tracelet")
+_told_odd: set[str] = set()  # of this process
+_MOST_TOLD = 1_000
 _native_methods: dict[type, dict[str, Any]] = {}
 _writers: dict[int, weakref.ref[Any]] = {}
 
@@ -36,7 +42,22 @@ def _writer_key_of(writer: Any) -> str:
     return known or writer_key(str(writer.log_dir), suffix)
 
 
+def _tell_of_odd(method: str, tag: object, argument: str, given: object) -> None:
+    """Once a tag: torch's writer takes it, and so does ours, but it is rarely what was meant."""
+    key = f"{tag}/{argument}"
+    if key in _told_odd or len(_told_odd) >= _MOST_TOLD:
+        return
+    _told_odd.add(key)
+    _log.warning(
+        "tracelet: %s(%.200r): %s=%s is taken as torch takes it, as a number; give an int for a "
+        "step and a number for a value. Further ones of this tag are not told.",
+        method, tag, argument, describe(given),
+    )  # fmt: skip
+
+
 _core.set_writer_resolver(_writer_key_of)
+_core.set_argument_errors(WrongTypeError, WrongValueError)
+_core.set_odd_teller(_tell_of_odd)
 
 
 def find_summary_writer() -> type | None:
