@@ -314,6 +314,11 @@ def _too_large(call: Call, given: dict[str, Any], theirs: Any, ours: Any) -> boo
     return call.method in NATIVE and is_number and isinstance(ours, (TypeError, ValueError))
 
 
+@difference("a folder that can't be made is counted and told by the drainer, not raised")
+def _no_folder(call: Call, given: dict[str, Any], theirs: Any, ours: Any) -> bool:
+    return call.method == "add_scalars" and isinstance(theirs, OSError) and ours is None
+
+
 @difference("an array of one element is a number in each place")
 def _one_element(call: Call, given: dict[str, Any], theirs: Any, ours: Any) -> bool:
     is_array = any(isinstance(given[name], np.ndarray) for name in call.odd if name in given)
@@ -368,7 +373,7 @@ def _compare(count: int, tmp_path: Path) -> Counter[str]:
             outcomes.append([call.make(writer) for call in calls])
             writer.close()
     tracelet.stop_logging()
-    assert not experiment.stats.dropped
+    assert set(experiment.stats.dropped) <= {"event file can't be opened"}  # add_scalars, _LONG
     assert experiment.stats.pending == 0
     met: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
