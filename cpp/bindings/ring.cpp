@@ -130,6 +130,11 @@ void register_ring(nb::module_& m) {
           },
           nb::arg("path"), "Maps the ring file of another process, dead or alive.")
       .def_prop_ro("path", [](const RunRing& self) { return self.file->path(); })
+      .def_prop_ro(
+          "id", [](const RunRing& self) { return self.file->id(); },
+          "What tells this ring from every other, wherever its file lies; empty for one of an "
+          "older "
+          "version.")
       .def_prop_ro("capacity", [](const RunRing& self) { return self.file->ring().capacity(); })
       .def_prop_ro(
           "head", [](const RunRing& self) { return self.file->ring().head(); },

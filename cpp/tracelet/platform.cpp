@@ -155,9 +155,16 @@ MappedFile MappedFile::create(const std::string& path, std::size_t size_bytes,
 }
 
 MappedFile MappedFile::open(const std::string& path, std::size_t reserved_bytes) {
-  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  // What lies under this name may be anything: no link is followed, a pipe does not wait for its
+  // other end, and a file that somebody else owns is not written to in this user's name.
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) throw_errno(errno, "cannot open " + path);
   try {
+    struct stat status;
+    if (fstat(fd, &status) != 0) throw_errno(errno, "cannot look at " + path);
+    if (!S_ISREG(status.st_mode) || status.st_uid != geteuid()) {
+      throw_errno(EPERM, path + " is no regular file of this user's");
+    }
     return MappedFile(path, fd, map_shared(fd, reserved_bytes, path), reserved_bytes);
   } catch (...) {
     close(fd);

@@ -1,7 +1,10 @@
 #include "tracelet/ring_file.h"
 
+#include <array>
 #include <bit>
+#include <cstdio>
 #include <cstring>
+#include <random>
 #include <stdexcept>
 #include <utility>
 
@@ -46,6 +49,8 @@ std::unique_ptr<RingFile> RingFile::create(const std::string& path, std::uint64_
   header->owner_pid = current_pid();
   header->capacity = capacity;
   header->payload_bytes = payload_bytes;
+  std::random_device random;
+  for (std::uint64_t& word : header->id) word = std::uint64_t{random()} << 32 | random();
   return std::unique_ptr<RingFile>(new RingFile(std::move(file), capacity, payload_bytes));
 }
 
@@ -77,6 +82,15 @@ std::unique_ptr<RingFile> RingFile::open(const std::string& path) {
   const std::size_t reserved_bytes = tags_offset(capacity, payload_bytes) + kTagAddressSpaceBytes;
   return std::unique_ptr<RingFile>(
       new RingFile(MappedFile::open(path, reserved_bytes), capacity, payload_bytes));
+}
+
+std::string RingFile::id() const {
+  if (header_->id[0] == 0 && header_->id[1] == 0) return {};
+  std::array<char, 33> text{};
+  std::snprintf(text.data(), text.size(), "%016llx%016llx",
+                static_cast<unsigned long long>(header_->id[0]),
+                static_cast<unsigned long long>(header_->id[1]));
+  return text.data();
 }
 
 bool RingFile::skip_dead(bool owner_is_dead) {

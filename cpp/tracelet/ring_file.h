@@ -41,6 +41,9 @@ struct RingFileHeader {
   PayloadArenaState payloads;
   TagTableState tags;
   RunCounters counters;
+  // Random, given when the file is made: a run's manifest names its ring by it, so that no other
+  // ring is taken for its own, wherever it lies. 0: of a version before there were any.
+  std::uint64_t id[2];
 };
 
 inline constexpr std::size_t kRingFileHeaderBytes = 4096;
@@ -80,6 +83,8 @@ class RingFile {
   TagTable& tags() { return tags_; }
   RunCounters& counters() { return header_->counters; }
   const std::string& path() const { return file_.path(); }
+  // 32 hexadecimal digits; empty where the file has none.
+  std::string id() const;
 
  private:
   RingFile(MappedFile file, std::uint64_t capacity, std::uint64_t payload_bytes);

@@ -129,7 +129,7 @@ def test_without_its_server_all_is_kept_and_sent_another_time(killed, clearml_se
     clearml_server.stop()
     done = sync_online(clearml_server, tmp_path, run.run_id)
     assert done.returncode == 1
-    assert "does not have all of it" in done.stderr
+    assert "not all of it is sent" in done.stderr
     assert f"try again: tracelet sync {run.run_id}" in done.stderr
     points = event_file_scalars(tmp_path / "log")["a/b"]
     assert [p[0] for p in points] == list(range(5_000))
@@ -237,12 +237,16 @@ def test_damage_costs_its_block_alone_and_is_told_with_its_place(
     data[block.offset_bytes + 1000] ^= 1
     Path(block.path).write_bytes(data)
     done = sync_online(clearml_server, tmp_path, run.run_id)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # what is lost is no reason to delete the rest
+    assert "lost to damage" in done.stderr
     assert f"at byte {block.offset_bytes}: a block's checksum is wrong" in done.stdout
     assert f"{block.count} records are lost to damage" in done.stdout
     (task_id,) = clearml_server.tasks
     kept = set(range(60_000)) - set(range(block.first, block.end))
     assert clearml_server.scalars(task_id)["a", "b"] == {s: s * 0.5 for s in kept}
+    assert os.path.exists(block.path)
+    assert main(["clean", run.run_id, "--yes"]) == 0
+    assert not os.path.exists(run.path)
 
 
 def test_a_death_while_the_sdk_writes_the_task_leaves_a_whole_session(killed):

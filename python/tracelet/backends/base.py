@@ -127,14 +127,19 @@ class Delivery:
     not_finite: int = 0
     """Points the backend can't hold because they are NaN or infinite."""
     set_aside: Mapping[str, int] = field(default_factory=dict)
-    """Points the backend would not take, by reason."""
+    """Points the backend would not take, by reason: refused, or without a form there."""
     not_meant: int = 0
-    """Points that are not for this sink. With these the four are all points of the batch: what is
-    missing is counted as lost."""
+    """Points that are not for this sink. With these, and `failed`, they are all points of the
+    batch: what is missing is counted as lost."""
+    failed: Mapping[str, int] = field(default_factory=dict)
+    """Points it would take and did not get because of trouble on the way (a folder that can't be
+    written, a file that is gone), by reason. A living run counts them; a dead one, whose points
+    `tracelet sync` sends, is kept until there are none."""
 
     @property
     def total(self) -> int:
-        return self.delivered + self.not_finite + sum(self.set_aside.values()) + self.not_meant
+        aside = sum(self.set_aside.values()) + sum(self.failed.values())
+        return self.delivered + self.not_finite + aside + self.not_meant
 
 
 class Sink(Protocol):

@@ -7,10 +7,11 @@ import os
 import shutil
 import sys
 
-from tracelet.commands.runs import in_bytes
+from tracelet.commands.runs import in_bytes, tell_of_unreadable
 from tracelet.commands.selection import add_runs_dir, find_run, runs_dir_of
 from tracelet.recovery.orphans import find_orphans
-from tracelet.runs.stored_run import find_runs
+from tracelet.runs.deletion import UsersWish
+from tracelet.runs.stored_run import UnreadableRun, scan_runs
 
 HELP = "remove finished runs and files that belong to no run; asks first"
 
@@ -28,21 +29,22 @@ def run(arguments: argparse.Namespace) -> int:
     runs_dir = runs_dir_of(arguments)
     if arguments.run:
         runs, orphans = [find_run(runs_dir, arguments.run)], []
+        unreadable: list[UnreadableRun] = []
         if runs[0].is_alive:
             print(f"tracelet: {runs[0].run_id} goes on: its process is alive", file=sys.stderr)
             return 1
     else:
-        runs = [run for run in find_runs(runs_dir) if run.state == "finished"]
+        found, unreadable = scan_runs(runs_dir)
+        runs = [run for run in found if run.state == "finished"]
         orphans = find_orphans(runs_dir)
+    tell_of_unreadable(unreadable)
     if not runs and not orphans:
         print(f"nothing to remove in {runs_dir}")
         return 0
     for each in runs:
         pending = each.pending()
         unsent = (
-            f", {pending if pending is not None else 'some'} points NOT SENT"
-            if pending != 0
-            else ""
+            f", {'some' if pending is None else pending} points NOT SENT" if pending != 0 else ""
         )
         print(f"{each.run_id}  {in_bytes(each.size_bytes())}{unsent}")
     for path in orphans:
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("nothing was removed")
         return 1
     for each in runs:
-        each.remove()
+        each.remove(UsersWish())
     for path in orphans:
         if os.path.isdir(path):
             shutil.rmtree(path, ignore_errors=True)

@@ -7,7 +7,7 @@ import os
 
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options, from_environment
-from tracelet.runs.stored_run import StoredRun, find_runs
+from tracelet.runs.stored_run import StoredRun, UnreadableRunError, scan_runs
 
 
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +25,15 @@ def runs_dir_of(arguments: argparse.Namespace) -> str:
 
 
 def find_run(runs_dir: str, name: str) -> StoredRun:
-    """The run of an id, or of the beginning of one, or of a folder. Raises ConfigurationError."""
+    """The run of an id, or of the beginning of one, or of a folder. Raises ConfigurationError, and
+    UnreadableRunError for one that is kept as it is."""
     if os.sep in name:
         return StoredRun(name)
-    found = [run for run in find_runs(runs_dir) if run.run_id.startswith(name)]
+    readable, unreadable = scan_runs(runs_dir)
+    for each in unreadable:
+        if each.run_id == name:
+            raise UnreadableRunError(each.problem)
+    found = [run for run in readable if run.run_id.startswith(name)]
     exact = [run for run in found if run.run_id == name]
     if len(exact or found) != 1:
         what = "no run" if not found else f"more than one run ({len(found)})"

@@ -6,12 +6,15 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 from tracelet.commands.progress_bar import ProgressBar
+from tracelet.commands.runs import tell_of_unreadable
 from tracelet.commands.selection import add_runs_dir, find_run, runs_dir_of
 from tracelet.errors import ConfigurationError, TraceletError
-from tracelet.recovery.resend import Result, resend
-from tracelet.runs.stored_run import StoredRun, find_runs
+from tracelet.recovery.resend import RunGoneError, resend
+from tracelet.recovery.result import Result, table_of
+from tracelet.runs.stored_run import StoredRun, scan_runs
 
 HELP = "send what a run has left: to the same task, and to new event files of the same folders"
 
@@ -21,12 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", nargs="?", help="its id, as `tracelet runs` lists it")
     parser.add_argument("--all", action="store_true", help="every unsent run, oldest first")
     parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be sent, and send nothing"
+    )
+    parser.add_argument(
         "--import",
         dest="modules",
         metavar="MODULE",
         action="append",
         default=[],
-        help="a module that registers a sink of your own (tracelet.register_sink) when imported",
+        help="a module that registers a sink of your own (tracelet.register_sink) when imported; "
+        "it may lie in the working folder",
     )
 
 
@@ -35,35 +42,70 @@ def run(arguments: argparse.Namespace) -> int:
     if bool(arguments.run) == arguments.all:
         print("tracelet sync: name a run, or --all. `tracelet runs` lists them", file=sys.stderr)
         return 2
-    sys.path.insert(0, os.getcwd())
-    for module in arguments.modules:
+    _import(arguments.modules)
+    runs_dir = runs_dir_of(arguments)
+    send = _look_at if arguments.dry_run else _sync
+    if not arguments.all:
+        return send(find_run(runs_dir, arguments.run))
+    found, unreadable = scan_runs(runs_dir)
+    runs = [run for run in found if run.state == "unsent"]
+    if not runs and not unreadable:
+        print(f"nothing to send in {runs_dir}")
+    codes = [send(each) for each in runs]
+    tell_of_unreadable(unreadable)
+    return max([*codes, 1 if unreadable else 0], default=0)
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Only here, and only for these, is the working folder looked into, and last of all: what lies
+    there must not run in the place of a library that a sink imports."""
+    for module in modules:
+        before = list(sys.path)
+        sys.path.append(os.getcwd())
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise ConfigurationError(f"--import {module}: {error}") from error
-    runs_dir = runs_dir_of(arguments)
-    if not arguments.all:
-        return _sync(find_run(runs_dir, arguments.run))
-    runs = [run for run in find_runs(runs_dir) if run.state == "unsent"]
-    if not runs:
-        print(f"nothing to send in {runs_dir}")
-    return max([_sync(each) for each in runs], default=0)
+        finally:
+            sys.path[:] = before
+
+
+def _look_at(run: StoredRun) -> int:
+    """0: it would be sent. 1: something would be in the way."""
+    pending = run.pending()
+    points = "an unknown number of" if pending is None else f"{pending:,}"
+    sinks = ", ".join(sink["name"] for sink in run.manifest.get("sinks", ()))
+    print(f"{run.run_id}: {run.state}; would send {points} points, of which {sinks} may lack some")
+    problem = run.ring_problem()
+    if problem:
+        print(f"tracelet: {run.run_id}: {problem}", file=sys.stderr)
+    return 1 if problem or run.state == "running" else 0
 
 
 def _sync(run: StoredRun) -> int:
-    if run.manifest.get("state") == "finished":
+    if run.is_finished:
         print(f"{run.run_id}: all is sent; {run.path} keeps what a server refused")
         return 0
     bar = ProgressBar()
     try:
         result = resend(run, bar)
+    except RunGoneError as error:
+        print(f"tracelet: {error}")
+        return 0
     except TraceletError as error:
-        print(f"tracelet: {error}", file=sys.stderr)
+        print(f"tracelet: {error}\n    {_kept(run)}", file=sys.stderr)
+        return 1
+    except Exception as error:  # one bad run must not keep the others from being sent
+        print(f"tracelet: {run.run_id}: {error!r}\n    {_kept(run)}", file=sys.stderr)
         return 1
     finally:
         bar.close()
     _report(run, result)
-    return 1 if result.failures else 0
+    return 1 if result.kept else 0
+
+
+def _kept(run: StoredRun) -> str:
+    return f"{run.path} is kept; try again: tracelet sync {run.run_id}"
 
 
 def _report(run: StoredRun, result: Result) -> None:
@@ -73,9 +115,14 @@ def _report(run: StoredRun, result: Result) -> None:
         print(f"{run.run_id}: {result.lost} records are lost to damage")
     sent = ", ".join(f"{count:,} to {name}" for name, count in result.delivered.items())
     print(f"{run.run_id}: {sent or 'nothing was left'}")
-    for name, reason in result.failures.items():
-        print(
-            f"{run.run_id}: {name} does not have all of it: {reason}\n"
-            f"    what is left is kept; try again: tracelet sync {run.run_id}",
-            file=sys.stderr,
-        )
+    for line in table_of(result):
+        print(line)
+    if not result.kept:
+        return
+    for reason in dict.fromkeys([*result.failures.values(), *result.kept]):
+        print(f"{run.run_id}: not all of it is sent: {reason}", file=sys.stderr)
+    print(
+        f"    what is left is kept; try again: tracelet sync {run.run_id}\n"
+        f"    or remove it, with what can't be sent: tracelet clean {run.run_id}",
+        file=sys.stderr,
+    )

@@ -61,6 +61,8 @@ class Lane:
         self.not_finite = 0
         self.not_meant = 0
         self.set_aside: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        """Those of `set_aside` that the sink lacks for reasons of its own (Delivery.failed)."""
         self.retried = 0
         self.is_failing = False
         self.last_failure: Exception | None = None
@@ -201,6 +203,9 @@ class Lane:
         self.not_finite += delivery.not_finite
         for reason, count in delivery.set_aside.items():
             self.set_aside[reason] += count
+        for reason, count in delivery.failed.items():
+            self.set_aside[reason] += count
+            self.failed[reason] += count
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.late_worker import LateWorker
 from tracelet.pipeline.verbs import Verbs
 from tracelet.records import EVENT
+from tracelet.runs.deletion import Delivered, NothingLogged, SinkEnd
 from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import RunFolder, manifest_of
@@ -77,8 +78,9 @@ class Run:
             )
         except BaseException:
             self._close_unused()
-            self.folder.remove()
+            self.folder.remove(NothingLogged(0))
             raise
+        self.folder.hold_ring()
         self.verbs = Verbs(self.backends, self.folder.artifacts_path, self.push_event)
         largest_bytes = options.payload_bytes // 4
         self.event_capture = EventCapture(
@@ -112,7 +114,7 @@ class Run:
             for n, sink in enumerate(sinks)
         ]
         # Before the first point, so that another process knows what to do with all of them.
-        self.folder.update(state="running", **manifest_of(backends))
+        self.folder.update(state="running", ring_id=ring.id, **manifest_of(backends))
         drainer = Drainer(ring, lanes, self._journal, self.options, device.complete)
         histogram.forget_told()
         drainer.start()
@@ -296,18 +298,21 @@ class Run:
 
     def _finish_folder(self, live: _Live, is_delivered: bool) -> None:
         live.journal_sync.stop(_SYNC_TIMEOUT_S)
-        if not is_delivered:
+        # What a sink could not take while the run lived was counted and told then.
+        ends = [SinkEnd(lane.sink.name, lane.position) for lane in live.lanes]
+        proof = Delivered(live.ring.head, ends)
+        if not is_delivered or proof.objections():
             self._leave_folder(live)
             return
         self._journal.close()
         self.folder.remove_artifacts_folder()
         if self.folder.has_set_aside:
-            self.folder.remove_ring()
+            self.folder.remove_ring(proof.end)
             self.folder.remove_payloads()
             self.folder.update(state="finished")
             self.folder.leave()
         else:
-            self.folder.remove()
+            self.folder.remove(proof)
 
     def _leave_folder(self, live: _Live) -> None:
         """Leaves what is not delivered to `tracelet sync`."""
@@ -323,7 +328,7 @@ class Run:
             self._journal.sync()
         except OSError as error:
             _log.warning("tracelet: the journal can't be synced to disk: %s", error)
-        self.folder.remove_ring()
+        self.folder.remove_ring(live.ring.head)
         # One that hangs in a backend may yet deliver what it has at hand: so long none else sends.
         for shipper in live.drainer.shippers.values():
             shipper.abandon()

@@ -6,6 +6,8 @@ import os
 import time
 
 from tracelet import _core
+from tracelet.runs.deletion import REMOVED_PREFIX
+from tracelet.runs.ownership import is_own_file
 from tracelet.runs.process_identity import processes_that_map
 from tracelet.runs.run_folder import MANIFEST, RUN_LOCK, SHARED_MEMORY
 from tracelet.runs.run_lock import RunLock
@@ -15,8 +17,9 @@ _PREFIX, _SUFFIX = "tracelet-", ".ring"
 
 
 def find_orphans(runs_dir: str) -> list[str]:
-    """This user's rings without a run that holds no points any more, and run folders without a
-    manifest, both older than a minute and used by no process."""
+    """This user's rings without a run that hold no points any more, run folders in which nothing
+    was logged, and what is left of runs whose removal was cut short; older than a minute and used
+    by no process."""
     return [*_rings(runs_dir), *_folders(runs_dir)]
 
 
@@ -29,41 +32,69 @@ def _rings(runs_dir: str) -> list[str]:
             name.startswith(_PREFIX)
             and name.endswith(_SUFFIX)
             and _is_old_and_ours(path)
+            and is_own_file(path)
             and not os.path.exists(os.path.join(runs_dir, run_id))
-            and _holds_nothing(path)
+            and _may_go(path, runs_dir, run_id)
+            and not _is_in_use(path)
             and not processes_that_map(path)
         ):
             found.append(path)
     return found
 
 
-def _holds_nothing(path: str) -> bool:
-    """With points in it, it may be of a run in another runs' folder."""
+def _may_go(path: str, runs_dir: str, run_id: str) -> bool:
+    """With points in it, it may be of a run in another runs' folder. Without an id it is of a
+    version that did not hold its ring: who uses it can't be told across pid namespaces."""
     try:
         ring = _core.Ring.open(path)
     except (OSError, RuntimeError):
         return False
-    return bool(ring.head == ring.tail)
+    was_removed = os.path.exists(os.path.join(runs_dir, f"{REMOVED_PREFIX}{run_id}"))
+    return bool(ring.id) and (was_removed or ring.head == ring.tail)
+
+
+def _is_in_use(path: str) -> bool:
+    """Whether a process holds it (RunFolder.hold_ring), also one that /proc does not show here."""
+    try:
+        import fcntl
+
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except (ImportError, OSError):
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _folders(runs_dir: str) -> list[str]:
     found = []
     for name in _names_in(runs_dir):
         path = os.path.join(runs_dir, name)
-        if (
-            os.path.isdir(path)
-            and os.path.exists(os.path.join(path, RUN_LOCK))
-            and not os.path.exists(os.path.join(path, MANIFEST))
-            and _is_old_and_ours(path)
-            and RunLock.is_held(os.path.join(path, RUN_LOCK)) is False
-        ):
+        was_removed = name.startswith(REMOVED_PREFIX)
+        if not os.path.isdir(path) or not _is_old_and_ours(path):
+            continue
+        if was_removed or _is_empty_start(path):
             found.append(path)
     return found
 
 
+def _is_empty_start(path: str) -> bool:
+    """A run's folder in which there is nothing but what a start makes before its manifest. With
+    anything else in it, it may have points though its manifest is lost: `tracelet runs` names it.
+    """
+    names = set(_names_in(path))
+    if not {RUN_LOCK} <= names <= {RUN_LOCK, f"{RUN_LOCK}.claim", f"{MANIFEST}.new", "sync.lock"}:
+        return False
+    return RunLock.is_held(os.path.join(path, RUN_LOCK)) is False
+
+
 def _is_old_and_ours(path: str) -> bool:
     try:
-        status = os.stat(path)
+        status = os.lstat(path)
     except OSError:
         return False
     is_ours = not hasattr(os, "getuid") or status.st_uid == os.getuid()

@@ -11,6 +11,7 @@ from tracelet import _core
 from tracelet.errors import JournalError
 from tracelet.journal.journal import Journal
 from tracelet.records import AWAITS_DEVICE, RECORD_DTYPE, SCALAR
+from tracelet.runs.stored_run import StoredRun
 
 _log = logging.getLogger("tracelet")
 
@@ -18,23 +19,25 @@ _SLOTS_OFFSET_BYTES = 4096  # kRingFileHeaderBytes
 _CHUNK_RECORDS = 65_536
 
 
-def recover_journal(folder: str, ring_path: str) -> tuple[Journal, int]:
+def recover_journal(run: StoredRun) -> tuple[Journal, int]:
     """The journal of a dead process' run with all that was in its ring, and how many points of it
     had been claimed but not committed: their calls had not returned.
 
     May be interrupted and called again. The ring's file is removed when the journal has reached the
-    disk. Raises JournalError for a ring that can't be read, OSError.
+    disk, and the manifest says so. Raises JournalError for a ring that can't be read, OSError.
     """
-    if not os.path.exists(ring_path):
-        return Journal.recover(folder), 0
+    if not run.has_ring:
+        return Journal.recover(run.path), 0
     try:
-        ring = _core.Ring.open(ring_path)
+        ring = _core.Ring.open(run.ring_path)
     except RuntimeError as error:
         raise JournalError(f"{error}; remove it to go on without what it holds") from error
-    journal = Journal.recover(folder, ring)
-    missing = _move(ring, ring_path, journal)
+    journal = Journal.recover(run.path, ring)
+    missing = _move(ring, run.ring_path, journal)
+    # In this order: a loss of power between any two of them loses nothing.
     journal.sync()
-    os.unlink(ring_path)
+    run.update(ring_is_drained=True, end=ring.head)
+    os.unlink(run.ring_path)
     return journal, missing
 
 

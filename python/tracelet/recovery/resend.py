@@ -10,17 +10,20 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Callable
 
 from tracelet import _core
 from tracelet.backends import Backend, RunInfo, open_backend
 from tracelet.errors import JournalError, TraceletError, UnknownBackendError
-from tracelet.journal.journal import Journal
 from tracelet.journal.names import read_names
 from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
+from tracelet.records import EVENT
+from tracelet.recovery.payload_files import PAYLOADS, in_folder
 from tracelet.recovery.rescue import recover_journal
+from tracelet.recovery.result import Result, SinkResult
+from tracelet.runs.deletion import Delivered, NothingLogged, SinkEnd
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import ARTIFACTS
 from tracelet.runs.run_lock import RunLock
@@ -38,34 +41,32 @@ OnProgress = Callable[[str, int, int], None]
 """Told of a sink's name, how many records it has now, of how many."""
 
 
-@dataclass
-class Result:
-    """What became of a run's points."""
-
-    delivered: dict[str, int] = field(default_factory=dict)
-    """Points by sink, sent now."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """Sinks that lack points still, with the reason."""
-    lost: int = 0
-    """Records that damage took: no sink that lacked them gets them."""
-    notes: list[str] = field(default_factory=list)
+class RunGoneError(TraceletError):
+    """The run's folder is gone: another process has sent it."""
 
 
 def resend(run: StoredRun, on_progress: OnProgress = lambda *_: None) -> Result:
-    """Delivers all it can. Without failures the run's folder is removed, or kept as "finished" when
-    a server refused points.
+    """Delivers all it can. The run is removed once every sink has all of it, or kept as "finished"
+    when a server refused points; else it stays as it is, and `Result.kept` says why.
 
-    Raises TraceletError when the run's process is alive, another one sends it, or it can't be read.
+    Raises TraceletError when the run's process is alive, another one sends it, or it can't be read;
+    RunGoneError.
     """
     lock = RunLock(os.path.join(run.path, _LOCK))
-    if not lock.acquire():
+    try:
+        is_locked = lock.acquire()
+    except FileNotFoundError as error:
+        raise RunGoneError(f"{run.run_id} is gone: another process has sent it") from error
+    if not is_locked:
         raise TraceletError(f"{run.run_id} is being sent by another process")
     try:
+        if not os.path.exists(run.path):
+            raise RunGoneError(f"{run.run_id} is gone: another process has sent it")
+        run = StoredRun(run.path)  # as it is now: another process may just have been at it
         _wait_until_dead(run)
-        result = _resend(run, on_progress)
+        return _Resending(run, on_progress).run()
     finally:
         lock.release()
-    return result
 
 
 def _wait_until_dead(run: StoredRun) -> None:
@@ -82,135 +83,245 @@ def _wait_until_dead(run: StoredRun) -> None:
         time.sleep(0.05)
 
 
-def _resend(run: StoredRun, on_progress: OnProgress) -> Result:
-    result = Result()
-    sinks = run.manifest.get("sinks")
-    if sinks is None:  # it died while it was starting: no call had returned
-        run.remove()
+@dataclass
+class _Way:
+    """A lane with what the pipeline does not count, because it never meets it."""
+
+    lane: Lane
+    start: int
+    missing: int = 0
+    """Records that nobody could give it."""
+    gone: set[str] = field(default_factory=set)
+    """Names of files of large events that are not there."""
+    failure: str = ""
+
+    @property
+    def failed(self) -> int:
+        return sum(self.lane.failed.values()) + len(self.gone)
+
+
+class _Acknowledge:
+    """Notes in the run's folder how far a sink has come.
+
+    Up to the first point that it lacks for reasons of its own, no further: that one is given again
+    another time, and what was sent behind it too, which sinks must not mind.
+    """
+
+    def __init__(self, progress: Progress, number: int) -> None:
+        self._progress = progress
+        self._number = number
+        self.way: _Way | None = None
+
+    def __call__(self, position: int) -> None:
+        if self.way is None or not (self.way.failed or self.way.failure):
+            self._progress[self._number] = position
+
+
+class _Resending:
+    """One run, from its files to its sinks."""
+
+    def __init__(self, run: StoredRun, on_progress: OnProgress) -> None:
+        self._run = run
+        self._on_progress = on_progress
+        self._result = Result()
+        self._options = options_of(run.manifest)
+        self._missing_before: Mapping[str, int] = dict(run.manifest.get("missing", {}))
+        """Records that an earlier sync could not give a sink."""
+
+    def run(self) -> Result:
+        run, result = self._run, self._result
+        sinks = run.manifest.get("sinks")
+        if sinks is None:  # it died while it was starting: no call had returned
+            accepted = _core.Ring.open(run.ring_path).head if run.has_ring else 0
+            run.remove(NothingLogged(accepted))
+            return result
+        doubts = [problem] if (problem := run.ring_problem()) else []
+        if run.has_ring:
+            result.dropped = dict(_core.Ring.open(run.ring_path).dropped)
+        try:
+            self._journal, cut_off = recover_journal(run)
+        except OSError as error:
+            raise TraceletError(f"{run.run_id} can't be read: {error}") from error
+        if cut_off:
+            result.notes.append(f"{cut_off} calls were cut off by the death of their process")
+        damages = [damage for damage in self._journal.damages if not damage.is_torn_tail]
+        result.notes += [str(damage) for damage in damages]
+        end = max(int(run.manifest.get("end", 0)), self._journal.end)
+        result.logged = None if doubts else end
+        progress, note = self._open_progress(len(sinks))
+        result.notes += [note] if note else []
+        ends = []
+        for backend in dict.fromkeys(sink["backend"] for sink in sinks):
+            numbers = [n for n, sink in enumerate(sinks) if sink["backend"] == backend]
+            ends += self._send_backend(backend, numbers, progress, end)
+        self._journal.close()
+        progress.close()
+        proof = Delivered(end, ends, [*doubts, *result.failures.values()])
+        result.kept = proof.objections()
+        if not result.kept:
+            _finish(run, proof, result)
         return result
-    try:
-        journal, missing = recover_journal(run.path, run.ring_path)
-    except OSError as error:
-        raise TraceletError(f"{run.run_id} can't be read: {error}") from error
-    if missing:
-        result.notes.append(f"{missing} calls were cut off by the death of their process")
-    result.notes += [str(d) for d in journal.damages if not d.is_torn_tail]
-    progress = Progress.open(run.path)
-    for backend in dict.fromkeys(sink["backend"] for sink in sinks):
-        numbers = [n for n, sink in enumerate(sinks) if sink["backend"] == backend]
+
+    def _open_progress(self, count: int) -> tuple[Progress, str]:
+        """The sinks' positions. Where they can't be read all is given again from the first record
+        that is here, which sinks must not mind."""
         try:
-            _send_backend(run, backend, numbers, journal, progress, result, on_progress)
-        except Exception as error:
-            result.failures[backend] = f"{error}"
-    journal.close()
-    progress.close()
-    if not result.failures:
-        _finish(run, result)
-    return result
+            progress = Progress.open(self._run.path)
+            if progress.count == count:
+                return progress, ""
+            progress.close()
+            what = f"it has {progress.count} sinks, not {count}"
+        except (OSError, ValueError, TraceletError) as error:
+            what = str(error)
+        first = self._journal.next_position(0) or 0
+        made = Progress.create(self._run.path, [first] * count)
+        return made, f"how far each sink had come is not known ({what}): all that is here is sent"
 
-
-def _send_backend(
-    run: StoredRun,
-    backend: str,
-    numbers: Sequence[int],
-    journal: Journal,
-    progress: Progress,
-    result: Result,
-    on_progress: OnProgress,
-) -> None:
-    options = options_of(run.manifest)
-    names = _scratch_ring(run)
-    reopened = _reopen(run, backend, options)
-    reopened.open_sinks(names)
-    sinks = reopened.sinks
-    if [s.name for s in sinks] != [run.manifest["sinks"][n]["name"] for n in numbers]:
-        raise TraceletError(f"the backend {backend!r} has other sinks than when the run began")
-    failed = False
-    for number, sink in zip(numbers, sinks):
-        lane = Lane(
-            sink, names, options.aggregate, progress[number], _acknowledger(progress, number)
-        )
-        failure = _ship(lane, journal, options, result, on_progress)
-        result.delivered[sink.name] = lane.delivered
-        if failure:
-            result.failures[sink.name] = failure
-            failed = True
-    if not failed:
-        for sink in sinks:
-            sink.close(process_is_ending=False)
-        reopened.close(process_is_ending=False)
-
-
-def _acknowledger(progress: Progress, number: int) -> Callable[[int], None]:
-    return lambda position: progress.__setitem__(number, position)
-
-
-def _reopen(run: StoredRun, backend: str, options: Options) -> Backend:
-    state = run.manifest.get("reopen", {}).get(backend, {})
-    try:
-        return open_backend(backend, RunInfo(options, run.run_id, run.path, reopen=state))
-    except UnknownBackendError as error:
-        raise TraceletError(
-            f"{error}, in a module that is imported first: --import MODULE"
-        ) from error
-
-
-def _ship(
-    lane: Lane, journal: Journal, options: Options, result: Result, on_progress: OnProgress
-) -> str:
-    """Delivers from the lane's position on; the reason why not all of it is delivered, or ""."""
-    limit = options.batch_max_points if lane.sink.is_remote else _LOCAL_BATCH_POINTS
-    total = journal.count_from(lane.position)
-    done = attempts = 0
-    on_progress(lane.sink.name, 0, total)
-    while (position := journal.next_position(lane.position)) is not None:
-        if position > lane.position:
-            result.lost += position - lane.position
+    def _send_backend(
+        self, backend: str, numbers: Sequence[int], progress: Progress, end: int
+    ) -> list[SinkEnd]:
+        stored = self._run.manifest["sinks"]
+        ways: list[_Way] = []
         try:
-            count = max(limit, lane.retry_count)
-            records, payloads = journal.read(position, count, options.batch_max_bytes)
-        except JournalError as error:
-            result.notes.append(str(error))
-            journal.drop_block_at(position)
-            continue
-        kinds = _core.kinds_in(records)
-        if lane.deliver(records, payloads, position, len(records), kinds):
-            done += len(records)
-            attempts = 0
-            on_progress(lane.sink.name, done, total)
-            continue
-        attempts += 1
-        if attempts >= _ATTEMPTS:
-            return f"{lane.last_failure}"
-        time.sleep(_FIRST_PAUSE_S * 2**attempts)
-    while not lane.deliver_rest():
-        attempts += 1
-        if attempts >= _ATTEMPTS:
-            return f"{lane.last_failure}"
-        time.sleep(_FIRST_PAUSE_S * 2**attempts)
-    return ""
+            names = self._scratch_ring()
+            reopened = self._reopen(backend)
+            reopened.open_sinks(names)
+            sinks = reopened.sinks
+            if [s.name for s in sinks] != [stored[n]["name"] for n in numbers]:
+                raise TraceletError(
+                    f"the backend {backend!r} has other sinks than when the run began"
+                )
+            for number, sink in zip(numbers, sinks):
+                ways.append(self._send(sink, names, progress, number, end))
+            if not any(way.failure for way in ways):
+                for sink in sinks:
+                    sink.close(process_is_ending=False)
+                reopened.close(process_is_ending=False)
+        except Exception as error:  # of this backend alone: the others get what is theirs
+            self._result.failures[backend] = f"{backend}: {error}"
+        for number in numbers[len(ways) :]:
+            name, position = stored[number]["name"], progress[number]
+            left = max(0, end - position)
+            self._result.sinks.append(SinkResult(name, before=position, left=left))
+        ends = []
+        for n, number in enumerate(numbers):
+            name = stored[number]["name"]
+            before = int(self._missing_before.get(name, 0))
+            if n < len(ways):
+                way = ways[n]
+                ends.append(SinkEnd(name, way.lane.position, way.failed, before + way.missing))
+            else:
+                ends.append(SinkEnd(name, progress[number], missing=before))
+        return ends
 
+    def _reopen(self, backend: str) -> Backend:
+        run = self._run
+        state = run.manifest.get("reopen", {}).get(backend, {})
+        try:
+            info = RunInfo(self._options, run.run_id, run.path, reopen=state)
+            return open_backend(backend, info)
+        except UnknownBackendError as error:
+            raise TraceletError(
+                f"{error}, in a module that is imported first: --import MODULE"
+            ) from error
 
-def _scratch_ring(run: StoredRun) -> _core.Ring:
-    """A ring without a record whose tag table is that of the run: ids are given in order."""
-    path = os.path.join(run.path, _SCRATCH_RING)
-    if os.path.exists(path):
-        os.unlink(path)
-    ring = _core.Ring.create(path, _LEAST_SLOTS, 0.0)
-    os.unlink(path)  # it stays mapped for as long as it is used
-    for text in read_names(run.path)[1:]:
-        ring.intern(text)
-    return ring
+    def _scratch_ring(self) -> _core.Ring:
+        """A ring without a record whose tag table is that of the run: ids are given in order."""
+        path = os.path.join(self._run.path, _SCRATCH_RING)
+        if os.path.exists(path):
+            os.unlink(path)
+        ring = _core.Ring.create(path, _LEAST_SLOTS, 0.0)
+        os.unlink(path)  # it stays mapped for as long as it is used
+        for text in read_names(self._run.path)[1:]:
+            ring.intern(text)
+        return ring
+
+    def _send(
+        self, sink: Any, names: _core.Ring, progress: Progress, number: int, end: int
+    ) -> _Way:
+        start = progress[number]
+        acknowledge = _Acknowledge(progress, number)
+        lane = Lane(sink, names, self._options.aggregate, start, acknowledge)
+        acknowledge.way = way = _Way(lane, start)
+        self._ship(way)
+        if not way.failure and lane.position < end:  # behind the last block that can be read
+            self._pass_over(way, end)
+        if way.failure:
+            self._result.failures[sink.name] = f"{sink.name}: {way.failure}"
+        if way.gone:
+            self._result.notes.append(
+                f"files of large events are gone from {PAYLOADS}: {', '.join(sorted(way.gone)[:9])}"
+            )
+        set_aside, left = sum(lane.set_aside.values()), max(0, end - lane.position)
+        done = lane.delivered + set_aside + lane.not_finite + lane.folded + way.missing
+        self._result.sinks.append(
+            SinkResult(
+                sink.name, start, lane.delivered, dict(lane.set_aside), dict(lane.failed),
+                lane.not_finite, max(0, lane.position - start - done), lane.folded, way.missing,
+                left, way.failure,
+            )
+        )  # fmt: skip
+        return way
+
+    def _pass_over(self, way: _Way, position: int) -> None:
+        """Goes on behind records that are nowhere."""
+        count, name = position - way.lane.position, way.lane.sink.name
+        way.missing += count
+        if not way.failed:  # else the noted position stays before them, and they are met again
+            noted = dict(self._run.manifest.get("missing", {}))
+            noted[name] = int(noted.get(name, 0)) + count
+            self._run.update(missing=noted)  # first: who comes later can't know of them
+        way.lane.position = position
+
+    def _ship(self, way: _Way) -> None:
+        """Delivers from the lane's position on; notes the reason why not all of it is delivered."""
+        lane, options, journal = way.lane, self._options, self._journal
+        limit = options.batch_max_points if lane.sink.is_remote else _LOCAL_BATCH_POINTS
+        total = journal.count_from(lane.position)
+        done = attempts = 0
+        self._on_progress(lane.sink.name, 0, total)
+        while (position := journal.next_position(lane.position)) is not None:
+            if position > lane.position:
+                self._pass_over(way, position)
+            try:
+                count = max(limit, lane.retry_count)
+                records, payloads = journal.read(position, count, options.batch_max_bytes)
+            except JournalError as error:
+                self._result.notes.append(str(error))
+                journal.drop_block_at(position)
+                continue
+            records, payloads, gone = in_folder(records, payloads, self._run.path)
+            kinds = _core.kinds_in(records)
+            if lane.kinds & 1 << EVENT:
+                way.gone.update(gone)
+            if lane.deliver(records, payloads, position, len(records), kinds):
+                done += len(records)
+                attempts = 0
+                self._on_progress(lane.sink.name, done, total)
+                continue
+            attempts += 1
+            if attempts >= _ATTEMPTS:
+                way.failure = f"{lane.last_failure}"
+                return
+            time.sleep(_FIRST_PAUSE_S * 2**attempts)
+        while not lane.deliver_rest():
+            attempts += 1
+            if attempts >= _ATTEMPTS:
+                way.failure = f"{lane.last_failure}"
+                return
+            time.sleep(_FIRST_PAUSE_S * 2**attempts)
 
 
 def options_of(manifest: Mapping[str, Any]) -> Options:
-    """The options that the run's sinks had, as far as the manifest keeps them."""
-    kept = dict(manifest.get("options", {}))
+    """The options that the run's sinks had, as far as the manifest keeps them. Of what another
+    version has kept too, what this one does not know is left out."""
+    known = {each.name for each in fields(Options)}
+    kept = {name: value for name, value in manifest.get("options", {}).items() if name in known}
     kept["backend"] = tuple(kept.get("backend", ()))
     return Options(**kept)
 
 
-def _finish(run: StoredRun, result: Result) -> None:
+def _finish(run: StoredRun, proof: Delivered, result: Result) -> None:
     left = os.path.join(run.path, ARTIFACTS)
     if os.path.isdir(left) and os.listdir(left):
         result.notes.append(f"artifacts that were not uploaded are kept in {left}")
@@ -219,6 +330,6 @@ def _finish(run: StoredRun, result: Result) -> None:
         for name in os.listdir(run.path):
             if name.startswith("journal-"):
                 os.unlink(os.path.join(run.path, name))
-        shutil.rmtree(os.path.join(run.path, "payloads"), ignore_errors=True)
+        shutil.rmtree(os.path.join(run.path, PAYLOADS), ignore_errors=True)
     else:
-        run.remove()
+        run.remove(proof)

@@ -12,16 +12,32 @@ from typing import Any
 
 
 def process_identity() -> dict[str, Any]:
-    """What tells this process from all others: pid, start (of boot and process) and host."""
+    """What tells this process from all others: pid, start (of boot and process), host and boot."""
     pid = os.getpid()
-    return {"pid": pid, "process_start": _start_of(pid), "host": socket.gethostname()}
+    return {
+        "pid": pid,
+        "process_start": _start_of(pid),
+        "host": socket.gethostname(),
+        "boot": boot_id(),
+    }
+
+
+def boot_id() -> str | None:
+    """The id of this start of the machine: shared memory lasts as long. None without /proc."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return None
 
 
 def is_alive(identity: Mapping[str, Any]) -> bool | None:
     """Whether the process lives; None when that can't be seen from this host."""
     if identity.get("host") != socket.gethostname():
         return None
-    pid = int(identity["pid"])
+    pid = identity.get("pid")
+    if not isinstance(pid, int) or pid <= 0:
+        return None  # 0 and less are groups of processes to os.kill
     start = identity.get("process_start")
     if start is not None and os.path.isdir("/proc/self"):
         return bool(_start_of(pid) == start)
@@ -33,6 +49,8 @@ def is_alive(identity: Mapping[str, Any]) -> bool | None:
         return False
     except PermissionError:
         return True
+    except OverflowError:
+        return False
     return True
 
 
@@ -43,11 +61,10 @@ def _start_of(pid: int) -> str | None:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name in parentheses may hold anything; state is the field after it, the third.
             fields = file.read().rpartition(b")")[2].split()
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip()
     except OSError:
         return None
-    return None if fields[0] in (b"Z", b"X") else f"{boot}/{int(fields[19])}"
+    boot = boot_id()
+    return None if fields[0] in (b"Z", b"X") or not boot else f"{boot}/{int(fields[19])}"
 
 
 def processes_that_map(path: str) -> list[int]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tracelet._version import __version__
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options
+from tracelet.runs.deletion import Reason, delete_run
 from tracelet.runs.process_identity import process_identity
 from tracelet.runs.run_lock import RunLock
 from tracelet.runs.whole_file import write_whole
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from tracelet.backends.base import Backend
 
 MANIFEST = "manifest.json"
+FORMAT = 2
+"""Of the manifest and of what it says of the folder's files; 1 had no number. A run of a later one
+is left to the tracelet that wrote it."""
 RUN_LOCK = "run.lock"
 """Held by the run's process, and by what is forked from it, as long as they may log into it."""
 
@@ -59,12 +63,14 @@ class RunFolder:
         # Before the manifest, so that no one sees a run whose lock is still to be had.
         self._lock = RunLock(os.path.join(self.path, RUN_LOCK))
         self._lock.acquire()
-        self.ring_path = os.path.join(self._ring_dir(options), f"tracelet-{self.run_id}.ring")
+        self.ring_path = os.path.join(self._ring_dir(options), ring_name(self.run_id))
+        self._ring_hold: int | None = None
         self.payloads_path = os.path.join(self.path, "payloads")
         # What is to be uploaded lies where what could not be does: a run that was killed leaves it
         # to its user, and what sends its points does not remove it.
         self.artifacts_path = os.path.join(self.path, ARTIFACTS)
         self._manifest: dict[str, Any] = {
+            "format": FORMAT,
             "run": self.run_id,
             "project": options.project,
             "exp_name": options.exp_name,
@@ -97,10 +103,24 @@ class RunFolder:
     def leave(self) -> None:
         """Says that nothing in this process will write here again."""
         self._lock.release()
+        if self._ring_hold is not None:
+            os.close(self._ring_hold)
+            self._ring_hold = None
 
-    def remove(self) -> None:
+    def hold_ring(self) -> None:
+        """Marks the ring's file as one in use, by a lock that the kernel keeps as long as this
+        process, or one forked from it, lives: other pid namespaces that share the folder see it,
+        too. Without it `tracelet clean` could take it for an orphan."""
+        with contextlib.suppress(OSError, ImportError):
+            import fcntl
+
+            self._ring_hold = os.open(self.ring_path, os.O_RDONLY)
+            fcntl.flock(self._ring_hold, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def remove(self, reason: Reason) -> None:
+        """Deletes the run. Raises NotDeliveredError when the reason does not hold."""
+        delete_run(self.path, self.ring_path, reason)
         self.leave()
-        remove_run(self.path, self.ring_path)
 
     def remove_payloads(self) -> None:
         shutil.rmtree(self.payloads_path, ignore_errors=True)
@@ -110,23 +130,21 @@ class RunFolder:
         with contextlib.suppress(OSError):
             os.rmdir(self.artifacts_path)
 
-    def remove_ring(self) -> None:
+    def remove_ring(self, end: int) -> None:
+        """Once its `end` records lie in the journal, on disk, or with every sink. The manifest says
+        so first: who finds no ring afterwards knows that nothing is missing."""
+        self.update(ring_is_drained=True, end=end)
         remove_ring(self.ring_path)
+
+
+def ring_name(run_id: str) -> str:
+    return f"tracelet-{run_id}.ring"
 
 
 def write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:
     """Writes a run's manifest, whole or not at all. Raises OSError."""
     data = json.dumps(manifest, indent=2).encode()
     write_whole(os.path.join(folder, MANIFEST), data)
-
-
-def remove_run(folder: str, ring_path: str) -> None:
-    """Deletes all there is of a run. One that is killed here leaves a run of which all is sent, or
-    a folder without a manifest, which is no run: `tracelet clean` takes it."""
-    remove_ring(ring_path)
-    with contextlib.suppress(OSError):
-        os.unlink(os.path.join(folder, MANIFEST))
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_ring(path: str) -> None:

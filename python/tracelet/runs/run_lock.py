@@ -6,9 +6,11 @@ import json
 import os
 import time
 
+from tracelet.runs.ownership import NotOwnError, open_own, read_own
 from tracelet.runs.process_identity import is_alive, process_identity
 
 _POLL_S = 0.02
+_MOST_CLAIM_BYTES = 1 << 16
 
 
 class RunLock:
@@ -27,7 +29,7 @@ class RunLock:
 
     def acquire(self, timeout_s: float = 0.0) -> bool:
         """Whether the lock was to be had within the time. Raises OSError for a folder that is not
-        there or may not be written."""
+        there or may not be written, NotOwnError."""
         deadline_s = time.monotonic() + timeout_s
         while not self._try_acquire():
             if time.monotonic() >= deadline_s:
@@ -36,7 +38,7 @@ class RunLock:
         return True
 
     def _try_acquire(self) -> bool:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        fd = open_own(self._path, os.O_RDWR | os.O_CREAT)
         if (locked := _flock(fd, shared=False)) is True:
             self._fd = fd
             return True
@@ -71,10 +73,10 @@ class RunLock:
     def is_held(cls, path: str) -> bool | None:
         """Whether a process holds the lock; None when that can't be told. Takes nothing."""
         try:
-            fd = os.open(path, os.O_RDWR)
+            fd = open_own(path, os.O_RDWR)
         except FileNotFoundError:
             return False
-        except OSError:
+        except (OSError, NotOwnError):
             return None
         try:
             # Shared: two that look at once don't disturb each other.
@@ -102,7 +104,6 @@ def _flock(fd: int, shared: bool) -> bool | None:
 
 def _claim_is_dead(path: str) -> bool:
     try:
-        with open(path, encoding="utf-8") as file:
-            return is_alive(json.load(file)) is False
-    except (OSError, ValueError, KeyError):
+        return is_alive(json.loads(read_own(path, _MOST_CLAIM_BYTES))) is False
+    except (OSError, ValueError, AttributeError, NotOwnError):
         return False  # being written, or just gone

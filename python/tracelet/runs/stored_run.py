@@ -1,34 +1,112 @@
-"""A run's folder as other processes see it: what is in it, and whether it may be touched."""
+"""A run's folder as other processes see it: what is in it, and whether it may be touched.
+
+Nothing in it is believed before it was looked at: see `ownership`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tracelet import _core
 from tracelet.errors import TraceletError
 from tracelet.journal.journal import Journal
-from tracelet.runs.process_identity import is_alive, processes_that_map
+from tracelet.options import from_environment
+from tracelet.runs.deletion import REMOVED_PREFIX, Reason, delete_run
+from tracelet.runs.ownership import check_own_folder, is_own_file, read_own
+from tracelet.runs.process_identity import boot_id, is_alive, processes_that_map
 from tracelet.runs.progress import Progress
-from tracelet.runs.run_folder import MANIFEST, RUN_LOCK, remove_run, write_manifest
+from tracelet.runs.run_folder import (
+    ARTIFACTS,
+    FORMAT,
+    MANIFEST,
+    RUN_LOCK,
+    SHARED_MEMORY,
+    ring_name,
+    write_manifest,
+)
 from tracelet.runs.run_lock import RunLock
+
+_MOST_MANIFEST_BYTES = 16 << 20
+_RUN_ID = re.compile(r"[\w.-]{1,200}")
+_OF_A_RUN = ("journal-", "names.bin", "payloads", "progress.bin", "set_aside-", "tracelet-")
+"""How the names of files begin that a run without a manifest may still have points in."""
+
+
+class UnreadableRunError(TraceletError):
+    """A folder that is, or was, a run's, and can't be read: it is kept as it is."""
+
+
+class NewerFormatError(UnreadableRunError):
+    """A run of a later version: that one sends it."""
 
 
 class StoredRun:
-    """One run on disk. Raises TraceletError for a folder that is none."""
+    """One run on disk. Raises UnreadableRunError for a folder that is none, or not this user's."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self.run_id = os.path.basename(os.path.normpath(path))
+        self.path = os.path.abspath(path)
+        self.run_id = os.path.basename(self.path)
         try:
-            with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
-                manifest = json.load(file)
-            self.manifest: dict[str, Any] = dict(manifest)
-            self.ring_path = str(manifest["ring"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TraceletError(f"{path} is not the folder of a run: {error!r}") from error
+            check_own_folder(self.path, apart_from=(ARTIFACTS,))
+            data = read_own(os.path.join(self.path, MANIFEST), _MOST_MANIFEST_BYTES)
+            self.manifest: dict[str, Any] = _checked(json.loads(data))
+        except NewerFormatError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceletError) as error:
+            raise UnreadableRunError(f"{self.path} can't be read as a run: {error}") from error
+        name = ring_name(str(self.manifest["run"]))
+        self._ring_places = [
+            os.path.join(folder, name)
+            for folder in dict.fromkeys(
+                (os.path.dirname(str(self.manifest["ring"])), self.path, _ring_dir(), SHARED_MEMORY)
+            )
+            if folder
+        ]
+        self.ring_path = self._find_ring()
+
+    def _find_ring(self) -> str:
+        """Where its ring is, or else where it was: what the manifest says is taken for a folder
+        only, and a file there for the ring only when it has the ring's name and id."""
+        for place in self._ring_places:
+            if is_own_file(place) and self._is_its_ring(place):
+                return place
+        return self._ring_places[0]
+
+    def _is_its_ring(self, path: str) -> bool:
+        wanted = self.manifest.get("ring_id")
+        try:
+            ring = _core.Ring.open(path)
+        except OSError:
+            return False
+        except RuntimeError:
+            return True  # damaged: it has the name, and is not opened without a word
+        return not wanted or ring.id == wanted
+
+    @property
+    def has_ring(self) -> bool:
+        return is_own_file(self.ring_path) and self._is_its_ring(self.ring_path)
+
+    def ring_problem(self) -> str:
+        """Why its ring, which holds points, is not here; "" when it is, or none is needed."""
+        if self.has_ring or self.manifest.get("ring_is_drained") or "sinks" not in self.manifest:
+            return ""
+        if self.manifest["format"] == 1 and self.manifest.get("state") in ("unsent", "finished"):
+            return ""  # that version removed it when it ended, and did not say so
+        host, boot = self.manifest.get("host"), self.manifest.get("boot")
+        where = f"its ring {self.ring_path} is not here, so the points in it are not"
+        if host != socket.gethostname():
+            return f"{where}: it ran on {host}, where `tracelet sync` may find it"
+        if boot is not None and boot != boot_id():
+            return f"{where}: the machine was started anew since, and its shared memory is empty"
+        looked = ", ".join(os.path.dirname(place) for place in self._ring_places)
+        return f"{where} (looked in {looked}; TRACELET_RING_DIR names another folder)"
 
     @property
     def is_alive(self) -> bool:
@@ -42,9 +120,17 @@ class StoredRun:
     def state(self) -> str:
         """One of "running", "unsent" (has, or may have, points that some backend lacks) and
         "finished" (delivered; what a server refused is kept)."""
-        if self.manifest.get("state") == "finished":
+        if self.is_finished:
             return "finished"
         return "running" if self.is_alive else "unsent"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it says so and there is nothing else: killed while it said it, its files are
+        there yet, and are looked at once more."""
+        if self.manifest.get("state") != "finished" or self.has_ring:
+            return False
+        return not any(name.startswith("journal-") for name in os.listdir(self.path))
 
     @property
     def project(self) -> str:
@@ -55,16 +141,20 @@ class StoredRun:
         return str(self.manifest.get("exp_name", ""))
 
     def pending(self) -> int | None:
-        """Points that some sink has yet to take; None when that can't be told."""
-        if self.manifest.get("state") == "finished" or "sinks" not in self.manifest:
+        """Records that the sink that lags most has yet to take; None when that can't be told."""
+        if self.is_finished or "sinks" not in self.manifest:
             return 0
+        if self.ring_problem():
+            return None
         try:
             progress = Progress.open(self.path)
-            position = min(progress[number] for number in range(progress.count))
+            position = min((progress[number] for number in range(progress.count)), default=0)
             progress.close()
-            if os.path.exists(self.ring_path):
-                return max(0, _core.Ring.open(self.ring_path).head - position)
-            return Journal.recover(self.path).count_from(position)
+            if self.has_ring:
+                end = _core.Ring.open(self.ring_path).head
+            else:
+                end = int(self.manifest.get("end", 0)) or Journal.recover(self.path).end
+            return max(0, end - position)
         except (OSError, RuntimeError, TraceletError):
             return None
 
@@ -73,9 +163,9 @@ class StoredRun:
         self.manifest.update(changes)
         write_manifest(self.path, self.manifest)
 
-    def remove(self) -> None:
-        """Deletes all there is of it, its ring's file included."""
-        remove_run(self.path, self.ring_path)
+    def remove(self, reason: Reason) -> None:
+        """Deletes all there is of it. Raises NotDeliveredError when the reason does not hold."""
+        delete_run(self.path, self.ring_path if self.has_ring else None, reason)
 
     def users_of_ring(self) -> list[int]:
         """Pids of processes that have the ring mapped, where that can be seen."""
@@ -83,29 +173,85 @@ class StoredRun:
 
     def size_bytes(self) -> int:
         """What its files take on disk and in shared memory."""
-        total = _allocated_bytes(self.ring_path)
-        for folder, _, names in os.walk(self.path):
-            for name in names:
-                path = os.path.join(folder, name)
-                total += _allocated_bytes(path) if path != self.ring_path else 0
-        return total
+        inside = self.ring_path.startswith(self.path + os.sep)
+        return folder_size_bytes(self.path) + (0 if inside else _allocated_bytes(self.ring_path))
 
     def age_s(self) -> float:
         """Seconds since its manifest was last written: its start, or its end."""
         return max(0.0, time.time() - os.stat(os.path.join(self.path, MANIFEST)).st_mtime)
 
 
+def _checked(content: Any) -> dict[str, Any]:
+    """The manifest with what is used of it in the types it must have. Raises ValueError, KeyError,
+    TypeError, and NewerFormatError for one that this version does not know."""
+    manifest: dict[str, Any] = dict(content)
+    manifest.setdefault("format", 1)
+    if not isinstance(manifest["format"], int) or manifest["format"] > FORMAT:
+        raise NewerFormatError(
+            f"{manifest.get('run')} was written by tracelet {manifest.get('tracelet')} (format "
+            f"{manifest['format']}, this one reads up to {FORMAT}): sync it with that version or a "
+            "later one"
+        )
+    if not isinstance(manifest["run"], str) or not _RUN_ID.fullmatch(manifest["run"]):
+        raise ValueError("its manifest names no run")
+    if not isinstance(manifest["ring"], str):
+        raise ValueError("its manifest names no ring")
+    for name in ("options", "reopen", "missing"):
+        if not isinstance(manifest.get(name, {}), Mapping):
+            raise ValueError(f"its manifest's {name!r} is no table")
+    for sink in manifest.get("sinks", ()):
+        if not isinstance(sink["name"], str) or not isinstance(sink["backend"], str):
+            raise ValueError("its manifest names no sinks")
+    return manifest
+
+
+def _ring_dir() -> str:
+    return str(from_environment("ring_dir") or "")
+
+
+@dataclass(frozen=True)
+class UnreadableRun:
+    """A folder among the runs that may hold points and can't be read: kept, and told of."""
+
+    path: str
+    problem: str
+
+    @property
+    def run_id(self) -> str:
+        return os.path.basename(self.path)
+
+
 def find_runs(runs_dir: str, most: int | None = None) -> list[StoredRun]:
-    """The runs of a folder, oldest first, the newest `most` of them; what is no run is left out."""
-    runs = []
+    """The runs of a folder that can be read, oldest first, the newest `most` of them."""
+    return scan_runs(runs_dir, most)[0]
+
+
+def scan_runs(
+    runs_dir: str, most: int | None = None
+) -> tuple[list[StoredRun], list[UnreadableRun]]:
+    """The runs of a folder, oldest first, the newest `most` of them, and what can't be read."""
+    runs, unreadable = [], []
     for name in sorted(_names_in(runs_dir))[-most if most else None :]:
         path = os.path.join(runs_dir, name)
-        if os.path.exists(os.path.join(path, MANIFEST)):
-            try:
-                runs.append(StoredRun(path))
-            except TraceletError:
-                continue
-    return runs
+        if name.startswith(REMOVED_PREFIX) or not _may_be_a_run(path):
+            continue
+        try:
+            runs.append(StoredRun(path))
+        except TraceletError as error:
+            unreadable.append(UnreadableRun(path, str(error)))
+    return runs, unreadable
+
+
+def _may_be_a_run(path: str) -> bool:
+    """Whether a folder has a manifest, or files that have points in them, as after a loss of power.
+    One that can't be looked into counts."""
+    try:
+        names = os.listdir(path)
+    except (NotADirectoryError, FileNotFoundError):
+        return False
+    except OSError:
+        return True
+    return MANIFEST in names or any(name.startswith(_OF_A_RUN) for name in names)
 
 
 def _names_in(folder: str) -> list[str]:
@@ -115,8 +261,17 @@ def _names_in(folder: str) -> list[str]:
         return []
 
 
+def folder_size_bytes(path: str) -> int:
+    """What the files of a folder take on disk."""
+    return sum(
+        _allocated_bytes(os.path.join(folder, name))
+        for folder, _, names in os.walk(path)
+        for name in names
+    )
+
+
 def _allocated_bytes(path: str) -> int:
     try:
-        return os.stat(path).st_blocks * 512
+        return os.lstat(path).st_blocks * 512
     except OSError:
         return 0

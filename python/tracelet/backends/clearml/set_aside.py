@@ -9,6 +9,7 @@ from typing import Any
 
 from tracelet.backends.base import Batch
 from tracelet.records import EVENT
+from tracelet.runs.private_file import private
 
 _log = logging.getLogger("tracelet")
 
@@ -31,7 +32,7 @@ class SetAsideFile:
         if int(record["kind"]) == EVENT:
             del point["value"]  # it has none; what it held is in the event file
         is_first = not os.path.exists(self._path)
-        with open(self._path, "a", encoding="utf-8") as file:
+        with open(self._path, "a", encoding="utf-8", opener=private) as file:
             file.write(json.dumps(point) + "\n")
         if is_first:
             _log.warning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,11 +16,14 @@ from tracelet import _core
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
 from tracelet.backends.tensorboard.paths import LASTING, EventFilePaths
 from tracelet.records import EVENT, HISTOGRAM, SCALAR
+from tracelet.runs.ownership import NotOwnError, open_own
 from tracelet.writer_key import writer_key
 
 LEDGER = "event_files.bin"
 
 _log = logging.getLogger("tracelet")
+
+_NOT_OPENED = "event file can't be opened"
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class _Before:
 
 def _cut_back(ledger: _core.FileLedger) -> dict[int, _Before]:
     """Cuts the event files of a dead process back to what is acknowledged: the rest is written to
-    new files. What each writer has, by its id. Raises OSError."""
+    new files. What each writer has, by its id. Raises OSError, NotOwnError."""
     before: dict[int, _Before] = {}
     for writer_id, path, size_bytes, sequence, _ in ledger.entries():
         _cut_back_file(path, size_bytes)
@@ -43,6 +47,11 @@ def _cut_back(ledger: _core.FileLedger) -> dict[int, _Before]:
     return before
 
 
+# What the ledger says is not obeyed before it was seen that the file is one of ours: else a ledger
+# that somebody made up, or a damaged one, would cut any file of the user's.
+_OUR_NAME = re.compile(r"events\.out\.tfevents\.\d+\..*\.\d+\.tracelet\d+.*", re.DOTALL)
+
+
 def _cut_back_file(path: str, size_bytes: int) -> None:
     if size_bytes == _core.UNKNOWN_SIZE:  # better twice on TensorBoard than not at all
         _log.warning(
@@ -50,19 +59,43 @@ def _cut_back_file(path: str, size_bytes: int) -> None:
             "is left as it is, and its points are written to a new one.", path,
         )  # fmt: skip
         return
+    if not _OUR_NAME.fullmatch(os.path.basename(path)):
+        raise NotOwnError(f"the ledger of event files names {path!r}, which is none; it stays")
     try:
-        size_now = os.stat(path).st_size
-    except FileNotFoundError:
-        size_now = 0
-    if size_now < size_bytes:
+        fd = open_own(path, os.O_RDWR)
+    except (FileNotFoundError, NotADirectoryError):
+        _tell_of_shortness(path, size_bytes)
+        return
+    try:
+        size_now = os.fstat(fd).st_size
+        if size_now < size_bytes:
+            _tell_of_shortness(path, size_bytes - size_now)
+        elif size_now > size_bytes:
+            _check_is_event_file(fd, path)
+            if size_bytes == 0:
+                os.unlink(path)
+            else:
+                os.ftruncate(fd, size_bytes)
+    finally:
+        os.close(fd)
+
+
+def _tell_of_shortness(path: str, missing_bytes: int) -> None:
+    if missing_bytes:
         _log.warning(
             "tracelet: %s is %d bytes shorter than when it was written; they can't be restored.",
-            path, size_bytes - size_now,
+            path, missing_bytes,
         )  # fmt: skip
-    elif size_now and size_bytes == 0:
-        os.unlink(path)
-    elif size_now > size_bytes:
-        os.truncate(path, size_bytes)
+
+
+def _check_is_event_file(fd: int, path: str) -> None:
+    """Raises NotOwnError unless it begins as such a file does: a length and its checksum."""
+    with open(fd, "rb", closefd=False) as file:
+        head = file.read(12)
+    crc = _core.crc32c(head[:8])
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    if len(head) == 12 and int.from_bytes(head[8:], "little") != masked:
+        raise NotOwnError(f"{path} is named as an event file and is none; it stays as it is")
 
 
 class TensorBoardSink:
@@ -104,14 +137,17 @@ class TensorBoardSink:
         if failure is not None:
             raise failure  # once the others' points are written: they may lie on other disks
         set_aside = Counter({UNREADABLE: unreadable} if unreadable else {})
+        failed: Counter[str] = Counter()
         if self._without_file:
             writers, counts = np.unique(batch.records["writer_id"], return_counts=True)
             for writer_id, count in zip(writers.tolist(), counts.tolist()):
                 if writer_id in self._without_file:
-                    set_aside[self._without_file[writer_id]] += count
+                    reason = self._without_file[writer_id]
+                    (failed if reason == _NOT_OPENED else set_aside)[reason] += count
         # Without a log folder: logged by the handle, for the other backends.
-        not_meant = len(batch) - delivered - sum(set_aside.values())
-        return Delivery(delivered, set_aside=set_aside, not_meant=not_meant)
+        aside = sum(set_aside.values()) + sum(failed.values())
+        not_meant = len(batch) - delivered - aside
+        return Delivery(delivered, set_aside=set_aside, failed=failed, not_meant=not_meant)
 
     def _without_right_file(self, batch: Batch) -> Sequence[int]:
         unopened = self._files.unopened_writers(batch.buffer)
@@ -147,7 +183,7 @@ class TensorBoardSink:
             if error.errno not in LASTING:
                 raise
             self._leave_out(
-                writer_id, "event file can't be opened",
+                writer_id, _NOT_OPENED,
                 f"there is no event file in {folder:.300} ({error!s:.300}); its points go to the "
                 "other backends and are counted in stats",
             )  # fmt: skip

@@ -1,0 +1,103 @@
+"""What became of a dead run's points, and how that is told: a table whose sums agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class SinkResult:
+    """One sink's part. `before` + `sent` + `set_aside` + `not_finite` + `not_for_it` + `folded` +
+    `missing` + `left` is the number of records that the run has accepted."""
+
+    name: str
+    before: int = 0
+    """Records that it was done with when the process died."""
+    sent: int = 0
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+    """By reason; those of `failed` too."""
+    failed: Mapping[str, int] = field(default_factory=dict)
+    not_finite: int = 0
+    not_for_it: int = 0
+    """Of kinds that it does not take, or without a log folder, or whose call had not returned."""
+    folded: int = 0
+    missing: int = 0
+    """Lost to damage, or not where they should be."""
+    left: int = 0
+    failure: str = ""
+    """Why there are some left."""
+
+    @property
+    def total(self) -> int:
+        set_aside = sum(self.set_aside.values())
+        done = self.before + self.sent + set_aside + self.not_finite + self.not_for_it
+        return done + self.folded + self.missing + self.left
+
+
+@dataclass
+class Result:
+    """What became of a run's points."""
+
+    logged: int | None = None
+    """Records that the run accepted; None when that can't be known: its ring is not there."""
+    sinks: list[SinkResult] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Backends and sinks that lack points still, with the reason."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Points that found no place while the run lived, by reason."""
+    notes: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    """Why the run is kept; empty when it is gone, or only what a server refused is there."""
+
+    @property
+    def delivered(self) -> dict[str, int]:
+        return {sink.name: sink.sent for sink in self.sinks}
+
+    @property
+    def lost(self) -> int:
+        return max((sink.missing for sink in self.sinks), default=0)
+
+
+_COLUMNS = (
+    ("before", "BEFORE"), ("sent", "SENT NOW"), ("set_aside", "SET ASIDE"),
+    ("not_finite", "NOT FINITE"), ("folded", "FOLDED"), ("not_for_it", "NOT FOR IT"),
+    ("missing", "MISSING"), ("left", "LEFT"),
+)  # fmt: skip
+_ALWAYS = ("before", "sent", "left")
+
+
+def table_of(result: Result) -> list[str]:
+    """The lines of the table; columns without a number in them are left out."""
+    if not result.sinks:
+        return []
+    numbers = [{name: _count(getattr(sink, name)) for name, _ in _COLUMNS} for sink in result.sinks]
+    shown = [
+        (name, head)
+        for name, head in _COLUMNS
+        if name in _ALWAYS or any(row[name] for row in numbers)
+    ]
+    rows = [["SINK", "LOGGED", *(head for _, head in shown)]]
+    for sink, row in zip(result.sinks, numbers):
+        rows.append([sink.name, f"{sink.total:,}", *(f"{row[name]:,}" for name, _ in shown)])
+    lines = _aligned(rows)
+    for sink in result.sinks:
+        lines += [f"  {sink.name}: {count:,} {why}" for why, count in sink.set_aside.items()]
+    lines += [f"  dropped by the run: {n:,} {why}" for why, n in result.dropped.items() if n]
+    return lines
+
+
+def _count(value: int | Mapping[str, int]) -> int:
+    return value if isinstance(value, int) else sum(value.values())
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  "
+        + "  ".join(
+            text.rjust(width) if n else text.ljust(width)
+            for n, (text, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    ]
