@@ -1,4 +1,4 @@
-"""Runs of processes that were killed, made quickly: no torch, no backend's SDK."""
+"""Runs of processes that were killed, made quickly: torch is imported once for all."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from tracelet.runs.stored_run import StoredRun
 POINTS = 200
 
 _CODE = """
-import os, signal, sys
+import contextlib, os, signal, sys
 import tracelet
+with contextlib.suppress(ImportError):  # once, not at the start of each
+    import torch.utils.tensorboard
 for name in sys.argv[1:]:
     if os.fork() == 0:
         experiment = tracelet.start_logging(

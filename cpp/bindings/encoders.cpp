@@ -174,8 +174,8 @@ void register_encoders(nb::module_& m) {
           [](AppendFile& self, nb::bytes piece) {
             const std::string_view bytes(piece.c_str(), piece.size());
             ReleasedGil released;
-            self.wait_for_whole_line();
-            return self.append(bytes);
+            if (self.wait_for_whole_line()) return self.append(bytes);
+            return self.append(std::string(1, '\n').append(bytes));
           },
           nb::arg("piece"),
           "Appends a line, or several, whole or not at all; returns where they end, in bytes. "

@@ -83,14 +83,15 @@ bool AppendFile::is_empty() const { return file_size_bytes(fd_) == 0; }
 
 bool AppendFile::is_named() const { return tracelet::is_named(fd_, path_); }
 
-void AppendFile::wait_for_whole_line() const {
+bool AppendFile::wait_for_whole_line() const {
   for (int tries = 0; tries < 100; ++tries) {
     const std::int64_t size = file_size_bytes(fd_);
     char last;
-    if (size <= 0) return;
-    if (read_at(fd_, &last, 1, size - 1) != 1 || last == '\n') return;
+    if (size <= 0) return true;
+    if (read_at(fd_, &last, 1, size - 1) != 1 || last == '\n') return true;
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
+  return false;
 }
 
 }  // namespace tracelet

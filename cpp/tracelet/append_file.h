@@ -25,9 +25,10 @@ class AppendFile {
   // be taken back either stays the file's torn end: nothing is appended behind it before it is
   // gone. Returns where the piece ends, in bytes; another process may have appended behind it.
   std::uint64_t append(std::string_view piece);
-  // For a file that another writer of this process appends lines to as well: waits a moment while
-  // its last byte is not a line end, so that this piece does not land inside that writer's line.
-  void wait_for_whole_line() const;
+  // For a file that others append lines to as well: waits a moment while its last byte is not a
+  // line end, so that this piece does not land inside another writer's line. False when there is
+  // none still: its writer died in the middle, and what follows must begin a line of its own.
+  bool wait_for_whole_line() const;
 
   bool is_empty() const;
   // Whether what is appended is to be found under `path` still.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -267,19 +268,43 @@ def test_a_death_while_the_sdk_writes_the_task_leaves_a_whole_session(killed):
     assert [p[:2] for p in session_scalars(folder)["a", "b"]] == [(s, s * 0.5) for s in range(10)]
 
 
-def test_a_torn_line_of_the_session_is_cut_and_the_sdks_own_lines_stay(killed):
+def test_a_session_s_file_only_grows_whoever_wrote_its_lines(killed):
+    """Lines behind what the dead process had noted were dropped, and the file was replaced under
+    the other processes of the session, with all that they had written."""
     run = killed(START + "for step in range(9_000): writer.add_scalar('a/b', step * 0.5, step)\n")
     folder = Path(run.manifest["reopen"]["clearml"]["offline_folder"])
     theirs = json.dumps([{"timestamp": 1, "type": "log", "task": "t", "msg": "theirs"}])
     ours = '[{"type":"training_stats_scalar","task":"t","iter":1,"metric":"a","variant":"b"}]'
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(f"{ours}\n{theirs}\n{ours[:40]}")
+    before = (folder / "metrics.jsonl").read_bytes()
+    inode = (folder / "metrics.jsonl").stat().st_ino
+    sibling = open(folder / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115
     assert main(["sync", run.run_id]) == 0
+    sibling.write(ours.replace('"b"', '"later"').encode() + b"\n")
+    sibling.close()
+    assert (folder / "metrics.jsonl").read_bytes().startswith(before)
+    assert (folder / "metrics.jsonl").stat().st_ino == inode
     events = session_events(folder)
     assert [e for e in events if e["type"] == "log"] == json.loads(theirs)
-    assert [p[:2] for p in session_scalars(folder)["a", "b"]] == [
-        (step, step * 0.5) for step in range(9_000)
-    ]
+    of_sibling = [e for e in events if e["type"].startswith("training") and e["task"] == "t"]
+    assert [e["variant"] for e in of_sibling] == ["b", "later"]
+    own = [e for e in events if e.get("metric") == "a" and e["task"] != "t"]
+    assert [(e["iter"], e["value"]) for e in own] == [(step, step * 0.5) for step in range(9_000)]
+
+
+def test_what_a_session_has_already_is_not_appended_again(killed):
+    """A death between a line and its note in the ledger."""
+    run = killed(START + "for step in range(3_000): writer.add_scalar('a/b', step * 0.5, step)\n")
+    folder = Path(run.manifest["reopen"]["clearml"]["offline_folder"])
+    copy = Path(run.path + "-copy")
+    shutil.copytree(run.path, copy)
+    shutil.copy(run.ring_path, copy)
+    assert main(["sync", run.run_id]) == 0
+    points = session_scalars(folder)["a", "b"]
+    assert len(points) == 3_000
+    assert main(["sync", str(copy)]) == 0  # from the same notes once more
+    assert session_scalars(folder)["a", "b"] == points
 
 
 def test_a_sink_of_ones_own_is_found_by_its_module(killed, tmp_path, capsys):
@@ -329,6 +354,7 @@ def test_an_interrupted_sync_goes_on_where_it_stopped(killed, monkeypatch, tmp_p
     code = """
         import os, sys, signal
         from tracelet import _core
+        from tracelet.journal.journal import Journal
         from tracelet.pipeline import lane
         from tracelet.recovery import resend
         resend._LOCAL_BATCH_POINTS = 700
@@ -346,7 +372,7 @@ def test_an_interrupted_sync_goes_on_where_it_stopped(killed, monkeypatch, tmp_p
                 return made
             return call
         lane.Lane._note_success = dying(lane.Lane._note_success)
-        resend.Journal.sync = dying(resend.Journal.sync)
+        Journal.sync = dying(Journal.sync)
         from tracelet.cli import main
         sys.exit(main(["sync", sys.argv[1]]))
     """

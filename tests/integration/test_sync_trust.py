@@ -39,7 +39,7 @@ def steps_in(folder):
     )
 
 
-def edit(run, **changes):
+def edit(run, /, **changes):
     path = Path(run.path) / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
@@ -65,7 +65,7 @@ DAMAGES = {
     ),
     "newer": lambda run, _: edit(run, format=99, tracelet="9.9"),
     "sinks-odd": lambda run, _: edit(run, sinks=[{"name": 3}]),
-    "options-odd": lambda run, _: edit(run, options={"batch_max_points": "many"}),
+    "options-odd": lambda run, _: edit(run, options=["batch_max_points"]),
     "run-odd": lambda run, _: edit(run, run="../../x"),
     "backend-odd": lambda run, _: edit(run, sinks=[{"name": "x", "backend": "y"}]),
     "ring-gone": lambda run, _: os.unlink(run.ring_path),

@@ -157,35 +157,40 @@ def _session() -> Any:
 
 
 def _zip(folder: Path) -> None:
-    """As the SDK's Task does it when it is closed."""
-    with zipfile.ZipFile(f"{folder}.zip", "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+    """As the SDK's Task does it when it is closed; whole, or as it was before."""
+    new = f"{folder}.zip.{os.getpid()}.new"
+    with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
         for path in folder.rglob("*"):
             if path.is_file():
                 archive.write(path, path.relative_to(folder).as_posix())
+    os.replace(new, f"{folder}.zip")
     _log.info("tracelet: the offline session is in %s.zip", folder)
 
 
-def drop_unacknowledged_lines(path: str, size_bytes: int, prefix: bytes) -> None:
-    """Rewrites a session's metrics file without what a dead process wrote behind `size_bytes` in
-    lines that begin with `prefix`, and without a torn last line. The SDK's own lines stay.
+def events_behind(path: str, size_bytes: int, prefix: bytes, wanted: set[str]) -> set[str]:
+    """Those of the events `wanted` (see `event_key`) that whole lines of the session's metrics file
+    have behind `size_bytes`, in lines that begin with `prefix`.
 
-    Raises OSError.
+    The file is read only: other processes of the session may be appending to it, and a line there
+    may be any one's. Raises OSError.
     """
-    with open(path, "rb") as file:
+    found: set[str] = set()
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except FileNotFoundError:
+        return found
+    with file:
         file.seek(size_bytes)
-        tail = file.read()
-    whole, _, torn = tail.rpartition(b"\n")
-    lines = whole.split(b"\n") if whole else []
-    kept = [line for line in lines if not line.startswith(prefix)]
-    if len(kept) == len(lines) and not torn:
-        return
-    new = f"{path}.new"
-    with open(path, "rb") as source, open(new, "wb") as target:
-        left = size_bytes
-        while left and (piece := source.read(min(left, 1 << 20))):
-            target.write(piece)
-            left -= len(piece)
-        target.writelines(line + b"\n" for line in kept)
-        target.flush()
-        os.fsync(target.fileno())
-    os.replace(new, path)
+        for line in file:
+            if line.startswith(prefix) and line.endswith(b"\n"):
+                try:
+                    events = json.loads(line)
+                except ValueError:  # torn by a death, and gone on with by another writer
+                    continue
+                found.update(key for event in events if (key := event_key(event)) in wanted)
+    return found
+
+
+def event_key(event: Any) -> str:
+    """What makes two events of a session the same one."""
+    return json.dumps(event, sort_keys=True)
