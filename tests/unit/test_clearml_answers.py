@@ -20,18 +20,17 @@ LINES = b'{"a": 1}\n{"a": 2}\n{"a": 3}'
 
 @pytest.fixture
 def server():
-    """Answers each POST by `answer(handler)`; `seen` has the method, path and headers of each."""
+    """Answers each request by `answer(handler)`; `seen` has the method, path and headers of each."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.do_GET()
-
-        def do_GET(self):
+        def do_GET(self):  # with a body, as the SDK calls it
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
             made.seen.append((self.command, self.path, dict(self.headers)))
             made.answer(self)
+
+        do_POST = do_GET
 
         def say(self, status, content, **headers):
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -96,7 +95,7 @@ def test_no_redirect_is_followed(server, post, status):
     """A 302 turned the POST into a GET: 2,500 points were gone."""
 
     def answer(handler):
-        if handler.command == "POST" and "elsewhere" not in handler.path:
+        if len(server.seen) == 1:
             handler.say(status, b"", Location="/elsewhere")
         else:
             handler.say(200, {"data": {"added": 3}})
