@@ -59,6 +59,8 @@ def _open_ledger(task: ClearMLTask, info: RunInfo) -> _Held:
         return _Held(ledger, ledger.add(0, path))
     ledger = _core.FileLedger.open(ledger_path)
     _, _, size_bytes, sequence, place = ledger.entries()[0]
+    if size_bytes == _core.UNKNOWN_SIZE:
+        size_bytes = 0  # the note is damaged: all that is there is looked at
     return _Held(ledger, place, size_bytes, sequence, is_reopened=True)
 
 
