@@ -20,7 +20,7 @@ LINES = b'{"a": 1}\n{"a": 2}\n{"a": 3}'
 
 @pytest.fixture
 def server():
-    """Answers each request by `answer(handler)`; `seen` has the method, path and headers of each."""
+    """Answers by `answer(handler)`; `seen` has the method, path and headers of each request."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -30,7 +30,7 @@ def server():
             made.seen.append((self.command, self.path, dict(self.headers)))
             made.answer(self)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815
 
         def say(self, status, content, **headers):
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
