@@ -24,6 +24,7 @@ PARTS = (
     "memory",
     "histograms",
     "event_files",
+    "reading",
     "training",
     "journal",
     "durability",

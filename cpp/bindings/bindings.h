@@ -74,6 +74,7 @@ std::int64_t thread_cpu_without_gil_ns();
 void register_ring(nb::module_& m);
 void register_capture(nb::module_& m);
 void register_encoders(nb::module_& m);
+void register_event_reader(nb::module_& m);
 void register_fold(nb::module_& m);
 void register_histogram(nb::module_& m);
 void register_payloads(nb::module_& m);

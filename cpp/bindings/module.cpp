@@ -36,6 +36,7 @@ NB_MODULE(_core, m) {
   tracelet::bindings::register_capture(m);
   tracelet::bindings::register_stored(m);
   tracelet::bindings::register_encoders(m);
+  tracelet::bindings::register_event_reader(m);
   tracelet::bindings::register_fold(m);
   tracelet::bindings::register_timelines(m);
 }

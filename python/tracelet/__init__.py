@@ -12,7 +12,7 @@ tracelet.stop_logging()
 from __future__ import annotations
 
 from tracelet._version import __version__
-from tracelet.api import get_active_experiment, logging, start_logging, stop_logging
+from tracelet.api import get_active_experiment, logging, read, start_logging, stop_logging
 from tracelet.backends import Backend, Batch, Delivery, RunInfo, Sink, register_sink
 from tracelet.capture.arguments import watch_argument_parsers
 from tracelet.errors import (
@@ -54,6 +54,7 @@ __all__ = [
     "get_active_experiment",
     "histogram",
     "logging",
+    "read",
     "register_sink",
     "start_logging",
     "stop_logging",

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracelet.experiment import Experiment
 from tracelet.options import Options, check_seconds, resolve_options
+
+if TYPE_CHECKING:
+    from tracelet.reading import Logs
 
 _experiments: list[Experiment] = []  # those that go on, and such as have ended since
 _unnamed = itertools.count(1)
@@ -107,3 +111,16 @@ def logging(
         raise
     finally:
         lifecycle.stop_block(block)
+
+
+def read(path: str | os.PathLike[str]) -> Logs:
+    """Reads TensorBoard event files: ours, torch's, TensorFlow's, Keras', tensorboardX'.
+
+    `path` is a log folder, a folder of runs, or one event file. `.runs[name].scalars(tag)` has
+    `steps`, `values` and `wall_times` in the order logged; with one run, `.scalars(tag)` does too.
+    `.refresh()` goes on with files that have grown. What is damaged is passed over with a warning.
+    Raises FileNotFoundError when there is no event file. Thread-safe.
+    """
+    from tracelet.reading import read as read_logs
+
+    return read_logs(path)

@@ -1,0 +1,94 @@
+// EventReader: what TensorBoard event files hold, as numpy arrays.
+#include "tracelet/event_reader.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "bindings.h"
+
+namespace tracelet::bindings {
+namespace {
+
+template <typename T>
+using Array = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
+
+template <typename T>
+Array<T> to_numpy(const std::vector<T>& values) {
+  auto* copy = new std::vector<T>(values);
+  const nb::capsule owner(copy, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return {copy->data(), {copy->size()}, owner};
+}
+
+nb::bytes to_bytes(const std::string& text) { return nb::bytes(text.data(), text.size()); }
+
+using Counts = std::tuple<nb::bytes, std::size_t, std::size_t, std::size_t, std::uint64_t>;
+using Scalars = std::tuple<Array<std::int64_t>, Array<double>, Array<double>>;
+using Rows = std::tuple<Array<std::int64_t>, Array<double>, nb::list>;
+
+std::vector<Counts> tags(const EventReader& self) {
+  std::vector<Counts> found;
+  for (const TagEvents& each : self.tags()) {
+    found.emplace_back(to_bytes(each.tag), each.scalars.steps.size(), each.histograms.steps.size(),
+                       each.texts.steps.size(), each.others);
+  }
+  return found;
+}
+
+Rows histograms(const EventReader& self, std::size_t place) {
+  const auto& points = self.tags().at(place).histograms;
+  nb::list rows;
+  for (const StoredHistogram& each : points.values) {
+    rows.append(nb::make_tuple(each.min, each.max, each.num, each.sum, each.sum_squares,
+                               to_numpy(each.limits), to_numpy(each.counts)));
+  }
+  return {to_numpy(points.steps), to_numpy(points.wall_times), rows};
+}
+
+Rows texts(const EventReader& self, std::size_t place) {
+  const auto& points = self.tags().at(place).texts;
+  nb::list rows;
+  for (const std::string& each : points.values) rows.append(to_bytes(each));
+  return {to_numpy(points.steps), to_numpy(points.wall_times), rows};
+}
+
+}  // namespace
+
+void register_event_reader(nb::module_& m) {
+  nb::class_<EventReader>(m, "EventReader",
+                          "TensorBoard event files read into tables, a tag each. Not thread-safe.")
+      .def(nb::init<>())
+      .def(
+          "read_file",
+          [](EventReader& self, const nb::bytes& path, std::uint64_t position) {
+            const std::string name(path.c_str(), path.size());
+            const nb::gil_scoped_release released;
+            return self.read_file(name, position);
+          },
+          nb::arg("path"), nb::arg("position"),
+          "Reads a file's whole records from `position` (bytes) on; returns the position behind "
+          "them, for a later call when the file has grown. Raises OSError. Releases the GIL.")
+      .def_prop_ro("damaged_records", &EventReader::damaged_records,
+                   "Records left out because they are damaged.")
+      .def("tags", &tags,
+           "For each tag, in the order met: its bytes and the numbers of its scalars, histograms, "
+           "texts and other events.")
+      .def(
+          "scalars",
+          [](const EventReader& self, std::size_t place) -> Scalars {
+            const auto& points = self.tags().at(place).scalars;
+            return {to_numpy(points.steps), to_numpy(points.wall_times), to_numpy(points.values)};
+          },
+          nb::arg("place"), "Steps, wall times (s) and values of the tag at `place`; copies.")
+      .def("histograms", &histograms, nb::arg("place"),
+           "Steps, wall times (s) and (min, max, num, sum, sum_squares, limits, counts) each.")
+      .def("texts", &texts, nb::arg("place"), "Steps, wall times (s) and the texts' bytes.");
+}
+
+}  // namespace tracelet::bindings
