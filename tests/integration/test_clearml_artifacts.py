@@ -108,6 +108,7 @@ for model in models:
 """
 
 
+@pytest.mark.slow
 def test_every_kind_online_and_back(clearml_server, run_script):
     environment = clearml_server.environment()
     done = run_every_kind(run_script, environment, READ_BACK.replace("TASK", "experiment.id"))
@@ -137,6 +138,7 @@ def test_every_kind_online_and_back(clearml_server, run_script):
     assert len(clearml_server.models) == 4
 
 
+@pytest.mark.slow
 def test_every_kind_offline_and_imported(clearml_server, run_script, tmp_path):
     environment = {"CLEARML_FILES_HOST": clearml_server.files_url}
     done = run_every_kind(run_script, environment)
@@ -167,6 +169,7 @@ id = Task.import_offline_session({session + ".zip"!r})
     assert clearml_server.schema_violations == []
 
 
+@pytest.mark.slow
 def test_uploads_that_fail_are_told_counted_and_kept(clearml_server, run_script, tmp_path):
     """One that the file server refuses, one it has no answer for by the deadline, one it takes in
     the end. Scalars are there long before."""
@@ -207,6 +210,7 @@ def test_uploads_that_fail_are_told_counted_and_kept(clearml_server, run_script,
     assert sorted(kept.values()) == ["refused.bin", "slow.txt"]
 
 
+@pytest.mark.slow
 def test_a_script_that_fails_leaves_a_failed_task_with_everything(clearml_server, run_script):
     """And the time-out of the file server that the page names: the answer comes after 2 s."""
     clearml_server.file_faults.add("slow", delay=2.0, endpoints=("last.txt",))
@@ -232,6 +236,7 @@ def test_a_script_that_fails_leaves_a_failed_task_with_everything(clearml_server
     assert clearml_server.upload_count == 1
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_its_copies(clearml_server, run_script, tmp_path):
     """Where what sends the points afterwards does not remove them."""
     clearml_server.file_faults.add("503", endpoints=None)

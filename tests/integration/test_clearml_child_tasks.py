@@ -86,6 +86,7 @@ PARENT_AND_STEPS = """
 """
 
 
+@pytest.mark.slow
 def test_each_block_under_the_users_task_is_a_child_of_it(clearml_server, run_script):
     """With the user's task in the SDK's default mode, whose reporter is a process of its own."""
     run_script(PARENT_AND_STEPS, env=clearml_server.environment())
@@ -127,6 +128,7 @@ def test_each_block_under_the_users_task_is_a_child_of_it(clearml_server, run_sc
     assert clearml_server.unknown_endpoints == []
 
 
+@pytest.mark.slow
 def test_a_child_that_is_terminated_is_stopped_and_not_completed(clearml_server, run_script):
     done = run_script(
         """
@@ -147,6 +149,7 @@ def test_a_child_that_is_terminated_is_stopped_and_not_completed(clearml_server,
     assert (child["status"], child["status_reason"]) == ("stopped", "Terminated: SIGTERM")
 
 
+@pytest.mark.slow
 def test_offline_each_block_is_a_session_that_the_sdk_replays(clearml_server, run_script, tmp_path):
     (tmp_path / "clearml.conf").write_text(THREADS)
     run_script(PARENT_AND_STEPS, env={"CLEARML_CONFIG_FILE": str(tmp_path / "clearml.conf")})
@@ -183,6 +186,7 @@ def test_offline_each_block_is_a_session_that_the_sdk_replays(clearml_server, ru
     assert clearml_server.schema_violations == []
 
 
+@pytest.mark.slow
 def test_signals_after_a_block_are_the_parents_again(run_script, tmp_path):
     """Handlers that are registered anew on another thread cover themselves, and never end."""
     (tmp_path / "clearml.conf").write_text(THREADS)
@@ -275,6 +279,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [FUNCTION_STEP, DECORATED_STEP], ids=["function", "decorator"])
 def test_a_block_in_a_pipelines_step_is_a_child_of_the_step(
     code, clearml_server, run_script, tmp_path

@@ -11,6 +11,7 @@ def project_name(server, task):
     return server.projects[task["project"]]["name"]
 
 
+@pytest.mark.slow
 def test_every_option_of_task_init_reaches_the_task(clearml_server, run_script):
     """And those that only ClearML's page knows, from the environment."""
     done = run_script(
@@ -55,6 +56,7 @@ def test_every_option_of_task_init_reaches_the_task(clearml_server, run_script):
     assert clearml_server.schema_violations == []
 
 
+@pytest.mark.slow
 def test_what_is_set_after_clearml_was_imported(run_script):
     """And seeds: the user's, or none, or the SDK's."""
     done = run_script(
@@ -91,6 +93,7 @@ api {
 """
 
 
+@pytest.mark.slow
 def test_the_file_in_the_folder_of_that_name(clearml_server, run_script, tmp_path):
     """~/.clearml/clearml.conf, which the SDK does not know, also when it has read its own; before
     it is there, the missing credentials are told."""
@@ -123,6 +126,7 @@ def test_the_file_in_the_folder_of_that_name(clearml_server, run_script, tmp_pat
     assert (task["name"], task["status"]) == ("from file", "completed")
 
 
+@pytest.mark.slow
 def test_what_can_not_be_started_is_told_at_start(clearml_server, run_script):
     """Credentials that the server does not know, and a task to continue that it does not have."""
     done = run_script(
@@ -150,6 +154,7 @@ def test_what_can_not_be_started_is_told_at_start(clearml_server, run_script):
     assert not clearml_server.tasks
 
 
+@pytest.mark.slow
 def test_a_task_is_continued_without_a_shift(clearml_server, run_script):
     """True, 0 and the id: the same task, the same steps; what is logged again overwrites."""
     code = """

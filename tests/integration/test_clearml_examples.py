@@ -80,6 +80,7 @@ def test_every_program_is_run():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*PROGRAMS, *NEEDS_A_SERVER}
 
 
+@pytest.mark.slow
 def test_the_examples_online(clearml_server, run_script, tmp_path, buckets):
     environment = configured(tmp_path, **clearml_server.environment(), **buckets)
     code = RUN_ALL.format(programs=PROGRAMS, examples=str(EXAMPLES))
@@ -93,6 +94,7 @@ def test_the_examples_online(clearml_server, run_script, tmp_path, buckets):
     assert destinations["hyperparameter_sweep"] == "s3://clearml-artifacts"
 
 
+@pytest.mark.slow
 def test_the_examples_offline_and_their_sessions_imported(clearml_server, run_script, tmp_path):
     code = RUN_ALL.format(programs=PROGRAMS, examples=str(EXAMPLES))
     run_script(code, env=configured(tmp_path))

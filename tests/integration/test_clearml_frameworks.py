@@ -55,6 +55,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_what_clearml_captures_arrives_beside_what_tracelet_captures(
     order, clearml_server, run_script
@@ -84,6 +85,7 @@ def test_what_clearml_captures_arrives_beside_what_tracelet_captures(
     assert clearml_server.unknown_endpoints == []
 
 
+@pytest.mark.slow
 def test_torch_is_imported_when_the_sdks_scan_of_imports_is_over(run_script):
     """The user's Task.init starts the scan; torch, imported meanwhile, failed now and then."""
     done = run_script(

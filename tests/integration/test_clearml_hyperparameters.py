@@ -30,6 +30,7 @@ tracelet.stop_logging()
 SEARCH = Path(__file__).parents[2] / "examples" / "clearml" / "hyperparameter_search.py"
 
 
+@pytest.mark.slow
 def test_the_optimizer_runs_clones_with_other_parameters_and_finds_the_objective(
     clearml_server, run_script, tmp_path
 ):

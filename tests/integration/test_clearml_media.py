@@ -198,6 +198,7 @@ def test_the_sdk_replays_a_session_whole(session, clearml_server, run_script):
     assert clearml_server.schema_violations == []
 
 
+@pytest.mark.slow
 def test_a_server_gets_each_kind_in_the_sdks_own_form(clearml_server, run_script, tmp_path):
     done = run_script(
         CALLS

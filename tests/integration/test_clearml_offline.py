@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402
 
 
+@pytest.mark.slow
 def test_a_million_points_over_twenty_tags_value_for_value(tmp_path):
     experiment = tracelet.start_logging("million", "tests")
     writer = SummaryWriter(tmp_path / "log")
@@ -159,6 +160,7 @@ def test_the_events_have_the_form_the_sdk_gives_them(run_script):
 TAGS = ["loss", "train/loss", "a/b/c", "/lead", "trail/", "a//b", "with space/x y", "ü/é"]
 
 
+@pytest.mark.slow
 def test_names_are_those_of_clearmls_own_tensorboard_binding(run_script, tmp_path):
     """Logs the same calls through the SDK's binding and through tracelet, and compares."""
     calls = f"""
@@ -350,6 +352,7 @@ def test_the_sdks_reporter_is_a_thread_during_the_run_and_as_set_up_afterwards(r
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_threads_of_the_sdk_share_one_lock_for_a_task(run_script):
     """It is made when it is first asked for. With one each they wait for one another for ever."""
     done = run_script(
@@ -358,7 +361,9 @@ def test_the_threads_of_the_sdk_share_one_lock_for_a_task(run_script):
         from clearml.backend_interface.task import task as module
         experiment = tracelet.start_logging("locks", "tests")
         import clearml
-        task = clearml.Task.current_task()
+        # A copy: a thread of the SDK may hold the task's own lock now, and would wait for the new one.
+        task = object.__new__(clearml.Task)
+        vars(task).update(vars(clearml.Task.current_task()))
         class Slow(module.FileRLock):
             def __init__(self, *arguments, **options):
                 time.sleep(0.2)
@@ -377,6 +382,7 @@ def test_the_threads_of_the_sdk_share_one_lock_for_a_task(run_script):
     assert "locks 3 1" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["raise RuntimeError('failed')", "import sys; sys.exit(3)", ""])
 def test_the_session_is_whole_when_the_process_ends_without_stop(end, run_script):
     done = run_script(

@@ -59,6 +59,7 @@ FAULTS = ["400", "401", "413", "429", "500", "502", "503", "close before", "clos
           "half answer", "slow"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_million_points_with_a_tenth_of_the_requests_failing(
     clearml_server, run_script, tmp_path
 ):
@@ -132,6 +133,7 @@ def test_points_the_server_would_refuse_never_reach_it(clearml_server, run_scrip
     assert refused == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_bytes", [8 << 20, 50], ids=["", "a point in each request"])
 def test_a_point_that_only_the_server_knows_to_refuse_is_set_aside_alone(
     request_bytes, clearml_server, run_script, tmp_path
@@ -169,6 +171,7 @@ def test_a_point_that_only_the_server_knows_to_refuse_is_set_aside_alone(
     assert str(folder) in done.stderr
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_everything_sets_nothing_aside(clearml_server, run_script, tmp_path):
     clearml_server.faults.add("500", endpoints=("events.add_batch",))
     done = run_script(
@@ -230,6 +233,7 @@ def test_an_outage_loses_nothing_and_holds_up_no_call(clearml_server, run_script
     assert len(clearml_server.scalars(task)["a", "a"]) == 200_000
 
 
+@pytest.mark.slow
 def test_the_sdk_replays_an_offline_session_complete(clearml_server, run_script, tmp_path):
     offline = run_script(
         """
@@ -264,6 +268,7 @@ def test_the_sdk_replays_an_offline_session_complete(clearml_server, run_script,
     assert clearml_server.schema_violations == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["raise RuntimeError('failed')", "import sys; sys.exit(3)"])
 def test_points_reach_the_server_when_the_process_ends_without_stop(
     end, clearml_server, run_script

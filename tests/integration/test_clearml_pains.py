@@ -33,6 +33,7 @@ def wait_until(condition, timeout_s=60):
     return condition()
 
 
+@pytest.mark.slow
 def test_no_call_waits_for_clearml_and_no_sleep_is_needed_before_the_end(
     clearml_server, run_script
 ):
@@ -65,6 +66,7 @@ def test_no_call_waits_for_clearml_and_no_sleep_is_needed_before_the_end(
     assert task["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_scalars_arrive_while_debug_images_can_not(clearml_server, run_script, tmp_path):
     """Reported: scalars stop after a while with many images; images and large diffs together stop
     them for ever. The SDK sends a batch when all its files are uploaded."""
@@ -110,6 +112,7 @@ def test_scalars_arrive_while_debug_images_can_not(clearml_server, run_script, t
     assert sorted(image["iter"] for image in images) == list(range(0, 1_000, 50))
 
 
+@pytest.mark.slow
 def test_the_end_does_not_wait_for_a_large_diff_or_an_upload_that_hangs(
     clearml_server, run_script, tmp_path
 ):
@@ -146,6 +149,7 @@ print("stopped after", time.monotonic() - start)
     assert own_scalars(clearml_server)["a", "a"] == {1: 1.0}
 
 
+@pytest.mark.slow
 def test_an_offline_session_is_whole_after_an_uncaught_exception(run_script, tmp_path):
     """Measured: of 264 points logged in three seconds before an exception the SDK's offline session
     held none."""

@@ -60,6 +60,7 @@ EDITED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_edited_parameters_come_back_typed(clearml_server, run_script):
     environment = clearml_server.environment()
     here = run_script(PROGRAM, env=environment)

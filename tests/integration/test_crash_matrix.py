@@ -154,6 +154,7 @@ def on_server(server, name):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_S)
 def test_what_a_call_returned_for_is_in_the_store(victims, clearml_server, tmp_path):
     print(f"\nseed {SEED}: TRACELET_CRASH_SEED={SEED} repeats it")

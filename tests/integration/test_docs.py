@@ -52,6 +52,7 @@ print("blocks run")
 """
 
 
+@pytest.mark.slow
 def test_each_python_block_runs(run_script, tmp_path):
     pytest.importorskip("clearml")
     pytest.importorskip("torch")

@@ -77,6 +77,7 @@ def wait_until_failing(run):
         assert not run._run.flush(0.05, event_files_only=True)
 
 
+@pytest.mark.slow
 def test_an_event_files_disk_that_is_full_for_a_while(small_disk, tmp_path, caplog):
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(900_000))

@@ -45,6 +45,7 @@ AWAY = """
 """
 
 
+@pytest.mark.slow
 def test_the_run_folder_fills_up_while_a_backend_is_away(small_disk, run_script, tmp_path):
     """The journal can't grow: calls wait for room in the ring once, then points are counted."""
     done = run_script(
@@ -77,6 +78,7 @@ def test_the_run_folder_fills_up_while_a_backend_is_away(small_disk, run_script,
     assert points[-1] == 400_000
 
 
+@pytest.mark.slow
 def test_the_rings_folder_has_no_room(small_disk, run_script):
     """An error at the start that names the file system, not a SIGBUS in the middle of training."""
     done = run_script(
@@ -96,6 +98,7 @@ def test_the_rings_folder_has_no_room(small_disk, run_script):
     assert list(small_disk.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_tags_that_find_the_rings_folder_full(small_disk, run_script):
     """The ring's own space is there from the start; the table of tags grows, and may not be able
     to: points of new tags are counted, those of known ones go on."""
@@ -127,6 +130,7 @@ def test_tags_that_find_the_rings_folder_full(small_disk, run_script):
     assert done.stderr.count("points are being dropped (tag table full)") == 1
 
 
+@pytest.mark.slow
 def test_the_log_folder_fills_up(small_disk, run_script):
     done = run_script(
         f"""

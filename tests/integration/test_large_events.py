@@ -33,6 +33,7 @@ def peak_and_stats(done):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_an_image_of_20_mb_and_a_text_of_100_mb(run_script, tmp_path):
     done = run_script(
         _PEAK
@@ -75,6 +76,7 @@ def test_an_image_of_20_mb_and_a_text_of_100_mb(run_script, tmp_path):
     assert text.summary.value[0].tensor.string_val[0] == b"0123456789" * 10_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_remote", [False, True], ids=["event file alone", "and a slow sink"])
 def test_200_images_of_1_mb_quickly(is_remote, run_script, tmp_path):
     """payload_bytes of memory, whatever is logged; a sink that lags has the rest on disk."""

@@ -80,6 +80,7 @@ def fault(mode, **options):
     return lambda server: server.faults.add(mode, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "begin",
     [
@@ -154,6 +155,7 @@ def test_retry_after_is_honoured(clearml_server, run_script):
     assert len([each for each in clearml_server.faults.injected if each[1] == "429"]) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["refused", "no answer", "no such host"])
 def test_stop_logging_ends_at_its_deadline(way, clearml_server, run_script, tmp_path):
     """Also with a request under way that is never answered."""

@@ -49,6 +49,7 @@ def expected_of_forks() -> dict[str, list[tuple[int, float]]]:
     }
 
 
+@pytest.mark.slow
 def test_forked_children_log_into_the_run_and_end_as_they_like(run_script, tmp_path):
     done = run_script(FORKS)
     assert "codes [0, 768, 9, 256]" in done.stdout
@@ -64,6 +65,7 @@ def test_forked_children_log_into_the_run_and_end_as_they_like(run_script, tmp_p
     assert list((tmp_path / "tracelet-runs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_forked_children_leave_the_task_on_the_server_running(clearml_server, run_script):
     done = run_script(FORKS, env=clearml_server.environment())
     assert "pending=0" in done.stdout
@@ -78,6 +80,7 @@ def test_forked_children_leave_the_task_on_the_server_running(clearml_server, ru
     assert clearml_server.tasks[task]["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_child_that_logs_on_after_the_run_has_ended_is_told_and_its_points_are_counted(
     run_script, tmp_path
 ):
@@ -201,6 +204,7 @@ MULTIPROCESSING = """
 """
 
 
+@pytest.mark.slow
 def test_multiprocessing_and_dataloader_workers(run_script, tmp_path):
     (tmp_path / "train.py").write_text(
         "\n".join(line[4:] for line in MULTIPROCESSING.splitlines()), encoding="utf-8"
@@ -217,6 +221,7 @@ def test_multiprocessing_and_dataloader_workers(run_script, tmp_path):
     assert "pending=0" in done.stdout
 
 
+@pytest.mark.slow
 def test_children_killed_while_they_write_stall_nothing(run_script, tmp_path):
     """Also those that die inside a push, which the core's own tests hit for certain."""
     done = run_script(
@@ -255,6 +260,7 @@ def test_children_killed_while_they_write_stall_nothing(run_script, tmp_path):
         assert [step for step, _, _ in points] == list(range(len(points))), tag
 
 
+@pytest.mark.slow
 def test_a_point_of_a_dead_producer_is_counted_and_told_once(run_script):
     done = run_script(
         """

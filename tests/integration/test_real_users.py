@@ -156,6 +156,7 @@ def train(folder):
 """
 
 
+@pytest.mark.slow
 def test_pytorch_lightning(run_script, tmp_path):
     pytest.importorskip("pytorch_lightning")
     outcome = Outcome(run_script, tmp_path, LIGHTNING)
@@ -220,6 +221,7 @@ TAKES_TIME = [
 ]
 
 
+@pytest.mark.slow
 def test_transformers_trainer(run_script, tmp_path):
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
@@ -278,6 +280,7 @@ assert "tensorboardX" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_pytorch_ignite(run_script, tmp_path):
     """It prefers tensorboardX, and imports it when its logger is made: after `start_logging`."""
     pytest.importorskip("ignite")

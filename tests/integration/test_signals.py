@@ -197,6 +197,7 @@ print("logged", logged)
     assert points(done) >= logged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "code"),
     [("raise SystemExit(4)", 4), ("raise ValueError('in the block')", 1), ("os._exit(5)", 5)],

@@ -78,6 +78,7 @@ def test_the_context_manager_ends_the_run_also_when_the_block_raises(tmp_path):
     assert len(event_file_scalars(tmp_path / "runs" / "block")["a"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorboard", "clearml"])
 def test_a_hundred_runs_leak_nothing(backend, tmp_path):
     if backend == "clearml":
