@@ -1,5 +1,6 @@
 # make demo   a training run logged to an offline ClearML session and TensorBoard event files
-# make test   C++ and Python tests
+# make test   C++ and Python tests, in minutes
+# make test-all  the same, then the long ones, and the core under the sanitizers: what CI runs
 # make lint   formatters, linters, type checker
 # make bench  the benchmarks, with JSON, plot and tables written; BENCH_ARGS=--quick: a smoke run
 # make wheel  dist/: the sdist, and a wheel for PYTHON with its manylinux tag
@@ -30,7 +31,7 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: soak-calls soak-kills demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean
+.PHONY: soak-calls soak-kills demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-python-slow
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -40,11 +41,23 @@ install: $(INSTALLED)
 test: test-cpp test-python
 
 test-cpp: $(VENV)/.tools
-	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/cpp-tests
+	PRESETS=release PATH="$(CURDIR)/$(BIN):$$PATH" .ci/cpp-tests
 
-test-python: $(VENV)/.users
+test-python: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow"
+
+test-all:
+	$(MAKE) test
+	$(MAKE) test-slow
+
+test-slow: test-cpp-sanitized test-python-slow
+
+test-cpp-sanitized: $(VENV)/.tools
+	PRESETS="asan tsan" PATH="$(CURDIR)/$(BIN):$$PATH" .ci/cpp-tests
+
+test-python-slow: $(VENV)/.users
 	.ci/browser
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slow
 
 # The sdist on every Python from 3.9 to 3.15 that can be had here, and ClearML's oldest version.
 test-pythons: dist/.made

@@ -361,7 +361,7 @@ def test_the_threads_of_the_sdk_share_one_lock_for_a_task(run_script):
         from clearml.backend_interface.task import task as module
         experiment = tracelet.start_logging("locks", "tests")
         import clearml
-        # A copy: a thread of the SDK may hold the task's own lock now, and would wait for the new one.
+        # A copy: a thread of the SDK may hold the lock of the task itself.
         task = object.__new__(clearml.Task)
         vars(task).update(vars(clearml.Task.current_task()))
         class Slow(module.FileRLock):

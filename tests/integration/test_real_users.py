@@ -16,6 +16,8 @@ from readers import events, session_plots, session_scalars
 pytest.importorskip("torch")
 pytest.importorskip("clearml")
 
+pytestmark = pytest.mark.slow
+
 RUN_TWICE = """
 import json, os, warnings
 warnings.simplefilter("ignore")
@@ -156,7 +158,6 @@ def train(folder):
 """
 
 
-@pytest.mark.slow
 def test_pytorch_lightning(run_script, tmp_path):
     pytest.importorskip("pytorch_lightning")
     outcome = Outcome(run_script, tmp_path, LIGHTNING)
@@ -221,7 +222,6 @@ TAKES_TIME = [
 ]
 
 
-@pytest.mark.slow
 def test_transformers_trainer(run_script, tmp_path):
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
@@ -280,7 +280,6 @@ assert "tensorboardX" not in sys.modules
 """
 
 
-@pytest.mark.slow
 def test_pytorch_ignite(run_script, tmp_path):
     """It prefers tensorboardX, and imports it when its logger is made: after `start_logging`."""
     pytest.importorskip("ignite")

@@ -18,6 +18,8 @@ from visual.browser import chromium, colored_columns, screenshot
 torch = pytest.importorskip("torch")
 import numpy as np  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PICTURES_ARE_KEPT = "TRACELET_TEST_PICTURES" in os.environ
 STEPS = 30
 SENTENCE = "The quick brown fox."

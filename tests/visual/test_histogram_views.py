@@ -17,6 +17,8 @@ from visual.browser import chromium, colored_columns, screenshot
 plotly = pytest.importorskip("plotly")
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 60
 
 
