@@ -197,7 +197,8 @@ class Options:
     session that `tracelet sync` sends later; other backends are not touched. "raise": BackendError.
     Wrong credentials are an error at once, in either case."""
     exit_timeout_s: float = _option(Seconds(least=0.001), 30.0)
-    """How long the flush may take when the process ends without `stop_logging`."""
+    """How long the end of the process may take without `stop_logging`, the hooks of the backends'
+    SDKs included; on SIGTERM 10 s at most, as schedulers kill soon after."""
     journal_sync_interval_s: float = _option(
         Seconds(zero="whenever the operating system does"), 1.0
     )

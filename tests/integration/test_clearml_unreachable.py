@@ -6,7 +6,9 @@ The scripts have the loopback server in their own process, so that they can stop
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 
@@ -36,7 +38,10 @@ _HEAD = """
 @pytest.fixture
 def run_with_server(run_script):
     def run(code: str, **options) -> subprocess.CompletedProcess[str]:
-        env = {"PYTHONPATH": _TESTS, **options.pop("env", {})}
+        env = {
+            "PYTHONPATH": _TESTS + os.pathsep + os.environ.get("PYTHONPATH", ""),
+            **options.pop("env", {}),
+        }
         return run_script(_HEAD + code, env=env, **options)
 
     return run
@@ -202,3 +207,84 @@ def test_a_start_leaves_the_seeds_alone(run_script, seed, is_same):
     first, second = drawn(), drawn()
     assert (first[0] == "True") != is_same
     assert [a == b for a, b in zip(first[1:], second[1:])] == [is_same] * 3
+
+
+def test_sync_imports_the_session_once_the_server_is_back(run_with_server):
+    """Into one task, with all its points; a second sync finds nothing to do."""
+    done = run_with_server("""
+    from tracelet.cli import main
+    server.stop()
+    experiment = start(start_timeout_s=2)
+    for step in range(30):
+        experiment.log_metric("loss", step, step)
+    experiment.log_params({"lr": 0.5})
+    tracelet.stop_logging()
+    server.start()
+    codes = [main(["sync", "--all"]), main(["sync", "--all"])]
+    (task,) = server.tasks
+    points = server.scalars(task)[("loss", "loss")]
+    print(json.dumps([codes, sorted(points.values()), str(server.tasks[task]), task]))
+    """)
+    codes, values, task, task_id = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [0, 0]
+    assert values == list(range(30))
+    assert "'lr'" in task
+    (told,) = [line for line in done.stdout.splitlines() if "session is imported" in line]
+    assert task_id in told
+
+
+def test_sync_imports_into_the_task_that_the_run_was_to_go_on_with(run_with_server):
+    done = run_with_server("""
+    from tracelet.cli import main
+    task = server.add_task("exp", project=None)
+    server.stop()
+    experiment = start(start_timeout_s=2, continue_last_task=task)
+    experiment.log_metric("loss", 1.0, 5)
+    tracelet.stop_logging()
+    server.start()
+    server.faults.add("500", times=1)  # what it does not take now, the same task gets later
+    codes = [main(["sync", experiment._run.folder.run_id]) for _ in range(2)]
+    print(json.dumps([codes, list(server.tasks) == [task], server.scalars(task)[("loss", "loss")]]))
+    """)
+    codes, is_only, points = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [1, 0]
+    assert is_only
+    assert points == {"5": 1.0}
+
+
+@pytest.mark.parametrize("is_adopted", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_process_ends_in_time_with_the_server_down(run_with_server, is_adopted):
+    """The SDK's hook at the end joins its threads without a time-out; the exit code stays."""
+    done = run_with_server(f"""
+    if {is_adopted}:
+        from clearml import Task
+        Task.init("tests", "mine", auto_resource_monitoring=False)
+    experiment = start(exit_timeout_s=3)
+    experiment.log_metric("loss", 1.0, 5)
+    server.stop()
+    experiment.log_metric("loss", 1.0, 6)
+    print("ending", time.time())
+    sys.exit(3)
+    """, check=False, timeout_s=150)  # fmt: skip
+    ended_s = time.time()
+    assert done.returncode == 3, done.stderr
+    (began,) = [line for line in done.stdout.splitlines() if line.startswith("ending")]
+    assert ended_s - float(began.split()[1]) < 40
+
+
+@pytest.mark.skipif(not hasattr(os, "kill"), reason="signals")
+def test_sigterm_ends_the_process_with_the_server_down(run_with_server):
+    done = run_with_server("""
+    import signal
+    experiment = start()
+    server.stop()
+    experiment.log_metric("loss", 1.0, 6)
+    print("ending", time.time())
+    sys.stdout.flush()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(600)
+    """, check=False, timeout_s=150)  # fmt: skip
+    ended_s = time.time()
+    assert done.returncode == -15
+    (began,) = [line for line in done.stdout.splitlines() if line.startswith("ending")]
+    assert ended_s - float(began.split()[1]) < 25  # 10, and a busy machine

@@ -267,6 +267,10 @@ class Backend:
         """Ends the run in the tracker, after its sinks were closed. `process_is_ending`: it was not
         stopped by the user."""
 
+    def let_process_end(self) -> None:
+        """Takes away what would hold back the process that ends: the time is over. Must not wait;
+        also called when `close` was not, or has not returned."""
+
 
 @dataclass(frozen=True)
 class RunInfo:

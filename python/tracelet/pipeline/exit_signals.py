@@ -20,6 +20,8 @@ _log = logging.getLogger("tracelet")
 
 _Handler = Union[Callable[[int, Any], Any], int, None]  # what signal.getsignal returns
 
+LONGEST_ON_SIGTERM_S = 9.0
+"""Of `exit_timeout_s`: with the margins it is 10 s, and Kubernetes kills after 30."""
 _MARGIN_S = 0.5
 _SHORTEST_TASK_END_S = 0.5  # also when the flush took all the time: a task should be ended
 # Those that a tracker's SDK may put a handler over.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import signal
 import threading
@@ -20,7 +21,7 @@ from tracelet.capture.summary_writer import (
 )
 from tracelet.capture.tensorboardx import TensorboardXCapture
 from tracelet.options import Options
-from tracelet.pipeline.exit_signals import SigTerm, UserHandlers
+from tracelet.pipeline.exit_signals import LONGEST_ON_SIGTERM_S, SigTerm, UserHandlers
 from tracelet.pipeline.run import Run
 
 _log = logging.getLogger("tracelet")
@@ -39,7 +40,7 @@ class _Active:
         self.sigterm = SigTerm(
             handlers.of(signal.SIGTERM),
             _stop_on_sigterm,
-            run.options.exit_timeout_s,
+            min(run.options.exit_timeout_s, LONGEST_ON_SIGTERM_S),
         )
         self.owner_pid = os.getpid()
 
@@ -141,13 +142,13 @@ def stop_block(block: object) -> None:
                 stop(None, active=active)
 
 
-def _stop_all() -> None:
+def _stop_all(longest_s: float = math.inf) -> None:
     """Ends all runs, those inside others first, in the time that one has: the process ends."""
     with _lock:
         if not _runs:
             return
         timeout_s = max(each.run.options.exit_timeout_s for each in _runs)
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + min(timeout_s, longest_s)
         while _runs:
             stop(max(0.0, deadline_s - time.monotonic()), process_is_ending=True)
 
@@ -206,7 +207,7 @@ class Terminated(KeyboardInterrupt):
 def _stop_on_sigterm() -> None:
     for active in list(_runs):
         active.run.note_failure(Terminated("SIGTERM"))
-    _stop_all()
+    _stop_all(LONGEST_ON_SIGTERM_S)
 
 
 def _at_exit() -> None:

@@ -290,10 +290,13 @@ class Run:
 
         live.closer.work_on(close_all)
         live.closer.join(max(timeout_s, _SHORTEST_CLOSE_S))
+        if process_is_ending:
+            for backend in live.backends:
+                backend.let_process_end()
         if live.closer.is_alive():
             _log.warning(
-                "tracelet: a backend did not finish within the time-out of %g s and is left to end "
-                "on its own (option stop_timeout_s)", self.options.stop_timeout_s,
+                "tracelet: a backend did not finish within its time and is left to end on its own "
+                "(option %s)", "exit_timeout_s" if process_is_ending else "stop_timeout_s",
             )  # fmt: skip
 
     def _finish_folder(self, live: _Live, is_delivered: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
+from tracelet.backends.clearml.import_session import note_session
 from tracelet.backends.clearml.media import ClearMLMediaSink
 from tracelet.backends.clearml.names import TaskNames
 from tracelet.backends.clearml.offline import OfflineClearMLSink
@@ -28,6 +29,8 @@ class ClearMLBackend(Backend):
         self.id = task.id
         self.url = task.url
         self.reopen_state = info.reopen or reopen_state(task)
+        if task.is_offline and info.reopen is None:
+            note_session(task.task, info, task.stand_in.made_task_id if task.stand_in else None)
         names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
         series = OfflineClearMLSink if task.is_offline else OnlineClearMLSink
         self.sinks = [series(task, info, names), ClearMLMediaSink(task, info, names)]
@@ -55,3 +58,6 @@ class ClearMLBackend(Backend):
 
     def close(self, process_is_ending: bool) -> None:
         self.task.close(process_is_ending)
+
+    def let_process_end(self) -> None:
+        self.task.let_process_end()

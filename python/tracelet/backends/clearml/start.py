@@ -11,11 +11,10 @@ import atexit
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from typing import Any, Callable, TypeVar
-
-from tracelet import environment
 
 _log = logging.getLogger("tracelet")
 
@@ -47,8 +46,12 @@ class StartDeadline:
     task that is there already.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, is_renewed: bool = False) -> None:
+        """`is_renewed`: the time begins anew with each answer."""
         self.timeout_s = timeout_s
+        self._is_renewed = is_renewed
+        self.refused: list[str] = []
+        """What the server answered to points that it did not take."""
         self.deadline_s = time.monotonic() + timeout_s
         self._patience_s = self.deadline_s - timeout_s * (1 - _PATIENCE)
         self._others: set[int | None] = set()
@@ -115,7 +118,9 @@ class StartDeadline:
             else:
                 if answer.status_code not in _NOT_NOW:
                     self._was_answered = True
-                    self._note_task(request, answer)
+                    if self._is_renewed:
+                        self.deadline_s = time.monotonic() + self.timeout_s
+                    self._note_answer(request, answer)
                     return answer
                 why = f"it answers {answer.status_code}"
             self._tell(why)
@@ -134,10 +139,13 @@ class StartDeadline:
                 "most (option start_timeout_s)", why, max(0.0, self.left_s),
             )  # fmt: skip
 
-    def _note_task(self, request: Any, answer: Any) -> None:
-        if str(request.url).partition("?")[0].endswith("/tasks.create"):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+    def _note_answer(self, request: Any, answer: Any) -> None:
+        path = str(request.url).partition("?")[0]
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if path.endswith("/tasks.create"):
                 self.made_task_id = str(answer.json()["data"]["id"])
+        if path.endswith("/events.add_batch") and answer.status_code != 200:
+            self.refused.append(f"{answer.status_code}: {answer.text[:300]}")
 
 
 def in_time(work: Callable[[], _T], timeout_s: float) -> _T:
@@ -203,26 +211,38 @@ def go_online(task_class: Any) -> None:
 class OfflineStandIn:
     """Offline mode for one run, because the server is away; as it was before by `end`."""
 
-    def __init__(self, task_class: Any) -> None:
+    def __init__(self, task_class: Any, made_task_id: str | None) -> None:
+        self.made_task_id = made_task_id
+        """A task that the server has made before it was given up: the session goes into it."""
         self._before = os.environ.get(_OFFLINE)
-        self._task_class = task_class
         task_class.set_offline(True)
 
     def end(self) -> None:
-        """Without a request: what needs a session connects it, see `go_online`."""
-        from clearml.backend_api import Session
-        from clearml.backend_interface.base import InterfaceBase
-
+        """The SDK itself stays offline until a run or a command of ours needs it: what it has
+        bound to the session's task (argparse) would wait for an answer for ever."""
         if self._before is None:
             os.environ.pop(_OFFLINE, None)
         else:
             os.environ[_OFFLINE] = self._before
-        if environment.clearml_offline() or self._task_class.current_task() is not None:
-            return
-        InterfaceBase._offline_mode = Session._offline_mode = False
-        session = InterfaceBase._default_session
-        if session is not None and not hasattr(session, "_Session__host"):
-            InterfaceBase._default_session = None
+
+
+def end_with_process(task: Any, failure: BaseException | None) -> None:
+    """Ends the current task as the SDK's hook at the end of the process would: completed, failed or
+    stopped. The hook itself does nothing afterwards."""
+    hooks = getattr(task, "_Task__exit_hook", None)
+    if hooks is not None and hooks.signal is None and isinstance(failure, KeyboardInterrupt):
+        hooks.signal = signal.SIGINT  # stopped by hand, or by a scheduler
+    task._at_exit()
+
+
+def let_process_end(task: Any) -> None:
+    """Takes the hooks of the SDK off the end of the process that join its threads: its own, and the
+    closing of its log handler, by the standard library."""
+    atexit.unregister(task._at_exit)
+    for reference in list(logging._handlerList):  # type: ignore[attr-defined]
+        handler: Any = reference()
+        if handler is not None and type(handler).__module__.startswith("clearml."):
+            handler.flush = handler.close = lambda *_, **__: None
 
 
 def abandon_task(task_class: Any) -> None:

@@ -23,7 +23,9 @@ from tracelet.backends.clearml.start import (
     StartDeadline,
     abandon_task,
     api_host,
+    end_with_process,
     go_online,
+    let_process_end,
 )
 from tracelet.backends.clearml.task_names import check_new_names, task_name_of
 from tracelet.errors import BackendError, ConfigurationError, TraceletError
@@ -117,10 +119,14 @@ class ClearMLTask:
     def close(self, process_is_ending: bool) -> None:
         """Ends a task that is ours.
 
-        At the end of the process the SDK's own exit hooks do it, which know whether the run failed;
-        they know one task, so a child is closed here, and its parent is left to them.
+        At the end of the process the SDK's own exit hook does it, which knows whether the run
+        failed, and which waits for the server as long as it may take: so it is called here, where
+        the pipeline keeps the time, for the user's task as well. It knows one task, so a child is
+        closed here before it.
         """
         self._models.finish()
+        if process_is_ending and self.parent is None:
+            end_with_process(self.task, self.failure)
         if not self.is_owned or (process_is_ending and self.parent is None):
             return
         try:
@@ -130,8 +136,17 @@ class ClearMLTask:
             _use_threads(type(self.task), False)
             if self.parent is not None:
                 self.parent.put_back()
+                if process_is_ending:
+                    end_with_process(self.parent.task, self.failure)
             if self.stand_in is not None:
                 self.stand_in.end()
+
+    def let_process_end(self) -> None:
+        """Takes the SDK's hooks off the end of the process: they join threads without a time-out,
+        which wait for a server that is away (a process was there for 11 minutes)."""
+        let_process_end(self.task)
+        if self.parent is not None:
+            let_process_end(self.parent.task)
 
     def note_failure(self, failure: BaseException) -> None:
         """Says that the run did not end well: its task will be "failed", or "stopped" by hand."""
@@ -178,12 +193,14 @@ def open_task(options: Options) -> ClearMLTask:
             raise BackendError(f"{why}, for {options.start_timeout_s:g} s") from None
     except Exception as error:
         raise error if isinstance(error, TraceletError) else startup_error(error) from error
-    return _open_offline(Task, options, why)
+    return _open_offline(Task, options, why, deadline.made_task_id)
 
 
-def _open_offline(task_class: Any, options: Options, why: str) -> ClearMLTask:
+def _open_offline(
+    task_class: Any, options: Options, why: str, made_task_id: str | None
+) -> ClearMLTask:
     abandon_task(task_class)
-    stand_in = OfflineStandIn(task_class)
+    stand_in = OfflineStandIn(task_class, made_task_id)
     try:
         mend_offline_models()
         task = _init_task(task_class, options)

@@ -1,0 +1,157 @@
+"""Offline sessions of tracelet's runs: which there are, and their import once the server is there.
+
+Each has a note of ours in its folder: the run it is of, the process that writes it, the task to go
+on with, and what became of its import. A session is imported into one task however often that is
+tried: the task is noted before anything is sent to it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tracelet import environment
+from tracelet.backends.base import RunInfo
+from tracelet.backends.clearml.sdk import load_task_class, startup_error
+from tracelet.backends.clearml.start import ServerAwayError, StartDeadline, api_host, go_online
+from tracelet.errors import BackendError, TraceletError
+from tracelet.runs.private_file import private
+from tracelet.runs.process_identity import is_alive, process_identity
+
+_log = logging.getLogger("tracelet")
+
+_NOTE = "tracelet.json"
+_SILENCE_S = 60.0
+"""How long the server may leave the import without an answer."""
+
+
+def note_session(task: Any, info: RunInfo, task_to_go_on_with: str | None) -> None:
+    """Leaves the note in the folder of a session that begins. Failure costs no point."""
+    note = {
+        "run": info.run_id,
+        "project": info.options.project,
+        "exp_name": info.options.exp_name,
+        "continue": info.options.continue_last_task,
+        "task": task_to_go_on_with,
+        **process_identity(),
+    }
+    try:
+        _write(Path(task.get_offline_mode_folder()), note)
+    except OSError as error:
+        _log.warning("tracelet: `tracelet sync` will not find this session: %s", error)
+
+
+class OfflineSession:
+    """One session on disk, with its note."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OSError, ValueError, TypeError for a folder without such a note."""
+        self.folder = folder
+        self.note: dict[str, Any] = dict(json.loads((folder / _NOTE).read_text("utf-8")))
+        self.run_id = str(self.note["run"])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is written to it any more: it is zipped, or its process is gone."""
+        return Path(f"{self.folder}.zip").exists() or is_alive(self.note) is False
+
+    @property
+    def is_imported(self) -> bool:
+        return bool(self.note.get("url"))
+
+    def send(self) -> str:
+        """Imports it; returns the task's page. Raises TraceletError when that can't be done now, or
+        not all of it was taken; the same task gets all of it the next time."""
+        if environment.clearml_offline():
+            raise BackendError("ClearML is set to offline here (CLEARML_OFFLINE_MODE)")
+        task_class = load_task_class()
+        deadline = StartDeadline(_SILENCE_S, is_renewed=True)
+        try:
+            with deadline:
+                go_online(task_class)
+                url = self._send(task_class)
+        except ServerAwayError as error:
+            raise BackendError(f"ClearML's server {api_host()} is away ({error})") from None
+        except TraceletError:
+            raise
+        except Exception as error:
+            raise startup_error(error) from error
+        if deadline.refused:
+            raise BackendError(
+                f"ClearML did not take {len(deadline.refused)} requests: {deadline.refused[0]}"
+            )
+        self._update(url=url)
+        return url
+
+    def _send(self, task_class: Any) -> str:
+        content = json.loads((self.folder / "task.json").read_text("utf-8"))
+        if not self.note.get("task"):
+            self._update(task=_target(task_class, self.note, content))
+        target_id = str(self.note["task"])
+
+        class Import(task_class):  # type: ignore[misc]
+            """The SDK makes a new task for each import, also for one into another task."""
+
+            @classmethod
+            def import_task(cls, data: Any, *_: Any, **__: Any) -> Any:
+                return task_class.import_task(data, target_task=target_id, update=True)
+
+        Import.import_offline_session(str(self.folder))
+        return str(task_class.get_task(task_id=target_id).get_output_log_web_page())
+
+    def _update(self, **changes: Any) -> None:
+        self.note.update(changes)
+        _write(self.folder, self.note)
+
+
+def _target(task_class: Any, note: Any, content: Any) -> str:
+    """The task that the session goes into: the one to go on with, else a new one."""
+    wanted = note.get("continue")
+    project, name = content.get("project_name") or note["project"], content.get("name")
+    if isinstance(wanted, str):
+        return wanted
+    if wanted is not False and wanted is not None:
+        found = task_class.get_tasks(
+            project_name=project, task_name=name, task_filter={"order_by": ["-last_update"]}
+        )
+        if found:
+            return str(found[0].id)
+    return str(task_class.create(project_name=project, task_name=name).id)
+
+
+def find_sessions() -> Iterator[OfflineSession]:
+    """Those of the SDK's cache that are not imported yet, oldest first."""
+    load_task_class()
+    from clearml.config import get_offline_dir
+
+    root = Path(get_offline_dir())
+    found = [root / name for name in _names_in(root)]
+    notes = [folder for folder in found if (folder / _NOTE).is_file()]
+    for folder in sorted(notes, key=lambda each: (each / _NOTE).stat().st_mtime):
+        try:
+            session = OfflineSession(folder)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            _log.warning("tracelet: %s can't be read: %r", folder / _NOTE, error)
+            continue
+        if not session.is_imported:
+            yield session
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _write(folder: Path, note: Any) -> None:
+    path = folder / _NOTE
+    with open(f"{path}.new", "w", encoding="utf-8", opener=private) as file:
+        json.dump(note, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.new", path)
