@@ -242,7 +242,7 @@ def test_sync_imports_into_the_task_that_the_run_was_to_go_on_with(run_with_serv
     experiment.log_metric("loss", 1.0, 5)
     tracelet.stop_logging()
     server.start()
-    server.faults.add("500", times=1)  # what it does not take now, the same task gets later
+    server.faults.add("400", times=1)  # what it does not take now, the same task gets later
     codes = [main(["sync", experiment._run.folder.run_id]) for _ in range(2)]
     print(json.dumps([codes, list(server.tasks) == [task], server.scalars(task)[("loss", "loss")]]))
     """)

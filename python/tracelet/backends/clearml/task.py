@@ -282,7 +282,7 @@ def _resume_arguments(options: Options, is_offline: bool) -> dict[str, Any]:
     if is_offline:
         _log.warning(
             "tracelet: continue_last_task has no effect offline: the session is one of its own, "
-            "which Task.import_offline_session(..., previous_task_id=...) adds to that task"
+            "which `tracelet sync` adds to that task once the server is there"
         )
         return {"continue_last_task": False, "reuse_last_task_id": False}
     reuse: bool | str = wanted if isinstance(wanted, str) else options.reuse_last_task_id or True
