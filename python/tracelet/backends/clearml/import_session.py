@@ -98,6 +98,8 @@ class OfflineSession:
 
             @classmethod
             def import_task(cls, data: Any, *_: Any, **__: Any) -> Any:
+                # One that is completed, by its own run or by a try before, takes no edits.
+                task_class.get_task(task_id=target_id).mark_started(force=True)
                 return task_class.import_task(data, target_task=target_id, update=True)
 
         Import.import_offline_session(str(self.folder))
