@@ -156,7 +156,7 @@ def test_the_rings_file_and_the_run_folder_are_the_owners_alone(tmp_path):
 
 
 def test_the_ring_lies_in_the_run_folder_when_shared_memory_has_no_room(monkeypatch, tmp_path):
-    monkeypatch.setattr("tracelet.runs.run_folder._free_bytes", lambda folder: 1_000_000)
+    monkeypatch.setattr("tracelet.runs.run_folder.free_shared_memory_bytes", lambda: 1_000_000)
     experiment = tracelet.start_logging("small", "tests", backend="tensorboard")
     assert str(tmp_path) in experiment._run.folder.ring_path
 

@@ -9,6 +9,7 @@ that no disk is waited for while the ring fills.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from tracelet import _core
-from tracelet.errors import JournalError
+from tracelet.errors import JournalError, TraceletError
+from tracelet.journal.drops import DropNotes
 from tracelet.journal.format import (
     Block,
     Damage,
@@ -39,6 +41,8 @@ from tracelet.journal.names import (
 from tracelet.records import RECORD_DTYPE
 from tracelet.runs.whole_file import sync_folder
 
+_log = logging.getLogger("tracelet")
+
 _BLOCK_RECORDS = 8192
 _BLOCK_PAYLOAD_BYTES = 4 << 20
 _SEGMENT_BYTES = 16 << 20
@@ -54,6 +58,7 @@ class Journal:
         self._folder = folder
         self._names = names
         self._names_file = NamesFile(folder)
+        self._drop_notes = DropNotes(folder)
         self._lock = threading.Lock()
         self._index = JournalIndex()  # guarded by the lock
         self._segments: set[str] = set()  # guarded by the lock; files that may be deleted one day
@@ -101,10 +106,19 @@ class Journal:
         with self._lock:
             return self._index.size_bytes
 
-    def pass_over(self, position: int) -> None:
-        """Goes on behind `position` without the records before it that it does not hold."""
+    def pass_over(self, first: int, end: int) -> None:
+        """Goes on at `end` without the records from `first` on, which are given up on purpose; for
+        the thread that appends."""
+        self._note_drop(first, end)
         with self._lock:
-            self._passed_over = max(self._passed_over, position)
+            self._passed_over = max(self._passed_over, end)
+
+    def _note_drop(self, first: int, end: int) -> None:
+        """First of all, so that no gap is there without its note, but for a note that fails."""
+        try:
+            self._drop_notes.note(first, end)
+        except (OSError, TraceletError) as error:
+            _log.debug("tracelet: the drop of %d records can't be noted: %s", end - first, error)
 
     def drop_oldest_segment(self) -> None:
         """Deletes the oldest segment, acknowledged or not; for the thread that appends."""
@@ -116,8 +130,11 @@ class Journal:
             self._retire_segment()
             self._path = ""
         with self._lock:
-            last = max(span.end for span in self._index if span.path == path)
-            self._passed_over = max(self._passed_over, last)
+            spans = [span for span in self._index if span.path == path]
+        for span in spans:
+            self._note_drop(span.first, span.end)
+        with self._lock:
+            self._passed_over = max(self._passed_over, spans[-1].end)
             self._index.drop_file(path)
             self._segments.discard(path)
         _remove(path)
@@ -340,6 +357,7 @@ class Journal:
         """Closes its files; `sync` first for what shall outlast a loss of power."""
         self._retire_segment()
         self._names_file.close()
+        self._drop_notes.close()
         self._names = None  # it keeps the ring mapped, and a run may keep its journal
         with self._lock:
             retired, self._retired_fds = self._retired_fds, []

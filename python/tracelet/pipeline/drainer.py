@@ -237,7 +237,8 @@ class Drainer(threading.Thread):
     def _write_journal(self, lease: _Lease) -> None:
         """Retries while the disk is full: the ring fills, and then its own limit decides."""
         if not self._make_room(len(lease) * RECORD_DTYPE.itemsize):
-            self._journal.pass_over(self._ring.tail + len(lease))
+            first = self._ring.tail
+            self._journal.pass_over(first, first + len(lease))
             return
         while True:
             records = np.frombuffer(lease, dtype=RECORD_DTYPE)

@@ -16,6 +16,7 @@ from typing import Any, Callable
 from tracelet import _core
 from tracelet.backends import Backend, RunInfo, open_backend
 from tracelet.errors import JournalError, TraceletError, UnknownBackendError
+from tracelet.journal.drops import Drops
 from tracelet.journal.names import read_names
 from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
@@ -91,6 +92,8 @@ class _Way:
     start: int
     missing: int = 0
     """Records that nobody could give it."""
+    dropped: int = 0
+    """Records that the run gave up on purpose while it lived."""
     gone: set[str] = field(default_factory=set)
     """Names of files of large events that are not there."""
     failure: str = ""
@@ -140,6 +143,7 @@ class _Resending:
             result.dropped = dict(_core.Ring.open(run.ring_path).dropped)
         try:
             self._journal, cut_off = recover_journal(run)
+            self._drops = Drops.read(run.path)
         except OSError as error:
             raise TraceletError(f"{run.run_id} can't be read: {error}") from error
         if cut_off:
@@ -253,21 +257,28 @@ class _Resending:
                 f"files of large events are gone from {PAYLOADS}: {', '.join(sorted(way.gone)[:9])}"
             )
         set_aside, left = sum(lane.set_aside.values()), max(0, end - lane.position)
-        done = lane.delivered + set_aside + lane.not_finite + lane.folded + way.missing
+        done = (
+            lane.delivered + set_aside + lane.not_finite + lane.folded + way.missing + way.dropped
+        )
         self._result.sinks.append(
             SinkResult(
                 sink.name, start, lane.delivered, dict(lane.set_aside), dict(lane.failed),
                 lane.not_finite, max(0, lane.position - start - done), lane.folded, way.missing,
-                left, way.failure,
+                left, way.failure, way.dropped,
             )
         )  # fmt: skip
         return way
 
     def _pass_over(self, way: _Way, position: int) -> None:
-        """Goes on behind records that are nowhere."""
-        count, name = position - way.lane.position, way.lane.sink.name
+        """Goes on behind records that are nowhere: given up on purpose, or lost to damage."""
+        first, name = way.lane.position, way.lane.sink.name
+        dropped = self._drops.count_between(first, position)
+        count = position - first - dropped
+        way.dropped += dropped
         way.missing += count
-        if not way.failed:  # else the noted position stays before them, and they are met again
+        if (
+            count and not way.failed
+        ):  # else the noted position stays before them, and they are met again
             noted = dict(self._run.manifest.get("missing", {}))
             noted[name] = int(noted.get(name, 0)) + count
             self._run.update(missing=noted)  # first: who comes later can't know of them

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 @dataclass
 class SinkResult:
     """One sink's part. `before` + `sent` + `set_aside` + `not_finite` + `not_for_it` + `folded` +
-    `missing` + `left` is the number of records that the run has accepted."""
+    `missing` + `dropped` + `left` is the number of records that the run has accepted."""
 
     name: str
     before: int = 0
@@ -27,12 +27,14 @@ class SinkResult:
     left: int = 0
     failure: str = ""
     """Why there are some left."""
+    dropped: int = 0
+    """Given up by the run while it lived, and told then: its journal was full."""
 
     @property
     def total(self) -> int:
         set_aside = sum(self.set_aside.values())
         done = self.before + self.sent + set_aside + self.not_finite + self.not_for_it
-        return done + self.folded + self.missing + self.left
+        return done + self.folded + self.missing + self.dropped + self.left
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Result:
 _COLUMNS = (
     ("before", "BEFORE"), ("sent", "SENT NOW"), ("set_aside", "SET ASIDE"),
     ("not_finite", "NOT FINITE"), ("folded", "FOLDED"), ("not_for_it", "NOT FOR IT"),
-    ("missing", "MISSING"), ("left", "LEFT"),
+    ("dropped", "DROPPED"), ("missing", "MISSING"), ("left", "LEFT"),
 )  # fmt: skip
 _ALWAYS = ("before", "sent", "left")
 
@@ -83,6 +85,8 @@ def table_of(result: Result) -> list[str]:
     lines = _aligned(rows)
     for sink in result.sinks:
         lines += [f"  {sink.name}: {count:,} {why}" for why, count in sink.set_aside.items()]
+    full = "dropped by the run: its journal was full (option journal_overflow)"
+    lines += [f"  {sink.name}: {sink.dropped:,} {full}" for sink in result.sinks if sink.dropped]
     lines += [f"  dropped by the run: {n:,} {why}" for why, n in result.dropped.items() if n]
     return lines
 
