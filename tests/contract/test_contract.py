@@ -11,6 +11,7 @@ import textwrap
 import pytest
 import tracelet
 from tracelet.cli import main
+from tracelet.errors import BackendError, ConfigurationError
 from tracelet.runs.stored_run import find_runs
 from trackers import EXAMPLES, JsonLines, MLflow, MLflowServer, TensorBoard
 
@@ -37,7 +38,12 @@ def mlflow_server(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(params=["tensorboard", "json_lines", "mlflow", "mlflow server"])
+@pytest.fixture(
+    params=[
+        "tensorboard", "json_lines", "mlflow",
+        pytest.param("mlflow server", marks=pytest.mark.slow),
+    ]
+)  # fmt: skip
 def tracker(request, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     if request.param == "tensorboard":
@@ -164,6 +170,7 @@ def test_a_batch_that_is_given_again_doubles_nothing(tracker, monkeypatch):
     assert tracker.scalars(experiment.id)[tracker.tag("train/loss")] == expected()
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_sent_by_sync_once(tracker, run_script, tmp_path):
     code = f"""
         import os, signal, tracelet
@@ -190,6 +197,7 @@ def test_what_a_killed_process_left_is_sent_by_sync_once(tracker, run_script, tm
     assert find_runs(os.environ["TRACELET_DIR"]) == []
 
 
+@pytest.mark.slow
 def test_mlflow_away_holds_back_no_call_and_nothing_is_lost(tmp_path):
     pytest.importorskip("mlflow")
     server = MLflowServer(tmp_path)
@@ -212,3 +220,53 @@ def test_mlflow_away_holds_back_no_call_and_nothing_is_lost(tmp_path):
         assert experiment.stats.retried > 0
     finally:
         server.stop()
+
+
+def test_an_active_mlflow_run_is_logged_to_and_left_as_it_was(tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    tracker = MLflow(tmp_path)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(tracker.uri)
+    try:
+        with mlflow.start_run() as active:
+            experiment = tracelet.start_logging("adopts", "tests", "mlflow")
+            assert experiment.id == active.info.run_id
+            experiment.log_metric("a", 0.5, 1)
+            tracelet.stop_logging(60)
+            assert tracker.status(experiment.id) == "running"
+            mlflow.log_metric("theirs", 2.0, 3)
+        assert tracker.scalars(experiment.id) == {"a": [(1, 0.5)], "theirs": [(3, 2.0)]}
+        assert tracker.status(experiment.id) == "finished"
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def test_mlflow_run_id_names_the_run_that_goes_on(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    tracker = MLflow(tmp_path)
+    first = start(tracker)
+    first.log_metric("a", 0.5, 1)
+    tracelet.stop_logging(60)
+    monkeypatch.setenv("MLFLOW_RUN_ID", first.id)
+    second = start(tracker)
+    assert second.id == first.id
+    assert tracker.status(first.id) == "running"
+    second.log_metric("a", 1.0, 2)
+    tracelet.stop_logging(60)
+    assert tracker.scalars(first.id) == {"a": [(1, 0.5), (2, 1.0)]}
+    assert tracker.status(first.id) == "finished"
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(BackendError, match="0" * 32):
+        start(tracker)
+    assert tracelet.get_active_experiment() is None
+
+
+@pytest.mark.parametrize("form", ["file://{}/mlruns", "{}/mlruns", "./mlruns"])
+def test_mlflow_in_a_folder_of_files_is_refused(form, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    uri = form.format(tmp_path)
+    with pytest.raises(ConfigurationError, match="Use a database: unset MLFLOW_TRACKING_URI"):
+        tracelet.start_logging("files", "tests", "mlflow", {"mlflow": {"tracking_uri": uri}})
+    assert tracelet.get_active_experiment() is None
+    assert not (tmp_path / "mlruns").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -12,7 +13,8 @@ import pytest
 import tracelet
 from readers import event_files, quick_events
 from recording_sink import ALL_KINDS, RecordingSink
-from tracelet.backends.tensorboard.paths import check_folder
+from tracelet.backends.tensorboard import paths
+from tracelet.backends.tensorboard.paths import check_folder, event_file_name
 from tracelet.capture import event_writer
 from tracelet.capture.event_writer import key_of, set_event_capture
 from tracelet.capture.events import EventCapture
@@ -392,3 +394,11 @@ def test_the_active_runs_capture_is_let_go_of():
     tracelet.stop_logging()
     assert event_writer._capture is None
     assert lifecycle.active_run() is None
+
+
+def test_event_files_of_one_process_and_second_sort_as_they_were_made(monkeypatch):
+    """TensorBoard follows the last file of a folder, by name."""
+    monkeypatch.setattr(paths, "_file_numbers", itertools.count(8))
+    names = [event_file_name(1_700_000_000.5) for _ in range(100)]
+    assert names == sorted(names)
+    assert len(set(names)) == 100

@@ -6,8 +6,9 @@ attempt with a time-out, and waiting is the pipeline's.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +17,8 @@ from tracelet.errors import ConfigurationError, SinkUnavailableError, TraceletEr
 
 _TIMEOUT_S = 20.0
 _API = "/api/2.0/mlflow/"
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
 class RefusedError(TraceletError):
@@ -136,9 +139,9 @@ class HttpStore:
             return answer.json()
         words = f"{answer.status_code}: {answer.text:.300}"
         code = _error_code(answer.text)
-        if method == "GET" and code == "RESOURCE_DOES_NOT_EXIST":
+        if method == "GET" and code == _MISSING:
             return None
-        if code in ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"):
+        if code in _REFUSALS:
             raise RefusedError(f"MLflow refused {endpoint}: {words}")
         after = answer.headers.get("Retry-After", "")
         raise SinkUnavailableError(
@@ -155,14 +158,19 @@ class LocalStore:
         self._client = MlflowClient(uri)
 
     def experiment_id(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        return str(found.experiment_id if found else self._client.create_experiment(name))
+        with _refusals("the experiment"):
+            found = self._client.get_experiment_by_name(name)
+            return str(found.experiment_id if found else self._client.create_experiment(name))
 
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> RunState:
-        return self._state(self._client.create_run(experiment_id, tags=dict(tags), run_name=name))
+        with _refusals("a new run", _MISSING):
+            return self._state(
+                self._client.create_run(experiment_id, tags=dict(tags), run_name=name)
+            )
 
     def run(self, run_id: str) -> RunState:
-        return self._state(self._client.get_run(run_id))
+        with _refusals(f"the run {run_id!r}", _MISSING):
+            return self._state(self._client.get_run(run_id))
 
     def log_metrics(self, run_id: str, metrics: bytes) -> None:
         from mlflow.entities import Metric
@@ -172,15 +180,10 @@ class LocalStore:
 
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
-        from mlflow.exceptions import MlflowException
 
-        try:
+        with _refusals("parameters"):
             made = [Param(key, value) for key, value in params.items()]
             self._client.log_batch(run_id, params=made, synchronous=True)
-        except MlflowException as error:
-            if error.error_code == "INVALID_PARAMETER_VALUE":
-                raise RefusedError(f"MLflow refused parameters: {error.message:.300}") from error
-            raise
 
     def update_run(self, run_id: str, status: str, end_ms: int | None) -> None:
         if end_ms is None:
@@ -191,6 +194,19 @@ class LocalStore:
     def _state(self, run: Any) -> RunState:
         info = run.info
         return RunState(info.run_id, str(info.experiment_id), info.artifact_uri, info.status)
+
+
+@contextlib.contextmanager
+def _refusals(what: str, *more_codes: str) -> Iterator[None]:
+    """The answers of MLflow's client that asking again won't change are a RefusedError."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in (*_REFUSALS, *more_codes):
+            raise
+        raise RefusedError(f"MLflow refused {what}: {error.message:.300}") from error
 
 
 def _run_state(info: Mapping[str, Any]) -> RunState:
