@@ -30,7 +30,8 @@ nb::bytes to_bytes(const std::string& text) { return nb::bytes(text.data(), text
 
 using Counts = std::tuple<nb::bytes, std::size_t, std::size_t, std::size_t, std::uint64_t>;
 using Scalars = std::tuple<Array<std::int64_t>, Array<double>, Array<double>>;
-using Rows = std::tuple<Array<std::int64_t>, Array<double>, nb::list>;
+template <typename Row>
+using Rows = std::tuple<Array<std::int64_t>, Array<double>, nb::typed<nb::list, Row>>;
 
 std::vector<Counts> tags(const EventReader& self) {
   std::vector<Counts> found;
@@ -41,9 +42,9 @@ std::vector<Counts> tags(const EventReader& self) {
   return found;
 }
 
-Rows histograms(const EventReader& self, std::size_t place) {
+Rows<nb::object> histograms(const EventReader& self, std::size_t place) {
   const auto& points = self.tags().at(place).histograms;
-  nb::list rows;
+  nb::typed<nb::list, nb::object> rows;
   for (const StoredHistogram& each : points.values) {
     rows.append(nb::make_tuple(each.min, each.max, each.num, each.sum, each.sum_squares,
                                to_numpy(each.limits), to_numpy(each.counts)));
@@ -51,9 +52,9 @@ Rows histograms(const EventReader& self, std::size_t place) {
   return {to_numpy(points.steps), to_numpy(points.wall_times), rows};
 }
 
-Rows texts(const EventReader& self, std::size_t place) {
+Rows<nb::bytes> texts(const EventReader& self, std::size_t place) {
   const auto& points = self.tags().at(place).texts;
-  nb::list rows;
+  nb::typed<nb::list, nb::bytes> rows;
   for (const std::string& each : points.values) rows.append(to_bytes(each));
   return {to_numpy(points.steps), to_numpy(points.wall_times), rows};
 }

@@ -32,7 +32,7 @@ class Scalars:
 
     def to_pandas(self) -> Any:
         """A DataFrame with the columns step, value, wall_time. Needs pandas."""
-        import pandas as pd  # type: ignore[import-untyped]
+        import pandas as pd
 
         return pd.DataFrame(
             {"step": self.steps, "value": self.values, "wall_time": self.wall_times}
