@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tracelet.errors import UnknownBackendError
 from tracelet.experiment import Experiment
 from tracelet.options import Options, check_seconds, resolve_options
 
@@ -96,6 +97,7 @@ def logging(
     """
     from tracelet.pipeline import lifecycle
 
+    is_named = exp_name is not None
     around = get_active_experiment()
     if around is not None and exp_name is None:
         exp_name = f"{around.name}-{next(_unnamed)}"
@@ -103,7 +105,15 @@ def logging(
         config = {"child_task": True, **(config or {})}
     block = object()
     options = resolve_options(exp_name, project, backend, config)
-    experiment = _start(options, block, is_inside=True)
+    try:
+        experiment = _start(options, block, is_inside=True)
+    except UnknownBackendError as error:
+        if is_named or not isinstance(backend, str):
+            raise
+        raise UnknownBackendError(
+            f"{error}. The first argument of tracelet.logging is the backend; if this is the run's "
+            f"name: tracelet.logging(exp_name={backend!r})"
+        ) from None
     try:
         yield experiment
     except BaseException as error:

@@ -133,9 +133,11 @@ def test_modes_there_are_not(mode):
 
 
 @pytest.mark.parametrize("mode", ["passthrough", "off"])
-@pytest.mark.parametrize("backend", ["tensorboard", []])
-def test_a_run_without_any_sink_is_refused(mode, backend):
-    with pytest.raises(tracelet.ConfigurationError, match=mode):
+@pytest.mark.parametrize(
+    ("backend", "named"), [("tensorboard", "mode"), ([], "backend must name a backend")]
+)
+def test_a_run_without_any_sink_is_refused(mode, backend, named):
+    with pytest.raises(tracelet.ConfigurationError, match=mode if named == "mode" else named):
         tracelet.start_logging("modes", "tests", backend=backend, config={"tensorboard": mode})
     assert tracelet.get_active_experiment() is None
 
