@@ -203,7 +203,7 @@ def test_a_server_gets_each_kind_in_the_sdks_own_form(clearml_server, run_script
     done = run_script(
         CALLS
         + """
-        import json, tracelet
+        import dataclasses, json, tracelet
         config = {"auto_resource_monitoring": False}
         experiment = tracelet.start_logging("online", "tests", config=config)
         calls("log")
@@ -213,7 +213,7 @@ def test_a_server_gets_each_kind_in_the_sdks_own_form(clearml_server, run_script
         logger.report_image("theirs", "image", 3, image=np.zeros((4, 4, 3), np.uint8))
         logger.report_media("theirs", "text", 3, stream="text", file_extension=".txt")
         tracelet.stop_logging()
-        print("STATS" + json.dumps(vars(experiment.stats)))
+        print("STATS" + json.dumps(dataclasses.asdict(experiment.stats)))
         """,
         env=clearml_server.environment(),
     )
@@ -395,6 +395,10 @@ def test_a_slow_file_server_costs_neither_calls_nor_memory(clearml_server, run_s
                 line = next(line for line in status if line.startswith("RssAnon"))
             return int(line.split()[1]) / 1024
 
+        def without_a_core_s():  # ready to run, on a machine that is busy with something else
+            with open("/proc/thread-self/schedstat") as file:
+                return int(file.read().split()[1]) / 1e9
+
         config = {
             "batch_max_age_s": 0.1, "batch_max_bytes": 1 << 20, "auto_resource_monitoring": False,
         }
@@ -410,9 +414,9 @@ def test_a_slow_file_server_costs_neither_calls_nor_memory(clearml_server, run_s
         most, longest_s = 0, 0
         start = time.monotonic()
         for step in range(1, 300):
-            call = time.monotonic()
+            call = time.monotonic() - without_a_core_s()
             writer.file_writer.add_summary(Summary.FromString(one.SerializeToString()), step)
-            longest_s = max(longest_s, time.monotonic() - call)
+            longest_s = max(longest_s, time.monotonic() - without_a_core_s() - call)
             most = max(most, anonymous_mb())
         took_s = time.monotonic() - start
         then = experiment.stats
