@@ -134,7 +134,7 @@ def test_tags_that_find_the_rings_folder_full(small_disk, run_script):
 def test_the_log_folder_fills_up(small_disk, run_script):
     done = run_script(
         f"""
-        import os, tracelet
+        import os, time, tracelet
         from torch.utils.tensorboard import SummaryWriter
         experiment = tracelet.start_logging("log", backend="tensorboard")
         writer = SummaryWriter({str(small_disk / "log")!r})
@@ -150,6 +150,9 @@ def test_the_log_folder_fills_up(small_disk, run_script):
                 pass
         for step in range(100_000, 200_000):
             writer.add_scalar("a", step, step)
+        deadline_s = time.monotonic() + 60
+        while experiment.stats.retried == 0 and time.monotonic() < deadline_s:
+            time.sleep(0.01)  # until a write has failed
         os.unlink({str(small_disk / "other")!r})
         tracelet.stop_logging(60)
         print(experiment.stats)
