@@ -25,9 +25,10 @@ class Encoding:
         slots = 1 << (points - 1).bit_length()
         self._ring = _core.Ring.create(str(folder / "ring"), slots, 1.0, 1 << 16)
         writer_id = self._ring.intern(str(folder))
+        writer = str(folder)
         _core.set_active_run(self._ring)
         for step in range(points):
-            _core.log_metric(_TAGS[step % len(_TAGS)], step * 0.001, step, writer_id)
+            _core.log_metric(_TAGS[step % len(_TAGS)], step * 0.001, step, writer)
         _core.set_active_run(None)
         self._writer_id = writer_id
         self._lease = self._ring.lease(points)

@@ -81,17 +81,23 @@ std::optional<ElementType> element_type(const char* format, Py_ssize_t size_byte
   }
 }
 
+// A method of a tensor; null, without an exception, where it fails.
+nb::object call_method(PyObject* tensor, PyObject* name) {
+  nb::object answer =
+      nb::steal(enter_python([=] { return PyObject_CallMethodNoArgs(tensor, name); }));
+  if (!answer.is_valid()) PyErr_Clear();
+  return answer;
+}
+
+nb::object storage_of(PyObject* tensor) {
+  static PyObject* const name = PyUnicode_InternFromString("untyped_storage");
+  return call_method(tensor, name);
+}
+
 // torch negates some views lazily, which DLPack does not tell.
 bool is_lazily_negated(PyObject* tensor) {
   static PyObject* const name = PyUnicode_InternFromString("is_neg");
-  PyObject* answer = PyObject_CallMethodNoArgs(tensor, name);
-  if (answer == nullptr) {
-    PyErr_Clear();
-    return true;
-  }
-  const bool is_negated = answer != Py_False;
-  Py_DECREF(answer);
-  return is_negated;
+  return call_method(tensor, name).ptr() != Py_False;
 }
 
 }  // namespace
@@ -109,7 +115,8 @@ bool is_on_device(PyObject* values) {
 bool ArrayArgument::read(PyObject* values) {
   if (read_tensor(values) || read_buffer(values, false)) return true;
   if (PyErr_Occurred() != nullptr) return false;
-  converted_ = nb::steal(PyObject_CallOneArg(array_converter, values));
+  converted_ =
+      nb::steal(enter_python([values] { return PyObject_CallOneArg(array_converter, values); }));
   if (!converted_.is_valid()) return false;
   PyObject* array = PyTuple_GetItem(converted_.ptr(), 0);
   PyObject* is_bfloat16 = PyTuple_GetItem(converted_.ptr(), 1);
@@ -125,9 +132,21 @@ bool ArrayArgument::read(PyObject* values) {
 bool ArrayArgument::read_tensor(PyObject* values) {
   DLTensor tensor;
   if (!read_torch_tensor(values, &tensor) || tensor.device.device_type != kDLCPU) return false;
+  // Another thread may give the tensor other memory while these two are asked for. From the last
+  // look on nothing enters Python until the storage is held for good.
+  bool is_negated;
+  const void* seen;
+  do {
+    seen = tensor.data;
+    is_negated = is_lazily_negated(values);
+    storage_ = storage_of(values);
+    if (!storage_.is_valid() || !read_torch_tensor(values, &tensor) ||
+        tensor.device.device_type != kDLCPU) {
+      return false;
+    }
+  } while (tensor.data != seen);
   const std::optional<ElementType> type = element_type(tensor.dtype);
-  if (!type || tensor.ndim > static_cast<std::int32_t>(ArrayView::kMostDimensions) ||
-      is_lazily_negated(values)) {
+  if (!type || tensor.ndim > static_cast<std::int32_t>(ArrayView::kMostDimensions) || is_negated) {
     return false;
   }
   std::array<Dimension, ArrayView::kMostDimensions> dimensions;

@@ -13,7 +13,8 @@ namespace tracelet::bindings {
 // the buffer protocol reads, of 16-bit integers for bfloat16. It raises TypeError or ValueError.
 void set_array_converter(PyObject* converter);
 
-// Holds the object's buffer for as long as it lives; the object itself is the caller's to hold.
+// Holds the memory for as long as it lives: the object's buffer, or a tensor's storage, which
+// `parameter.data = other` takes away from a tensor that is held itself.
 class ArrayArgument {
  public:
   ArrayArgument() = default;
@@ -32,6 +33,7 @@ class ArrayArgument {
   bool read_buffer(PyObject* values, bool is_bfloat16);
 
   Py_buffer buffer_{};
+  nb::object storage_;
   nb::object converted_;
   std::optional<ArrayView> view_;
 };

@@ -3,27 +3,18 @@
 
 #include <nanobind/nanobind.h>
 
-#include <atomic>
 #include <memory>
 
+#include "python_calls.h"
+#include "tracelet/logged_run.h"
 #include "tracelet/record.h"
-#include "tracelet/ring_file.h"
 
 namespace nb = nanobind;
 
 namespace tracelet::bindings {
 
-// The ring of a run with what its producers share within this process.
-struct RunRing {
-  std::unique_ptr<RingFile> file;
-  // How long a push may wait for room, in ns, before the point is dropped and counted.
-  std::int64_t full_ring_timeout_ns = 0;
-  // Set once a push waited in vain, so that the next ones don't wait again; cleared by the first
-  // that finds room. Relaxed: a stale value costs one wait.
-  std::atomic<bool> consumer_is_stuck{false};
-  // Set by the first push of this process that finds the ring closed; relaxed.
-  std::atomic<bool> has_told_of_end{false};
-};
+// As Python holds it: `_core.Ring`.
+using RunRing = LoggedRun;
 
 // Borrowed records out of any object with the buffer protocol: a lease's view, a journal block, a
 // folded batch. Holds the buffer for as long as it lives.
@@ -66,10 +57,13 @@ class ReleasedGil {
   ~ReleasedGil();
 
  private:
-  nb::gil_scoped_release release_;
+  const WithoutGil released_;
   std::int64_t start_ns_;
 };
 std::int64_t thread_cpu_without_gil_ns();
+
+// In the child of a fork: what other threads had in use is theirs no more.
+void forget_views_of_other_threads();
 
 void register_ring(nb::module_& m);
 void register_capture(nb::module_& m);

@@ -27,38 +27,37 @@ Signature<4> add_scalars_signature{
     "SummaryWriter.add_scalars", 2, {"main_tag", "tag_scalar_dict", "global_step", "walltime"}};
 
 // Writes the point into the ring; the arguments are bound, `flags` are those of the call's style.
-bool add_point(Producer& producer, PyObject* self, PyObject* tag, PyObject* value, PyObject* step,
-               PyObject* wall_time, std::uint16_t flags) {
+Pushed add_point(Producer& producer, PyObject* self, PyObject* tag, PyObject* value, PyObject* step,
+                 PyObject* wall_time, std::uint16_t flags) {
   const char* method = add_scalar_signature.method;
   Point point;
-  if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
-  if (!read_value(method, tag, value, point)) return false;
+  if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return Pushed::kError;
+  if (!read_value(method, tag, value, point)) return Pushed::kError;
   point.flags = static_cast<std::uint16_t>(point.flags | flags);
-  Ring* ring;
-  const bool have_ids = read_ids(producer, self, tag, point, &ring);
-  if (!have_ids || ring == nullptr) [[unlikely]] {
-    forget_parked(point);
-    return have_ids;
-  }
-  return push(producer, *ring, point);
+  return settled(point, producer.push(self, tag, point));
 }
 
-bool add_point_with_options(Producer& producer, PyObject* self, PyObject* const* args,
-                            Py_ssize_t count, PyObject* keywords) {
+Pushed add_point_with_options(Producer& producer, PyObject* self, PyObject* const* args,
+                              Py_ssize_t count, PyObject* keywords) {
   std::array<PyObject*, 6> values{};
-  if (!add_scalar_signature.bind(args, count, keywords, values)) return false;
+  if (!add_scalar_signature.bind(args, count, keywords, values)) return Pushed::kError;
   const auto [tag, value, step, wall_time, new_style, double_precision] = values;
   unsigned flags = 0;
-  if (new_style != nullptr && PyObject_IsTrue(new_style) == 1) flags |= kNewStyle;
-  if (double_precision != nullptr && PyObject_IsTrue(double_precision) == 1) {
-    flags |= kDoublePrecision;
+  const std::array<std::pair<PyObject*, unsigned>, 2> options = {
+      {{new_style, kNewStyle}, {double_precision, kDoublePrecision}}};
+  for (const auto& [given, flag] : options) {
+    if (given == nullptr) continue;
+    PyObject* const option = given;
+    const int is_true = enter_python([option] { return PyObject_IsTrue(option); });
+    if (is_true < 0) return Pushed::kError;
+    if (is_true == 1) flags |= flag;
   }
   return add_point(producer, self, tag, value, step, wall_time, static_cast<std::uint16_t>(flags));
 }
 
 PyObject* add_scalar(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   Producer& producer = Producer::current();
-  if (producer.ring() == nullptr) [[unlikely]] {
+  if (!producer.has_run()) [[unlikely]] {
     return call_original(Method::kAddScalar, self, args, count, keywords);
   }
   // The two ways everyone writes it: add_scalar(tag, value, step) and (tag, value,
@@ -67,7 +66,7 @@ PyObject* add_scalar(PyObject* self, PyObject* const* args, Py_ssize_t count, Py
                             ? count == 3
                             : count == 2 && PyTuple_GET_SIZE(keywords) == 1 &&
                                   PyTuple_GET_ITEM(keywords, 0) == add_scalar_signature.interned[2];
-  return guarded([&] {
+  return guarded(Method::kAddScalar, self, args, count, keywords, [&] {
     return is_plain ? add_point(producer, self, args[0], args[1], args[2], nullptr, 0)
                     : add_point_with_options(producer, self, args, count, keywords);
   });
@@ -103,75 +102,73 @@ std::string entry_writer(std::string_view writer, std::string_view main_tag,
   return folder;
 }
 
+// Each entry is logged by its names: user code that gives the next one may end the run, or start
+// another, in which the ids of this one mean something else.
+Pushed add_entries(Producer& producer, PyObject* self, PyObject* main_tag, PyObject* entries,
+                   const Point& common) {
+  const char* method = add_scalars_signature.method;
+  if (!PyUnicode_Check(main_tag)) {
+    PyErr_Format(PyExc_TypeError, "tag must be a str, not %.200s", Py_TYPE(main_tag)->tp_name);
+    return Pushed::kError;
+  }
+  const std::string_view tag = utf8(main_tag);
+  std::string writer;
+  if (!producer.writer_text(self, &writer)) return Pushed::kError;
+  std::shared_ptr<RunRing> run = producer.share();
+  bool is_begun = false;
+
+  const nb::object items = enter_python([&] { return nb::handle(entries).attr("items")(); });
+  const nb::object iterator =
+      nb::steal(enter_python([&] { return PyObject_GetIter(items.ptr()); }));
+  if (!iterator.is_valid()) return Pushed::kError;
+  for (;;) {
+    const nb::object item = nb::steal(enter_python([&] { return PyIter_Next(iterator.ptr()); }));
+    if (!item.is_valid()) return PyErr_Occurred() == nullptr ? Pushed::kYes : Pushed::kError;
+    const auto [entry, value] =
+        enter_python([&] { return nb::cast<std::pair<nb::object, nb::object>>(item); });
+    Point point = common;
+    if (!read_value(method, main_tag, value.ptr(), point)) return Pushed::kError;
+    const std::string folder = entry_writer(writer, tag, utf8(entry.ptr()));
+    const Pushed pushed = settled(point, producer.push({folder, tag}, point));
+    if (pushed == Pushed::kError) return pushed;
+    if (pushed == Pushed::kNoRun) {
+      // The original would log the entries before once more.
+      if (!is_begun || run == nullptr) return pushed;
+      count_after_end(*run);
+    }
+    is_begun = true;
+  }
+}
+
 PyObject* add_scalars(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   Producer& producer = Producer::current();
-  if (producer.ring() == nullptr) {
+  if (!producer.has_run()) {
     return call_original(Method::kAddScalars, self, args, count, keywords);
   }
-  return guarded([&] {
-    const char* method = add_scalars_signature.method;
+  return guarded(Method::kAddScalars, self, args, count, keywords, [&] {
     std::array<PyObject*, 4> values{};
-    if (!add_scalars_signature.bind(args, count, keywords, values)) return false;
+    if (!add_scalars_signature.bind(args, count, keywords, values)) return Pushed::kError;
     const auto [main_tag, entries, step, wall_time] = values;
     Point common;
-    if (!read_step_and_time(method, main_tag, step, wall_time, producer, common)) return false;
-    if (producer.ring() == nullptr) return true;
-    std::uint32_t writer_id;
-    if (!producer.tag_id(main_tag, &common.tag_id)) return false;
-    if (!producer.writer_id(self, &writer_id)) return false;
-    TagTable& table = producer.run().file->tags();
-    const std::string_view writer = table.text(writer_id);
-
-    const nb::object items = nb::handle(entries).attr("items")();
-    for (nb::handle item : items) {
-      const auto [entry, value] = nb::cast<std::pair<nb::object, nb::object>>(item);
-      Point point = common;
-      if (!read_value(method, main_tag, value.ptr(), point)) return false;
-      Ring* ring = producer.ring();
-      if (ring == nullptr) {
-        forget_parked(point);
-        return true;
-      }
-      point.writer_id = table.intern(entry_writer(writer, utf8(main_tag), utf8(entry.ptr())));
-      if (point.writer_id == kNoWriter) point.tag_id = 0;
-      if (!push(producer, *ring, point)) return false;
+    if (!read_step_and_time(add_scalars_signature.method, main_tag, step, wall_time, producer,
+                            common)) {
+      return Pushed::kError;
     }
-    return true;
+    return add_entries(producer, self, main_tag, entries, common);
   });
 }
 
-// The handle's own method takes numbers alone, where SummaryWriter's do as torch's do.
-void check_metric(PyObject* name, PyObject* value, PyObject* step) {
-  if (is_given(step) && !PyLong_CheckExact(step) && !nb::steal(PyNumber_Index(step)).is_valid()) {
-    PyErr_Clear();
-    throw nb::type_error((std::string("log_metric(") + nb::repr(nb::handle(name)).c_str() +
-                          "): step must be an int, not of type " + Py_TYPE(step)->tp_name)
-                             .c_str());
-  }
-  if (PyFloat_CheckExact(value) || PyLong_CheckExact(value)) [[likely]]
-    return;
-  if (PyUnicode_Check(value) || PyBytes_Check(value) || PyDict_Check(value)) {
-    throw nb::type_error((std::string("log_metric(") + nb::repr(nb::handle(name)).c_str() +
-                          "): the value must be a number, not of type " + Py_TYPE(value)->tp_name +
-                          (PyDict_Check(value) ? ": use a call for each entry" : ""))
-                             .c_str());
-  }
-}
-
-void log_metric(PyObject* name, PyObject* value, PyObject* step, std::uint32_t writer_id) {
+void log_metric(PyObject* name, PyObject* value, PyObject* step, PyObject* writer) {
   Producer& producer = Producer::current();
   const char* method = "log_metric";
   Point point;
-  point.writer_id = writer_id;
   check_metric(name, value, step);
-  const bool ok = read_step_and_time(method, name, step, nullptr, producer, point) &&
-                  read_value(method, name, value, point);
-  if (!ok) throw nb::python_error();
-  Ring* ring = producer.ring();
-  const bool has_id = ring != nullptr && producer.tag_id(name, &point.tag_id);
-  if (!has_id) forget_parked(point);
-  if (ring == nullptr) throw std::runtime_error("no tracelet run is active");
-  if (!has_id || !push(producer, *ring, point)) throw nb::python_error();
+  const bool is_read = read_step_and_time(method, name, step, nullptr, producer, point) &&
+                       read_value(method, name, value, point);
+  if (!is_read) throw nb::python_error();
+  const Pushed pushed = settled(point, producer.push_by_text(writer, name, point));
+  if (pushed == Pushed::kNoRun) throw std::runtime_error("no tracelet run is active");
+  if (pushed == Pushed::kError) throw nb::python_error();
 }
 
 PyMethodDef add_scalar_def = {
@@ -220,7 +217,8 @@ void register_capture(nb::module_& m) {
         "Makes a ring the one that is logged into; None for none.");
   m.def(
       "set_end_teller", [](nb::handle teller) { set_end_teller(teller.ptr()); }, nb::arg("teller"),
-      "The function called, once in a process and run, when a point comes after the run's end.");
+      "The function called, once in a process and run, when a point comes after the run's end: "
+      "(is_forked), whether that is a run of the process this one was forked from.");
   m.def(
       "set_writer_resolver", [](nb::handle resolver) { set_writer_resolver(resolver.ptr()); },
       nb::arg("resolver"),
@@ -235,7 +233,7 @@ void register_capture(nb::module_& m) {
         "Sets the functions for scalars on a device: (tensor) to a ticket, or None to have it read "
         "by item(); (ticket) of one that will not be asked for.");
   m.def(
-      "forget_writers", [] { writer_generation.fetch_add(1); },
+      "forget_writers", [] { forget_logged_writers(); },
       "A SummaryWriter died: its address may be another one's next.");
   m.def(
       "learn_torch",
@@ -251,11 +249,12 @@ void register_capture(nb::module_& m) {
         "`originals`, the class' own functions by name.");
   m.def(
       "log_metric",
-      [](nb::handle name, nb::handle value, nb::handle step, std::uint32_t writer_id) {
-        log_metric(name.ptr(), value.ptr(), step.ptr(), writer_id);
+      [](nb::handle name, nb::handle value, nb::handle step, nb::str writer) {
+        log_metric(name.ptr(), value.ptr(), step.ptr(), writer.ptr());
       },
-      nb::arg("name").none(), nb::arg("value").none(), nb::arg("step").none(), nb::arg("writer_id"),
-      "Pushes a point that no SummaryWriter logs.");
+      nb::arg("name").none(), nb::arg("value").none(), nb::arg("step").none(), nb::arg("writer"),
+      "Pushes a point that no SummaryWriter logs; `writer` is the log folder that it goes to, or "
+      "empty.");
 }
 
 }  // namespace tracelet::bindings

@@ -17,22 +17,6 @@
 namespace tracelet::bindings {
 namespace {
 
-// Finds the ids of `point` and calls `push`, which gives it to the ring. False without a run.
-template <typename Push>
-bool push_for(std::string_view writer, std::string_view tag, Point& point, Push push) {
-  Producer& producer = Producer::current();
-  if (producer.ring() == nullptr) return false;
-  TagTable& table = producer.run().file->tags();
-  point.writer_id = writer.empty() ? kNoWriter : table.intern(writer);
-  point.tag_id = table.intern(tag);
-  if ((point.writer_id == kNoWriter && !writer.empty()) || point.tag_id == 0) {
-    producer.run().file->counters().tag_table_full.fetch_add(1, std::memory_order_relaxed);
-    return true;
-  }
-  if (!push(producer)) throw nb::python_error();
-  return true;
-}
-
 Point point_at(RecordKind kind, std::int64_t step, double wall_time_s) {
   Point point;
   point.kind = kind;
@@ -41,27 +25,27 @@ Point point_at(RecordKind kind, std::int64_t step, double wall_time_s) {
   return point;
 }
 
+bool found_run(Pushed pushed) {
+  if (pushed == Pushed::kError) throw nb::python_error();
+  return pushed != Pushed::kNoRun;
+}
+
 // None without a run; whether the event is in the ring, or was dropped and counted.
 std::optional<bool> push_event(std::string_view writer, std::string_view tag, nb::bytes payload,
                                std::int64_t step, double wall_time_s, bool is_path) {
   Point point = point_at(RecordKind::kEvent, step, wall_time_s);
   if (is_path) point.flags = kPayloadInFile;
-  bool is_pushed = false;
-  const bool is_active = push_for(writer, tag, point, [&](Producer& producer) {
-    const bool is_done = producer.push_with_payload(
-        point, {reinterpret_cast<const std::byte*>(payload.c_str()), payload.size()});
-    is_pushed = !producer.has_dropped();
-    return is_done;
-  });
-  return is_active ? std::optional(is_pushed) : std::nullopt;
+  const Pushed pushed = Producer::current().push(
+      {writer, tag}, point, {reinterpret_cast<const std::byte*>(payload.c_str()), payload.size()});
+  if (!found_run(pushed)) return std::nullopt;
+  return pushed == Pushed::kYes;
 }
 
 bool push_scalar(std::string_view writer, std::string_view tag, double value, std::int64_t step,
                  double wall_time_s) {
   Point point = point_at(RecordKind::kScalar, step, wall_time_s);
   point.value = value;
-  return push_for(writer, tag, point,
-                  [&](Producer& producer) { return push(producer, *producer.ring(), point); });
+  return found_run(Producer::current().push({writer, tag}, point));
 }
 
 bool push_histogram(std::string_view writer, std::string_view tag, double min, double max,
@@ -77,15 +61,14 @@ bool push_histogram(std::string_view writer, std::string_view tag, double min, d
   header.sum_squares = sum_squares;
   std::string payload;
   append_raw_histogram_payload(header, limits, counts, payload);
-  return push_for(writer, tag, point, [&](Producer& producer) {
-    return producer.push_with_payload(point, std::as_bytes(std::span(payload)));
-  });
+  return found_run(
+      Producer::current().push({writer, tag}, point, std::as_bytes(std::span(payload))));
 }
 
 bool count_event_without_room() {
-  Producer& producer = Producer::current();
-  if (producer.ring() == nullptr) return false;
-  producer.run().file->counters().no_disk_space.fetch_add(1, std::memory_order_relaxed);
+  const std::shared_ptr<RunRing> run = Producer::current().share();
+  if (run == nullptr) return false;
+  run->file->counters().no_disk_space.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 

@@ -60,95 +60,105 @@ bool read_max_bins(const char* method, PyObject* tag, PyObject* argument, std::s
     return explain(method, tag, "max_bins must be a number, 1 or more", argument);
   }
   if (value < 1) {
-    PyErr_Format(PyExc_ValueError, "max_bins must be 1 or more, not %R", argument);
+    PyErr_Format(PyExc_ValueError, "max_bins must be 1 or more, not %s",
+                 describe(argument).c_str());
     return name_call(method, tag);
   }
   *max_bins = static_cast<std::size_t>(value);
   return true;
 }
 
-// Counts what is not finite, and tells it.
-bool account(Producer& producer, PyObject* tag, const Moments& moments) {
+// Counts what is not finite in the run that the histogram went to, and tells it. False with a
+// Python exception set.
+bool account(RunRing& run, PyObject* tag, const Moments& moments) {
   const std::uint64_t others = moments.nan_count + moments.inf_count;
   if (others == 0 && moments.num > 0) [[likely]]
     return true;
-  producer.run().file->counters().not_finite_values.fetch_add(others, std::memory_order_relaxed);
-  return nb::steal(PyObject_CallFunction(helpers.tell, "OKKK", tag, moments.num, moments.nan_count,
-                                         moments.inf_count))
+  run.file->counters().not_finite_values.fetch_add(others, std::memory_order_relaxed);
+  return nb::steal(enter_python([&] {
+           return PyObject_CallFunction(helpers.tell, "OKKK", tag, moments.num, moments.nan_count,
+                                        moments.inf_count);
+         }))
       .is_valid();
 }
 
-bool push_payload(Producer& producer, PyObject* self, PyObject* tag, Point& point,
-                  const PayloadText& payload) {
-  Ring* ring;
-  if (!read_ids(producer, self, tag, point, &ring)) return false;
-  if (ring == nullptr) return true;
-  if (point.tag_id == 0) {
-    producer.run().file->counters().tag_table_full.fetch_add(1, std::memory_order_relaxed);
-    return true;
-  }
-  const std::size_t limit_bytes = producer.run().file->payloads().size_bytes();
+// `run` gets the run that the histogram went to.
+Pushed push_payload(Producer& producer, PyObject* self, PyObject* tag, Point& point,
+                    const PayloadText& payload, std::shared_ptr<RunRing>* run) {
+  const std::size_t limit_bytes = producer.payload_limit_bytes();
+  if (limit_bytes == 0) return Pushed::kNoRun;
   if (payload.bytes.size() > limit_bytes) {
     PyErr_Format(
         PyExc_ValueError,
         "the histogram takes %zu bytes, more than the %zu of the option payload_bytes: use "
         "fewer bins or raise it",
         payload.bytes.size(), limit_bytes);
-    return false;
+    return Pushed::kError;
   }
-  return producer.push_with_payload(point, payload.span());
+  return producer.push(self, tag, point, payload.span(), run);
 }
 
-// A tensor on a device is counted there; its record waits for the result. False with a Python
-// exception set. `is_started` is false when the tensor has to be copied instead.
-bool add_from_device(Producer& producer, PyObject* self, PyObject* tag, PyObject* values,
-                     PyObject* bins, PyObject* max_bins, Point& point, bool* is_started) {
-  const nb::object started = nb::steal(
-      PyObject_CallFunctionObjArgs(helpers.start_on_device, tag, values, bins ? bins : Py_None,
-                                   max_bins ? max_bins : Py_None, nullptr));
-  if (!started.is_valid()) return false;
+// A tensor on a device is counted there; its record waits for the result. `is_started` is false
+// when the tensor has to be copied instead.
+Pushed add_from_device(Producer& producer, PyObject* self, PyObject* tag, PyObject* values,
+                       PyObject* bins, PyObject* max_bins, Point& point, bool* is_started) {
+  const nb::object started = nb::steal(enter_python([&] {
+    return PyObject_CallFunctionObjArgs(helpers.start_on_device, tag, values, bins ? bins : Py_None,
+                                        max_bins ? max_bins : Py_None, nullptr);
+  }));
+  if (!started.is_valid()) return Pushed::kError;
   *is_started = !started.is_none();
-  if (!*is_started) return true;
+  if (!*is_started) return Pushed::kYes;
   unsigned long long ticket;
   unsigned long long bin_count;
-  if (!PyArg_ParseTuple(started.ptr(), "KK", &ticket, &bin_count)) return false;
+  if (!PyArg_ParseTuple(started.ptr(), "KK", &ticket, &bin_count)) return Pushed::kError;
   PayloadText payload;
   append_parked_histogram_payload(ticket, static_cast<std::size_t>(bin_count), payload.bytes);
   point.flags = static_cast<std::uint16_t>(point.flags | kAwaitsDevice);
-  if (push_payload(producer, self, tag, point, payload)) return true;
+  const Pushed pushed = push_payload(producer, self, tag, point, payload, nullptr);
+  if (pushed == Pushed::kYes) return pushed;
   const nb::error_scope raised;
-  if (!nb::steal(PyObject_CallFunction(helpers.forget, "K", ticket)).is_valid()) PyErr_Clear();
-  return false;
+  const nb::object told = nb::steal(
+      enter_python([ticket] { return PyObject_CallFunction(helpers.forget, "K", ticket); }));
+  if (!told.is_valid()) PyErr_Clear();
+  return pushed;
+}
+
+// An error is given the call's name and the tag.
+Pushed named(Pushed pushed, const char* method, PyObject* tag) {
+  if (pushed == Pushed::kError) name_call(method, tag);
+  return pushed;
 }
 
 PyObject* add_histogram(PyObject* self, PyObject* const* args, Py_ssize_t count,
                         PyObject* keywords) {
   Producer& producer = Producer::current();
-  if (producer.ring() == nullptr) {
+  if (!producer.has_run()) {
     return call_original(Method::kAddHistogram, self, args, count, keywords);
   }
-  return guarded([&] {
+  return guarded(Method::kAddHistogram, self, args, count, keywords, [&] {
     const char* method = histogram_signature.method;
     std::array<PyObject*, 6> bound{};
-    if (!histogram_signature.bind(args, count, keywords, bound)) return false;
+    if (!histogram_signature.bind(args, count, keywords, bound)) return Pushed::kError;
     const auto [tag, values, step, bins, wall_time, max_bins_given] = bound;
     Point point;
     point.kind = RecordKind::kHistogram;
     std::size_t max_bins = 0;
-    if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
-    if (!read_max_bins(method, tag, max_bins_given, &max_bins)) return false;
+    if (!read_step_and_time(method, tag, step, wall_time, producer, point) ||
+        !read_max_bins(method, tag, max_bins_given, &max_bins)) {
+      return Pushed::kError;
+    }
     if (is_on_device(values)) {
       bool is_started = false;
-      if (!add_from_device(producer, self, tag, values, bins, max_bins_given, point, &is_started)) {
-        return name_call(method, tag);
-      }
-      if (is_started) return true;
+      const Pushed pushed =
+          add_from_device(producer, self, tag, values, bins, max_bins_given, point, &is_started);
+      if (is_started || pushed == Pushed::kError) return named(pushed, method, tag);
     }
     const int threads = threads_option.load(std::memory_order_relaxed);
     ArrayArgument array;
     Bins chosen;
     if (!array.read(values) || !chosen.choose(values, array.view(), bins, nullptr, threads)) {
-      return name_call(method, tag);
+      return named(Pushed::kError, method, tag);
     }
     count_values(array.view(), chosen.edges(), threads);
     const HistogramCounter& counter = thread_counter();
@@ -156,13 +166,16 @@ PyObject* add_histogram(PyObject* self, PyObject* const* args, Py_ssize_t count,
     PayloadText payload;
     append_histogram_payload(moments, chosen.edges(), counter.counts(), max_bins, payload.bytes,
                              counter.occupied_bins());
-    if (!push_payload(producer, self, tag, point, payload)) return name_call(method, tag);
-    return producer.ring() == nullptr || account(producer, tag, moments);
+    std::shared_ptr<RunRing> run;
+    const Pushed pushed = push_payload(producer, self, tag, point, payload, &run);
+    if (pushed == Pushed::kError || run == nullptr) return named(pushed, method, tag);
+    return account(*run, tag, moments) ? pushed : Pushed::kError;
   });
 }
 
 bool read_doubles(PyObject* object, std::vector<double>& values) {
-  const nb::object array = nb::steal(PyObject_CallOneArg(helpers.to_doubles, object));
+  const nb::object array =
+      nb::steal(enter_python([object] { return PyObject_CallOneArg(helpers.to_doubles, object); }));
   if (!array.is_valid()) return false;
   Py_buffer buffer;
   if (PyObject_GetBuffer(array.ptr(), &buffer, PyBUF_C_CONTIGUOUS) != 0) return false;
@@ -175,18 +188,20 @@ bool read_doubles(PyObject* object, std::vector<double>& values) {
 PyObject* add_histogram_raw(PyObject* self, PyObject* const* args, Py_ssize_t count,
                             PyObject* keywords) {
   Producer& producer = Producer::current();
-  if (producer.ring() == nullptr) {
+  if (!producer.has_run()) {
     return call_original(Method::kAddHistogramRaw, self, args, count, keywords);
   }
-  return guarded([&] {
+  return guarded(Method::kAddHistogramRaw, self, args, count, keywords, [&] {
     const char* method = raw_signature.method;
     std::array<PyObject*, 10> bound{};
-    if (!raw_signature.bind(args, count, keywords, bound)) return false;
+    if (!raw_signature.bind(args, count, keywords, bound)) return Pushed::kError;
     const auto [tag, min, max, num, sum, sum_squares, limits_given, counts_given, step, wall_time] =
         bound;
     Point point;
     point.kind = RecordKind::kHistogram;
-    if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return false;
+    if (!read_step_and_time(method, tag, step, wall_time, producer, point)) {
+      return Pushed::kError;
+    }
     HistogramHeader header{};
     const std::array<std::pair<PyObject*, double*>, 5> numbers = {
         {{min, &header.min},
@@ -197,26 +212,27 @@ PyObject* add_histogram_raw(PyObject* self, PyObject* const* args, Py_ssize_t co
     for (const auto& [given, number] : numbers) {
       if (PyUnicode_Check(given) || PyBytes_Check(given)) {
         PyErr_SetString(PyExc_TypeError, "must be real number");
-        return explain(method, tag, "min, max, num, sum and sum_squares must be numbers", given);
+        explain(method, tag, "min, max, num, sum and sum_squares must be numbers", given);
+        return Pushed::kError;
       }
       if (!read_scalar(given, number)) {
-        return explain(method, tag, "min, max, num, sum and sum_squares must be numbers", given);
+        explain(method, tag, "min, max, num, sum and sum_squares must be numbers", given);
+        return Pushed::kError;
       }
     }
     std::vector<double> limits;
     std::vector<double> counts;
     if (!read_doubles(limits_given, limits) || !read_doubles(counts_given, counts)) {
-      return name_call(method, tag);
+      return named(Pushed::kError, method, tag);
     }
     if (limits.size() != counts.size()) {
       PyErr_SetString(PyExc_ValueError,
                       "len(bucket_limits) != len(bucket_counts), see the document.");
-      return false;
+      return Pushed::kError;
     }
     PayloadText payload;
     append_raw_histogram_payload(header, limits, counts, payload.bytes);
-    if (push_payload(producer, self, tag, point, payload)) return true;
-    return name_call(method, tag);
+    return named(push_payload(producer, self, tag, point, payload, nullptr), method, tag);
   });
 }
 

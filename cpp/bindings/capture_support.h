@@ -80,6 +80,10 @@ PyObject* call_original(Method method, PyObject* self, PyObject* const* args, Py
 // Remembers the functions of a class, by method. Kept for good, as the class itself is.
 void set_originals(PyTypeObject* type, const std::array<PyObject*, kMethodCount>& functions);
 
+// An argument in an error message: numbers and strings as they are, of all else what it is, never
+// what it holds. repr(tensor) runs code of torch's, which fails for some (storage of size 0) in
+// ways that end the process.
+std::string describe(PyObject* object);
 // Replaces the current exception by one that names the call and the tag, keeping it as the cause.
 // MemoryError, KeyboardInterrupt and the like pass as they are. Returns false, or throws.
 bool explain(const char* method, PyObject* tag, const char* problem, PyObject* object);
@@ -87,11 +91,16 @@ bool explain(const char* method, PyObject* tag, const char* problem, PyObject* o
 // throws.
 bool name_call(const char* method, PyObject* tag);
 
-// nanobind's raise_from throws; CPython wants null and the error indicator.
+// Runs the body of a method. Where no run is active any more when the point is to be pushed, the
+// call is the original's. nanobind's raise_from throws; CPython wants null and the error indicator.
 template <typename Body>
-PyObject* guarded(Body body) noexcept {
+PyObject* guarded(Method method, PyObject* self, PyObject* const* args, Py_ssize_t count,
+                  PyObject* keywords, Body body) noexcept {
   try {
-    if (!body()) return nullptr;
+    const Pushed pushed = enter_python(body);
+    if (pushed == Pushed::kError) return nullptr;
+    if (pushed == Pushed::kNoRun) [[unlikely]]
+      return call_original(method, self, args, count, keywords);
     Py_RETURN_NONE;
   } catch (nb::python_error& error) {
     error.restore();
@@ -127,6 +136,11 @@ void set_argument_errors(nb::handle wrong_type, nb::handle wrong_value);
 void set_odd_teller(nb::handle teller);
 // False with a Python exception set.
 bool tell_of_odd(const char* method, PyObject* tag, const char* argument, PyObject* given);
+// Whether __index__ gives an int. False with an exception set only where that is none that a
+// program handles: KeyboardInterrupt, say.
+bool is_index(PyObject* object);
+// The handle's own method takes numbers alone, where SummaryWriter's do as torch's do. Throws.
+void check_metric(PyObject* name, PyObject* value, PyObject* step);
 // Any step that is no small int. False with a Python exception set.
 bool read_other_step(const char* method, PyObject* tag, PyObject* step, Point& point);
 bool read_wall_time(const char* method, PyObject* tag, PyObject* wall_time, Point& point);
@@ -146,24 +160,11 @@ inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step
   return read_wall_time(method, tag, wall_time, point);
 }
 
-bool push_slow(Producer& producer, const Point& point);
-inline bool push(Producer& producer, Ring& ring, const Point& point) {
-  if (point.tag_id != 0 && ring.try_push(point)) [[likely]]
-    return true;
-  return push_slow(producer, point);
-}
-
-// The ids come last, and the ring once more: what is called to read a value may stop the run. The
-// ring is null when it did. False with a Python exception set.
-inline bool read_ids(Producer& producer, PyObject* self, PyObject* tag, Point& point, Ring** ring) {
-  *ring = producer.ring();
-  if (*ring == nullptr) [[unlikely]]
-    return true;
-  if (!producer.writer_id(self, &point.writer_id)) return false;
-  if (!producer.tag_id(tag, &point.tag_id)) return false;
-  if (point.writer_id == kNoWriter) [[unlikely]]
-    point.tag_id = 0;  // its folder found no room
-  return true;
+// After a push: a parked value whose point is not in the ring is forgotten.
+inline Pushed settled(const Point& point, Pushed pushed) {
+  if (pushed != Pushed::kYes) [[unlikely]]
+    forget_parked(point);
+  return pushed;
 }
 
 template <typename Function>

@@ -69,7 +69,7 @@ void register_event_reader(nb::module_& m) {
           "read_file",
           [](EventReader& self, const nb::bytes& path, std::uint64_t position) {
             const std::string name(path.c_str(), path.size());
-            const nb::gil_scoped_release released;
+            const WithoutGil released;
             return self.read_file(name, position);
           },
           nb::arg("path"), nb::arg("position"),

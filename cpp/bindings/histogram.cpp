@@ -24,7 +24,7 @@ constexpr std::size_t kLeastElementsWithoutGil = 32'768;
 template <typename Body>
 void without_gil(std::size_t element_count, Body body) {
   if (element_count < kLeastElementsWithoutGil) return body();
-  const nb::gil_scoped_release released;
+  const WithoutGil released;
   body();
 }
 
@@ -84,6 +84,13 @@ Read read_histogram(nb::handle payload) {
           header.inf_count};
 }
 
+// By its type: asking the object would run its code.
+bool has_length(PyObject* object) {
+  const PyTypeObject* type = Py_TYPE(object);
+  return (type->tp_as_sequence != nullptr && type->tp_as_sequence->sq_length != nullptr) ||
+         (type->tp_as_mapping != nullptr && type->tp_as_mapping->mp_length != nullptr);
+}
+
 bool is_tensorflow(PyObject* bins) {
   return bins == nullptr ||
          (PyUnicode_Check(bins) && PyUnicode_CompareWithASCIIString(bins, "tensorflow") == 0);
@@ -108,8 +115,7 @@ void count_values(const ArrayView& view, const BinEdges& edges, int threads) {
 bool Bins::choose(PyObject* values, const ArrayView& view, PyObject* bins, PyObject* range,
                   int threads) {
   if (is_tensorflow(bins)) return true;
-  const bool is_number =
-      PyIndex_Check(bins) && !PyBool_Check(bins) && PyObject_HasAttrString(bins, "__len__") == 0;
+  const bool is_number = PyIndex_Check(bins) && !PyBool_Check(bins) && !has_length(bins);
   try {
     return is_number ? divide(view, bins, range, threads) : find(values, bins, range);
   } catch (const std::invalid_argument& error) {
@@ -119,8 +125,10 @@ bool Bins::choose(PyObject* values, const ArrayView& view, PyObject* bins, PyObj
 }
 
 bool Bins::find(PyObject* values, PyObject* bins, PyObject* range) {
-  const nb::object found = nb::steal(PyObject_CallFunctionObjArgs(
-      edge_finder, values, bins, range == nullptr ? Py_None : range, nullptr));
+  const nb::object found = nb::steal(enter_python([&] {
+    return PyObject_CallFunctionObjArgs(edge_finder, values, bins,
+                                        range == nullptr ? Py_None : range, nullptr);
+  }));
   if (!found.is_valid()) return false;
   Py_buffer buffer;
   if (PyObject_GetBuffer(found.ptr(), &buffer, PyBUF_C_CONTIGUOUS) != 0) return false;
@@ -134,20 +142,23 @@ bool Bins::find(PyObject* values, PyObject* bins, PyObject* range) {
 }
 
 bool Bins::divide(const ArrayView& view, PyObject* bins, PyObject* range, int threads) {
-  const Py_ssize_t count = PyNumber_AsSsize_t(bins, nullptr);  // the nearest one for larger numbers
+  // The nearest one for larger numbers.
+  const Py_ssize_t count = enter_python([bins] { return PyNumber_AsSsize_t(bins, nullptr); });
   if (count == -1 && PyErr_Occurred() != nullptr) return false;
   constexpr Py_ssize_t kMostBins = 1 << 24;
   if (count < 1 || count > kMostBins) {
-    PyErr_Format(PyExc_ValueError, "bins: there must be 1 to %zd, not %R", kMostBins, bins);
+    PyErr_Format(PyExc_ValueError, "bins: there must be 1 to %zd, not %zd", kMostBins, count);
     return false;
   }
   double first;
   double last;
   if (range != nullptr && range != Py_None) {
-    const nb::object pair = nb::steal(PySequence_Tuple(range));
+    const nb::object pair = nb::steal(enter_python([range] { return PySequence_Tuple(range); }));
     if (!pair.is_valid() || !PyArg_ParseTuple(pair.ptr(), "dd", &first, &last)) {
+      if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
       PyErr_Clear();
-      PyErr_Format(PyExc_TypeError, "range must be two numbers, (lower, upper), not %R", range);
+      PyErr_Format(PyExc_TypeError, "range must be two numbers, (lower, upper), not a %.200s",
+                   Py_TYPE(range)->tp_name);
       return false;
     }
   } else {

@@ -22,7 +22,22 @@ void raise_os_error(const std::exception_ptr& error, void*) {
 
 }  // namespace
 
+namespace {
+
+// The module as it was made first. A process may import it again (a test runner or a notebook that
+// drops modules from sys.modules): types and enums are registered once in a process, so a later
+// module gets the first one's attributes.
+PyObject* first_attributes = nullptr;
+
+}  // namespace
+
 NB_MODULE(_core, m) {
+  if (first_attributes != nullptr) {
+    if (PyDict_Merge(PyModule_GetDict(m.ptr()), first_attributes, /*override=*/0) != 0) {
+      throw nanobind::python_error();
+    }
+    return;
+  }
   // A run that is not stopped lives until the process ends: that is no leak.
   nanobind::set_leak_warnings(false);
   m.doc() =
@@ -39,4 +54,13 @@ NB_MODULE(_core, m) {
   tracelet::bindings::register_event_reader(m);
   tracelet::bindings::register_fold(m);
   tracelet::bindings::register_timelines(m);
+  m.def(
+      "shared",
+      [] {
+        static PyObject* const shared = PyDict_New();
+        return nanobind::typed<nanobind::dict, nanobind::str, nanobind::object>(
+            nanobind::borrow<nanobind::dict>(shared));
+      },
+      "A dict that outlives a second import of the package.");
+  first_attributes = PyDict_Copy(PyModule_GetDict(m.ptr()));
 }

@@ -1,22 +1,58 @@
 #include "producer.h"
 
-#include <algorithm>
 #include <chrono>
-#include <mutex>
-#include <string_view>
 #include <utility>
 
 namespace tracelet::bindings {
 namespace {
 
-std::mutex active_run_mutex;
-std::shared_ptr<RunRing> active_run;  // guarded by active_run_mutex
-PyObject* writer_resolver = nullptr;  // written once, when tracelet.capture is imported
+PyObject* writer_resolver = nullptr;  // written when tracelet.capture is imported
 PyObject* tell_of_end = nullptr;      // likewise
 
 #if !defined(Py_GIL_DISABLED)
-Producer the_producer;
+// Never destroyed: a daemon thread may log while the process ends.
+struct Forever {
+  union {
+    Producer producer;
+  };
+
+  Forever() : producer() {}
+  ~Forever() {}
+};
+Forever forever;
 #endif
+
+// What a look for ids in the run at hand gave.
+enum class Ids {
+  kFound,
+  kNoRoom,   // the table is full
+  kUnknown,  // the run is another one than was prepared for
+};
+
+Ids found(const Point& point, std::string_view writer) {
+  const bool is_found = point.tag_id != 0 && (point.writer_id != kNoWriter || writer.empty());
+  return is_found ? Ids::kFound : Ids::kNoRoom;
+}
+
+// The bytes and the hash of a str, which stay good as long as the object.
+struct Text {
+  std::int64_t hash = 0;
+  std::string_view bytes;
+
+  // False with a Python exception set.
+  bool read(PyObject* text, const char* what) {
+    if (!PyUnicode_Check(text)) [[unlikely]] {
+      PyErr_Format(PyExc_TypeError, "%s must be a str, not %.200s", what, Py_TYPE(text)->tp_name);
+      return false;
+    }
+    Py_ssize_t size_bytes;
+    const char* first = PyUnicode_AsUTF8AndSize(text, &size_bytes);
+    if (first == nullptr) return false;
+    bytes = {first, static_cast<std::size_t>(size_bytes)};
+    hash = PyUnicode_Type.tp_hash(text);
+    return true;
+  }
+};
 
 }  // namespace
 
@@ -25,19 +61,13 @@ Producer& Producer::current() {
   thread_local Producer producer;
   return producer;
 #else
-  return the_producer;
+  return forever.producer;
 #endif
 }
 
-void set_active_run(std::shared_ptr<RunRing> run) {
-  {
-    const std::lock_guard lock(active_run_mutex);
-    active_run = std::move(run);
-    run_generation.fetch_add(1);
-  }
-  // Lets go of the ring that ended now rather than at this thread's next call.
-  Producer::current().ring();
-}
+void set_active_run(std::shared_ptr<RunRing> run) { set_logged_run(std::move(run)); }
+
+void forget_views_of_other_threads() { forget_views_after_fork(Producer::current().view()); }
 
 void set_writer_resolver(PyObject* resolver) {
   Py_XINCREF(resolver);
@@ -49,107 +79,264 @@ void set_end_teller(PyObject* teller) {
   Py_XDECREF(std::exchange(tell_of_end, teller));
 }
 
-void Producer::refresh() {
-  const std::lock_guard lock(active_run_mutex);
-  generation_ = run_generation.load(std::memory_order_relaxed);
-  run_ = active_run;
-  ring_ = run_ ? &run_->file->ring() : nullptr;
-  tags_.fill({});
-  writers_.fill({});
+PyObject* Producer::folder_of(PyObject* writer) {
+  PyObject* folder = enter_python(
+      [writer] { return PyObject_CallFunctionObjArgs(writer_resolver, writer, nullptr); });
+  if (folder != nullptr && !PyUnicode_Check(folder)) {
+    PyErr_Format(PyExc_TypeError, "a writer's log folder must be a str, not %.200s",
+                 Py_TYPE(folder)->tp_name);
+    Py_CLEAR(folder);
+  }
+  return folder;
 }
 
-bool Producer::tag_id_slow(PyObject* tag, std::uint32_t* id) {
-  if (!PyUnicode_Check(tag)) {
-    PyErr_Format(PyExc_TypeError, "tag must be a str, not %.200s", Py_TYPE(tag)->tp_name);
-    return false;
-  }
-  Py_ssize_t size_bytes;
-  const char* bytes = PyUnicode_AsUTF8AndSize(tag, &size_bytes);
-  if (bytes == nullptr) return false;
-  const Py_hash_t hash = PyUnicode_Type.tp_hash(tag);
-  TagEntry& entry = tags_[static_cast<std::size_t>(hash) % tags_.size()];
-  if (entry.hash == hash && entry.id != 0 && entry.size_bytes == size_bytes &&
-      std::memcmp(bytes, entry.bytes, static_cast<std::size_t>(size_bytes)) == 0) {
-    *id = entry.id;
-    return true;
-  }
-  TagTable& table = run_->file->tags();
-  *id = table.intern({bytes, static_cast<std::size_t>(size_bytes)});
-  if (*id != 0) entry = {hash, *id, size_bytes, table.text(*id).data()};
-  return true;
-}
-
-bool Producer::writer_id_slow(PyObject* writer, std::uint32_t* id) {
-  const std::uint64_t generation = writer_generation.load(std::memory_order_relaxed);
-  PyObject* folder = PyObject_CallFunctionObjArgs(writer_resolver, writer, nullptr);
-  if (folder == nullptr) return false;
-  Py_ssize_t size_bytes;
-  const char* bytes = PyUnicode_AsUTF8AndSize(folder, &size_bytes);
-  if (bytes != nullptr) {
-    *id = run_->file->tags().intern({bytes, static_cast<std::size_t>(size_bytes)});
-    writers_[reinterpret_cast<std::uintptr_t>(writer) / 16 % writers_.size()] = {writer, generation,
-                                                                                 *id};
-  }
-  Py_DECREF(folder);
-  return bytes != nullptr;
-}
-
-// A forked child that logs on after its parent's run has ended.
-void Producer::drop_after_end(RunRing& run) {
-  run.file->counters().run_ended.fetch_add(1, std::memory_order_relaxed);
-  has_dropped_ = true;
+void count_after_end(RunRing& run) {
+  run.count_after_end();
   if (tell_of_end == nullptr || run.has_told_of_end.exchange(true, std::memory_order_relaxed)) {
     return;
   }
-  PyObject* told = PyObject_CallNoArgs(tell_of_end);
-  if (told == nullptr) PyErr_WriteUnraisable(tell_of_end);
-  Py_XDECREF(told);
-  has_dropped_ = true;  // another thread may have pushed something meanwhile
+  enter_python([&run] {
+    PyObject* is_forked = run.is_of_another_process() ? Py_True : Py_False;
+    PyObject* told = PyObject_CallOneArg(tell_of_end, is_forked);
+    if (told == nullptr) PyErr_WriteUnraisable(tell_of_end);
+    Py_XDECREF(told);
+  });
 }
 
-template <typename TryPush, typename Wait>
-bool Producer::push_or_wait(TryPush try_push, Wait wait) {
+namespace {
+
+// How a point, or one with a payload, is pushed into a run and waits for room there.
+struct BarePush {
+  Point& point;
+
+  bool try_push(RunRing& run) const { return run.file->ring().try_push(point); }
+  void wait(RunRing& run, std::chrono::nanoseconds timeout) const {
+    run.file->ring().wait_for_room(timeout);
+  }
+};
+
+struct PayloadPush {
+  Point& point;
+  std::span<const std::byte> payload;
+
+  bool try_push(RunRing& run) const {
+    return run.file->payloads().try_push(run.file->ring(), point, payload);
+  }
+  void wait(RunRing& run, std::chrono::nanoseconds timeout) const {
+    run.file->payloads().wait_for_room(run.file->ring(), payload.size(), timeout);
+  }
+};
+
+Pushed count_without_tag(RunRing& run) {
+  run.file->counters().tag_table_full.fetch_add(1, std::memory_order_relaxed);
+  return Pushed::kDropped;
+}
+
+// For a point that found no room. The caller owns the run, which may end meanwhile.
+template <typename Push>
+Pushed wait_and_push(RunRing& run, const Push& push) {
   using std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kSlice(50);  // signals are seen this often
-  const std::shared_ptr<RunRing> run = run_;       // stop_logging may run while the GIL is away
-  has_dropped_ = false;
-  if (try_push(*run)) return true;
-  const auto deadline = steady_clock::now() + std::chrono::nanoseconds(run->full_ring_timeout_ns);
+  const auto deadline = steady_clock::now() + std::chrono::nanoseconds(run.full_ring_timeout_ns);
   do {
-    if (run->file->ring().is_closed()) {
-      drop_after_end(*run);
-      return true;
+    if (run.file->ring().is_closed()) {
+      count_after_end(run);
+      return Pushed::kDropped;
     }
-    if (run->consumer_is_stuck.load(std::memory_order_relaxed) || steady_clock::now() >= deadline) {
-      run->consumer_is_stuck.store(true, std::memory_order_relaxed);
-      run->file->counters().ring_full.fetch_add(1, std::memory_order_relaxed);
-      has_dropped_ = true;
-      return true;
+    if (run.consumer_is_stuck.load(std::memory_order_relaxed) || steady_clock::now() >= deadline) {
+      run.consumer_is_stuck.store(true, std::memory_order_relaxed);
+      run.file->counters().ring_full.fetch_add(1, std::memory_order_relaxed);
+      return Pushed::kDropped;
     }
     {
-      const nb::gil_scoped_release released;
-      wait(*run, kSlice);
+      const WithoutGil released;
+      push.wait(run, kSlice);
     }
-    if (PyErr_CheckSignals() != 0) return false;
-  } while (!try_push(*run));
-  run->consumer_is_stuck.store(false, std::memory_order_relaxed);
-  has_dropped_ = false;  // another thread may have dropped something meanwhile
+    if (enter_python([] { return PyErr_CheckSignals(); }) != 0) return Pushed::kError;
+  } while (!push.try_push(run));
+  run.consumer_is_stuck.store(false, std::memory_order_relaxed);
+  return Pushed::kYes;
+}
+
+template <typename Push>
+Pushed push_named(RunRing& run, const TextNames& names, Point& point, const Push& push) {
+  TagTable& table = run.file->tags();
+  point.writer_id = names.writer.empty() ? kNoWriter : table.intern(names.writer);
+  point.tag_id = table.intern(names.tag);
+  if (found(point, names.writer) == Ids::kNoRoom) return count_without_tag(run);
+  return push.try_push(run) ? Pushed::kYes : wait_and_push(run, push);
+}
+
+}  // namespace
+
+Pushed push_into(RunRing& run, const TextNames& names, Point& point) {
+  return push_named(run, names, point, BarePush{point});
+}
+
+Pushed push_into(RunRing& run, const TextNames& names, Point& point,
+                 std::span<const std::byte> payload) {
+  return push_named(run, names, point, PayloadPush{point, payload});
+}
+
+template <typename FindIds, typename Push>
+Pushed Producer::push_or_wait(const FindIds& find_ids, Point& point, const Push& push,
+                              std::shared_ptr<RunRing>* went_to) {
+  // Owned by the call where it waits.
+  std::shared_ptr<RunRing> run;
+  {
+    View::Use use(view_);
+    if (!use) return Pushed::kNoRun;
+    run = use.share();
+    if (went_to != nullptr) *went_to = run;
+    const Ids ids = find_ids(use, point);
+    if (ids == Ids::kUnknown) return Pushed::kAgain;
+    if (ids == Ids::kNoRoom) return count_without_tag(*run);
+    if (push.try_push(*run)) return Pushed::kYes;
+  }
+  return wait_and_push(*run, push);
+}
+
+template <typename FindIds>
+Pushed Producer::push_with(const FindIds& find_ids, Point& point, std::shared_ptr<RunRing>* run) {
+  return push_or_wait(find_ids, point, BarePush{point}, run);
+}
+
+template <typename FindIds>
+Pushed Producer::push_with(const FindIds& find_ids, Point& point,
+                           std::span<const std::byte> payload, std::shared_ptr<RunRing>* run) {
+  return push_or_wait(find_ids, point, PayloadPush{point, payload}, run);
+}
+
+namespace {
+
+// The ids of a SummaryWriter and a tag, for one call: what has to be asked of Python is asked by
+// prepare, before the run is looked at.
+class ObjectIds {
+ public:
+  explicit ObjectIds(PyObject* writer) : writer_(writer) {}
+  ~ObjectIds() { Py_XDECREF(folder_); }
+  ObjectIds(const ObjectIds&) = delete;
+  ObjectIds& operator=(const ObjectIds&) = delete;
+
+  bool prepare(View& view, PyObject* tag) {
+    // A writer that dies from here on makes what is remembered of it void.
+    generation_ = detail::view_generation.load(std::memory_order_relaxed);
+    if (!is_known(view)) {
+      folder_ = Producer::folder_of(writer_);
+      if (folder_ == nullptr || !folder_text_.read(folder_, "a writer's log folder")) return false;
+    }
+    return tag_.read(tag, "tag");
+  }
+
+  Ids operator()(View::Use& use, Point& point) const {
+    if (folder_ == nullptr) {
+      point.writer_id = use.known_writer(writer_);
+      if (point.writer_id == 0) return Ids::kUnknown;
+    } else {
+      point.writer_id = use.intern(folder_text_.hash, folder_text_.bytes);
+      if (point.writer_id == kNoWriter) return Ids::kNoRoom;
+      const bool is_certain =
+          generation_ == detail::view_generation.load(std::memory_order_relaxed) &&
+          use.known_writer(writer_) == 0;
+      if (is_certain) use.add_writer(writer_, point.writer_id);
+    }
+    point.tag_id = use.intern(tag_.hash, tag_.bytes);
+    return point.tag_id != 0 ? Ids::kFound : Ids::kNoRoom;
+  }
+
+ private:
+  bool is_known(View& view) const {
+    View::Use use(view);
+    return use && use.known_writer(writer_) != 0;
+  }
+
+  PyObject* writer_;
+  PyObject* folder_ = nullptr;
+  std::uint64_t generation_ = 0;
+  Text folder_text_;
+  Text tag_;
+};
+
+Ids intern(View::Use& use, const TextNames& names, Point& point) {
+  point.writer_id = names.writer.empty() ? kNoWriter : use.intern(names.writer);
+  point.tag_id = use.intern(names.tag);
+  return found(point, names.writer);
+}
+
+}  // namespace
+
+std::size_t Producer::payload_limit_bytes() {
+  View::Use use(view_);
+  return use ? use.run().file->payloads().size_bytes() : 0;
+}
+
+bool Producer::writer_text(PyObject* writer, std::string* text) {
+  {
+    View::Use use(view_);
+    const std::uint32_t known = use ? use.known_writer(writer) : 0;
+    if (known != 0) {
+      *text = use.run().file->tags().text(known);
+      return true;
+    }
+  }
+  const std::uint64_t generation = detail::view_generation.load(std::memory_order_relaxed);
+  const nb::object folder = nb::steal(folder_of(writer));
+  Text read;
+  if (!folder.is_valid() || !read.read(folder.ptr(), "a writer's log folder")) return false;
+  *text = read.bytes;
+  View::Use use(view_);
+  const bool is_certain = use &&
+                          generation == detail::view_generation.load(std::memory_order_relaxed) &&
+                          use.known_writer(writer) == 0;
+  const std::uint32_t id = is_certain ? use.intern(read.hash, read.bytes) : 0;
+  if (id != 0) use.add_writer(writer, id);
   return true;
 }
 
-bool Producer::push_to_full_ring(const Point& point) {
-  return push_or_wait([&](RunRing& run) { return run.file->ring().try_push(point); },
-                      [](RunRing& run, std::chrono::nanoseconds timeout) {
-                        run.file->ring().wait_for_room(timeout);
-                      });
+Pushed Producer::push_slow(PyObject* writer, PyObject* tag, Point& point) {
+  Pushed pushed;
+  do {
+    ObjectIds ids(writer);
+    if (!ids.prepare(view_, tag)) return Pushed::kError;
+    pushed = push_with(ids, point, nullptr);
+  } while (pushed == Pushed::kAgain);
+  return pushed;
 }
 
-bool Producer::push_with_payload(const Point& point, std::span<const std::byte> payload) {
-  return push_or_wait(
-      [&](RunRing& run) { return run.file->payloads().try_push(run.file->ring(), point, payload); },
-      [&](RunRing& run, std::chrono::nanoseconds timeout) {
-        run.file->payloads().wait_for_room(run.file->ring(), payload.size(), timeout);
-      });
+Pushed Producer::push(PyObject* writer, PyObject* tag, Point& point,
+                      std::span<const std::byte> payload, std::shared_ptr<RunRing>* run) {
+  Pushed pushed;
+  do {
+    ObjectIds ids(writer);
+    if (!ids.prepare(view_, tag)) return Pushed::kError;
+    pushed = push_with(ids, point, payload, run);
+  } while (pushed == Pushed::kAgain);
+  return pushed;
+}
+
+Pushed Producer::push_by_text(PyObject* writer, PyObject* tag, Point& point) {
+  Text folder;
+  Text name;
+  if (!folder.read(writer, "a writer's log folder") || !name.read(tag, "tag")) {
+    return Pushed::kError;
+  }
+  return push_with(
+      [&](View::Use& use, Point& at) {
+        at.writer_id = folder.bytes.empty() ? kNoWriter : use.intern(folder.hash, folder.bytes);
+        at.tag_id = use.intern(name.hash, name.bytes);
+        return found(at, folder.bytes);
+      },
+      point, nullptr);
+}
+
+Pushed Producer::push(const TextNames& names, Point& point) {
+  return push_with([&](View::Use& use, Point& at) { return intern(use, names, at); }, point,
+                   nullptr);
+}
+
+Pushed Producer::push(const TextNames& names, Point& point, std::span<const std::byte> payload) {
+  return push_with([&](View::Use& use, Point& at) { return intern(use, names, at); }, point,
+                   payload, nullptr);
 }
 
 }  // namespace tracelet::bindings

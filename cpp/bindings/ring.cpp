@@ -2,6 +2,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
+#include <atomic>
 #include <chrono>
 #include <string_view>
 #include <utility>
@@ -23,8 +24,12 @@ std::chrono::nanoseconds to_ns(double seconds) {
 struct Lease {
   std::shared_ptr<RunRing> run;
   RecordSpan records;
-  std::int64_t exports = 0;  // buffers out: numpy arrays and their slices hold one between them
+  // Buffers out: numpy arrays and their slices hold one between them. Any thread may let go of one;
+  // relaxed: it publishes nothing. By atomic_ref, so that a lease can be moved before it is shared.
+  std::int64_t exports = 0;
   bool released = false;
+
+  std::atomic_ref<std::int64_t> export_count() { return std::atomic_ref(exports); }
 
   std::int64_t end_lease() {
     if (!std::exchange(released, true)) {
@@ -32,7 +37,7 @@ struct Lease {
       run->file->ring().give_back(records.size);
       run->file->payloads().reclaim(run->file->ring());
     }
-    return exports;
+    return export_count().load(std::memory_order_relaxed);
   }
 };
 
@@ -50,16 +55,22 @@ int lease_get_buffer(PyObject* self, Py_buffer* view, int flags) {
                         /*readonly=*/1, flags) != 0) {
     return -1;
   }
-  ++lease->exports;
+  lease->export_count().fetch_add(1, std::memory_order_relaxed);
   return 0;
 }
 
-void lease_release_buffer(PyObject* self, Py_buffer*) { --nb::inst_ptr<Lease>(self)->exports; }
+void lease_release_buffer(PyObject* self, Py_buffer*) {
+  nb::inst_ptr<Lease>(self)->export_count().fetch_sub(1, std::memory_order_relaxed);
+}
 
 PyType_Slot lease_slots[] = {
     {Py_bf_getbuffer, reinterpret_cast<void*>(lease_get_buffer)},
     {Py_bf_releasebuffer, reinterpret_cast<void*>(lease_release_buffer)},
     {0, nullptr},
+};
+
+struct LatePoints {
+  std::shared_ptr<std::atomic<std::uint64_t>> points;
 };
 
 Lease lease(const std::shared_ptr<RunRing>& run, std::size_t limit) {
@@ -99,7 +110,10 @@ void register_ring(nb::module_& m) {
                     "`numpy.frombuffer(lease, dtype=tracelet.RECORD_DTYPE)` is a view without a "
                     "copy. A released lease raises BufferError.")
       .def("__len__", [](const Lease& self) { return self.records.size; })
-      .def_ro("exports", &Lease::exports, "How many buffers of this lease are in use.")
+      .def_prop_ro(
+          "exports",
+          [](Lease& self) { return self.export_count().load(std::memory_order_relaxed); },
+          "How many buffers of this lease are in use.")
       .def("release", &Lease::end_lease,
            "Gives the records' space back to the ring. Returns how many buffers were still in use; "
            "their memory stays mapped, but what it holds changes from now on.");
@@ -154,13 +168,17 @@ void register_ring(nb::module_& m) {
             return dropped;
           },
           nb::sig("def dropped(self) -> dict[str, int]"),
-          "Points that found no place, by reason, of all processes that log into the run.")
+          "Points that found no place, by reason, of all processes that log into the run, but for "
+          "late_points.")
       .def(
           "count_event_without_room",
           [](RunRing& self) {
             self.file->counters().no_disk_space.fetch_add(1, std::memory_order_relaxed);
           },
           "Counts an event that there is no room for on disk.")
+      .def_prop_ro(
+          "late_points", [](const RunRing& self) { return LatePoints{self.late_points}; },
+          "The points of this process that came when the run had ended.")
       .def_prop_ro(
           "not_finite_values",
           [](const RunRing& self) { return self.file->counters().not_finite_values.load(); })
@@ -214,7 +232,14 @@ void register_ring(nb::module_& m) {
           },
           nb::arg("id"), "The string of an id, empty for an unknown one. Any thread.")
       .def("text_count", [](RunRing& self) { return self.file->tags().size(); })
-      .def("after_fork_in_child", [](RunRing& self) { self.file->tags().after_fork_in_child(); });
+      .def("after_fork_in_child", [](RunRing& self) {
+        self.file->tags().after_fork_in_child();
+        forget_views_of_other_threads();
+      });
+
+  nb::class_<LatePoints>(m, "LatePoints",
+                         "How many points came after a run's end. It outlives the ring.")
+      .def_prop_ro("count", [](const LatePoints& self) { return self.points->load(); });
 
   m.def(
       "crc32c",

@@ -3,7 +3,6 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string_view.h>
 
-#include <chrono>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -14,68 +13,27 @@
 namespace tracelet::bindings {
 namespace {
 
-// Waits for room without the GIL, as long as the run allows. False when the point was dropped and
-// counted. The caller owns the run. Throws python_error when a signal handler raised.
-template <typename TryPush, typename Wait>
-bool push_or_wait(RunRing& run, TryPush try_push, Wait wait) {
-  using std::chrono::steady_clock;
-  constexpr std::chrono::milliseconds kSlice(50);  // signals are seen this often
-  const auto deadline = steady_clock::now() + std::chrono::nanoseconds(run.full_ring_timeout_ns);
-  while (!try_push()) {
-    auto& counters = run.file->counters();
-    if (run.file->ring().is_closed()) {
-      counters.run_ended.fetch_add(1, std::memory_order_relaxed);
-      return false;
-    }
-    if (run.consumer_is_stuck.load(std::memory_order_relaxed) || steady_clock::now() >= deadline) {
-      run.consumer_is_stuck.store(true, std::memory_order_relaxed);
-      counters.ring_full.fetch_add(1, std::memory_order_relaxed);
-      return false;
-    }
-    {
-      const nb::gil_scoped_release released;
-      wait(kSlice);
-    }
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();
-  }
-  run.consumer_is_stuck.store(false, std::memory_order_relaxed);
-  return true;
+bool is_pushed(Pushed pushed) {
+  if (pushed == Pushed::kError) throw nb::python_error();
+  return pushed == Pushed::kYes;
 }
 
-// False when the table of tags is full: the point is counted.
-bool intern(RunRing& run, std::string_view writer, std::string_view tag, Point& point) {
-  TagTable& table = run.file->tags();
-  point.writer_id = writer.empty() ? kNoWriter : table.intern(writer);
-  point.tag_id = table.intern(tag);
-  if (point.tag_id != 0 && (point.writer_id != kNoWriter || writer.empty())) return true;
-  run.file->counters().tag_table_full.fetch_add(1, std::memory_order_relaxed);
-  return false;
-}
-
+// The run is owned by the call: what reads the value may end it.
 void log_metric_into(const std::shared_ptr<RunRing>& run, nb::handle name, nb::handle value,
                      nb::handle step, std::string_view writer) {
   const char* method = "log_metric";
+  check_metric(name.ptr(), value.ptr(), step.ptr());
   if (!PyUnicode_Check(name.ptr())) {
     PyErr_Format(PyExc_TypeError, "tag must be a str, not %.200s", Py_TYPE(name.ptr())->tp_name);
     throw nb::python_error();
   }
+  const auto tag = nb::cast<std::string_view>(name);
   Point point;
   const bool is_read =
       read_step_and_time(method, name.ptr(), step.ptr(), nullptr, Producer::current(), point) &&
       read_value(method, name.ptr(), value.ptr(), point);
   if (!is_read) throw nb::python_error();
-  bool is_pushed = false;
-  try {
-    Ring& ring = run->file->ring();
-    is_pushed = intern(*run, writer, nb::cast<std::string_view>(name), point) &&
-                push_or_wait(
-                    *run, [&] { return ring.try_push(point); },
-                    [&](std::chrono::nanoseconds time) { ring.wait_for_room(time); });
-  } catch (...) {
-    forget_parked(point);
-    throw;
-  }
-  if (!is_pushed) forget_parked(point);
+  is_pushed(settled(point, push_into(*run, {writer, tag}, point)));
 }
 
 bool push_event_into(const std::shared_ptr<RunRing>& run, std::string_view writer,
@@ -87,14 +45,7 @@ bool push_event_into(const std::shared_ptr<RunRing>& run, std::string_view write
   point.wall_time_s = wall_time_s;
   if (is_path) point.flags = kPayloadInFile;
   const std::span bytes{reinterpret_cast<const std::byte*>(payload.c_str()), payload.size()};
-  Ring& ring = run->file->ring();
-  auto& payloads = run->file->payloads();
-  return intern(*run, writer, tag, point) &&
-         push_or_wait(
-             *run, [&] { return payloads.try_push(ring, point, bytes); },
-             [&](std::chrono::nanoseconds time) {
-               payloads.wait_for_room(ring, bytes.size(), time);
-             });
+  return is_pushed(push_into(*run, {writer, tag}, point, bytes));
 }
 
 }  // namespace

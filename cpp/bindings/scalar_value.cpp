@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "dlpack.h"
+#include "python_calls.h"
 
 namespace nb = nanobind;
 
@@ -148,25 +149,28 @@ bool read_scalar_by_call(PyObject* object, double* value) {
     *value = PyLong_AsDouble(object);
     return *value != -1.0 || PyErr_Occurred() == nullptr;
   }
-  PyObject* item = nullptr;
-  if (PyObject_HasAttrString(object, "item") != 0) {
-    item = PyObject_CallMethod(object, "item", nullptr);
-    if (item == nullptr) return false;
-    object = item;
+  const nb::object item =
+      nb::steal(enter_python([object] { return PyObject_GetAttrString(object, "item"); }));
+  nb::object number;
+  if (item.is_valid()) {
+    number = nb::steal(enter_python([&] { return PyObject_CallNoArgs(item.ptr()); }));
+    if (!number.is_valid()) return false;
+  } else if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+    return false;  // KeyboardInterrupt, say
+  } else {
+    PyErr_Clear();
+    number = nb::borrow(object);
   }
-  PyObject* number = PyNumber_Float(object);
-  Py_XDECREF(item);
-  if (number == nullptr) return false;
-  *value = PyFloat_AS_DOUBLE(number);
-  Py_DECREF(number);
+  number = nb::steal(enter_python([&] { return PyNumber_Float(number.ptr()); }));
+  if (!number.is_valid()) return false;
+  *value = PyFloat_AS_DOUBLE(number.ptr());
   return true;
 }
 
 bool read_step_slow(PyObject* object, std::int64_t* step) {
-  PyObject* number = PyNumber_Long(object);
-  if (number == nullptr) return false;
-  *step = PyLong_AsLongLong(number);
-  Py_DECREF(number);
+  const nb::object number = nb::steal(enter_python([object] { return PyNumber_Long(object); }));
+  if (!number.is_valid()) return false;
+  *step = PyLong_AsLongLong(number.ptr());
   return *step != -1 || PyErr_Occurred() == nullptr;
 }
 

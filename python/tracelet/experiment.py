@@ -28,7 +28,7 @@ class Experiment:
         self._is_running = lifecycle.is_running
         self._stop_run = lifecycle.stop_run
         self._run = run
-        self._metric_writer_id = run.metric_writer_id
+        self._metric_writer = run.metric_writer
         # Kept, to be read when the run has ended.
         self._ids = {each.name: each.id for each in run.backends if each.id is not None}
         self._urls = {each.name: each.url for each in run.backends if each.url}
@@ -83,9 +83,9 @@ class Experiment:
         """
         if self._active_run() is not self._run:  # another run is inside this one, or it has ended
             self._check_active("log_metric")
-            _core.log_metric_into(self._run.ring, name, value, step, self._run.metric_writer)
+            _core.log_metric_into(self._run.ring, name, value, step, self._metric_writer)
             return
-        _core.log_metric(name, value, step, self._metric_writer_id)
+        _core.log_metric(name, value, step, self._metric_writer)
 
     def log_image(
         self, name: str, image: Any, step: int | None = None, dataformats: str | None = None

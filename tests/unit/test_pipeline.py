@@ -133,7 +133,7 @@ def test_a_sink_that_keeps_a_view_is_told_and_gets_copies(caplog):
 def test_a_released_lease_raises_and_tells_of_views(tmp_path):
     ring = _core.Ring.create(str(tmp_path / "ring"), 64, 1.0)
     _core.set_active_run(ring)
-    _core.log_metric("a", 1.0, 1, 0)
+    _core.log_metric("a", 1.0, 1, "")
     _core.set_active_run(None)
     lease = ring.lease(10)
     view = np.frombuffer(lease, dtype=tracelet.RECORD_DTYPE)

@@ -169,7 +169,7 @@ def test_a_forked_childs_points_arrive_and_its_exit_ends_nothing(run_script, tmp
         experiment = tracelet.start_logging(
             "forks", "tests", backend="tensorboard", config={"log_dir": "log"}
         )
-        writer_id = experiment._metric_writer_id
+        writer = experiment._metric_writer
         experiment.log_metric("parent", 0.0, 0)
         children = []
         for number in range(3):
@@ -178,7 +178,7 @@ def test_a_forked_childs_points_arrive_and_its_exit_ends_nothing(run_script, tmp
                 from tracelet import _core
                 assert tracelet.get_active_experiment() is None
                 for step in range(5_000):
-                    _core.log_metric(f"child{number}", step, step, writer_id)
+                    _core.log_metric(f"child{number}", step, step, writer)
                 tracelet.stop_logging() if number == 0 else None
                 sys.exit(0) if number == 1 else os._exit(0)
             children.append(pid)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "tracelet/histogram/array_view.h"
 #include "tracelet/histogram/kernel.h"
@@ -15,8 +16,10 @@ struct Block {
   std::size_t count;
 };
 
-// Blocks lie in the caller's own memory where that is a run of aligned Floats, else in this
-// object's, converted. `Float` is float where is_read_as_float32 says so, else double.
+// Blocks lie in this object's memory, converted: each value is read once. Who counts looks at it
+// more than once, and another thread may change the caller's memory meanwhile; a value that was
+// summed as one and counted as another would leave its count where nobody clears it. `Float` is
+// float where is_read_as_float32 says so, else double.
 template <typename Float>
 class BlockReader {
  public:
@@ -27,9 +30,8 @@ class BlockReader {
     run_stride_bytes_ = dimensions.empty() ? static_cast<std::ptrdiff_t>(sizeof(Float))
                                            : dimensions.back().stride_bytes;
     const ElementType own = sizeof(Float) == 4 ? ElementType::kFloat32 : ElementType::kFloat64;
-    is_direct_ = values.type() == own && dimensions.size() <= 1 &&
-                 run_stride_bytes_ == sizeof(Float) &&
-                 reinterpret_cast<std::uintptr_t>(values.data()) % alignof(Float) == 0;
+    is_direct_ =
+        values.type() == own && dimensions.size() <= 1 && run_stride_bytes_ == sizeof(Float);
   }
 
   // Goes to the elements from `begin` to `end`, in the view's order.
@@ -50,9 +52,9 @@ class BlockReader {
   Block<Float> next() {
     const std::size_t count = std::min(kBlockElements, end_ - position_);
     if (is_direct_) {
-      const auto* values = reinterpret_cast<const Float*>(values_.data()) + position_;
+      std::memcpy(buffer_, values_.data() + position_ * sizeof(Float), count * sizeof(Float));
       position_ += count;
-      return {values, count};
+      return {buffer_, count};
     }
     for (std::size_t filled = 0; filled < count;) filled += read_run(filled, count - filled);
     position_ += count;

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import sys
 import threading
 import time
@@ -36,7 +37,18 @@ class _Parked:
 
 _parked: dict[int, _Parked] = {}
 _tickets = itertools.count(1)
-_lock = threading.Lock()
+_lock = threading.Lock()  # of _parked
+
+
+def _renew_in_child() -> None:
+    """The parent's other threads are not here to let go of it, and their tickets are theirs."""
+    global _lock
+    _lock = threading.Lock()
+    _parked.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_in_child)
 
 
 def park(result: Any, finish: Callable[[Any], Completed]) -> int:

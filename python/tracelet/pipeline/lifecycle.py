@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from typing import Callable, cast
 
 from tracelet import _core
 from tracelet.backends import before_torch_is_imported
@@ -48,6 +49,7 @@ class _Active:
 # The runs that go on; all but the last have others inside them. What SummaryWriters log goes to the
 # last; the handle of each logs to its own.
 _runs: list[_Active] = []
+_ending: list[_Active] = []  # each from the beginning of its end until that is done
 _patches: list[Patch | TensorboardXCapture] = []
 _patches_are_beside: bool | None = None  # None: there are none
 _lock = threading.RLock()  # of start and stop, and all of these
@@ -56,6 +58,12 @@ _lock = threading.RLock()  # of start and stop, and all of these
 def _last() -> _Active | None:
     runs = _runs
     return runs[-1] if runs else None
+
+
+def _left() -> list[_Active]:
+    """Those of this process whose end is not done, the innermost first."""
+    each_of_both = [*reversed(_ending), *reversed(_runs)]
+    return [each for each in each_of_both if each.owner_pid == os.getpid()]
 
 
 def active_run() -> Run | None:
@@ -82,16 +90,26 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
             stop(None)
         elif _runs and active_run() is None:
             leave_in_child()
+        while _ending:
+            stop(None)  # ends that were interrupted
+        _stop_in_earlier_imports()
         handlers = UserHandlers()  # before a backend's SDK sets its own
         before_torch_is_imported()
         find_summary_writer()  # imports torch before a backend starts threads that disturb imports
         run = Run(options)
         active = _Active(run, handlers, block)
         _runs.append(active)
-        _capture_for(run)
+        try:
+            _capture_for(run)
+        except BaseException as error:
+            _runs.remove(active)
+            _capture_for(active_run())
+            run.note_failure(error)
+            run.stop(options.stop_timeout_s, process_is_ending=False)
+            raise
         # Registered anew, so that it runs before the hooks that the backends have just registered.
-        atexit.unregister(_at_exit)
-        atexit.register(_at_exit)
+        atexit.unregister(_stop_all)
+        atexit.register(_stop_all)
         active.sigterm.install()  # over what the backends have just set
         handlers.restore_for_faults()
         return run
@@ -100,26 +118,30 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
 def stop(
     timeout_s: float | None, process_is_ending: bool = False, active: _Active | None = None
 ) -> None:
-    """Ends a run, the last by default; does nothing without one."""
+    """Ends a run, by default the last, or one whose end was interrupted; does nothing without
+    one."""
     with _lock:
-        active = _last() if active is None else active
-        if active is None or active not in _runs:
+        if active is None:
+            active = _ending[-1] if _ending else _last()
+        if active is None or active not in (*_runs, *_ending):
             return
         if active.owner_pid != os.getpid():
             leave_in_child()
             return
         active.sigterm.hold()
-        was_last = active is _runs[-1]
-        _runs.remove(active)
-        if was_last:
-            around = active_run()
-            _capture_for(around)
-            if around is not None:
-                around.renew_event_files()
+        is_around_others = active in _runs[:-1]
+        if active in _runs:
+            _ending.append(active)
+            _runs.remove(active)
         options = active.run.options
         default_s = options.exit_timeout_s if process_is_ending else options.stop_timeout_s
         try:
-            active.run.stop(default_s if timeout_s is None else timeout_s, process_is_ending)
+            try:
+                if not is_around_others:
+                    _go_on_with(active_run())
+            finally:
+                active.run.stop(default_s if timeout_s is None else timeout_s, process_is_ending)
+            _ending.remove(active)  # not when it was interrupted: it is to be called again
         finally:
             active.sigterm.remove()
             active.handlers.restore()
@@ -129,7 +151,7 @@ def stop(
 def stop_run(run: Run) -> None:
     """Ends this run, if it goes on."""
     with _lock:
-        for active in list(_runs):
+        for active in _left():
             if active.run is run:
                 stop(None, active=active)
 
@@ -137,7 +159,7 @@ def stop_run(run: Run) -> None:
 def stop_block(block: object) -> None:
     """Ends the runs of a `with` block, if they go on."""
     with _lock:
-        for active in reversed(list(_runs)):
+        for active in _left():
             if active.block is block:
                 stop(None, active=active)
 
@@ -145,12 +167,16 @@ def stop_block(block: object) -> None:
 def _stop_all(longest_s: float = math.inf) -> None:
     """Ends all runs, those inside others first, in the time that one has: the process ends."""
     with _lock:
-        if not _runs:
+        left = _left()
+        if not left:
             return
-        timeout_s = max(each.run.options.exit_timeout_s for each in _runs)
+        timeout_s = max(each.run.options.exit_timeout_s for each in left)
         deadline_s = time.monotonic() + min(timeout_s, longest_s)
-        while _runs:
-            stop(max(0.0, deadline_s - time.monotonic()), process_is_ending=True)
+        for active in left:
+            try:
+                stop(max(0.0, deadline_s - time.monotonic()), True, active)
+            except Exception as error:  # the others are ended all the same
+                _log.warning("tracelet: the flush at exit failed: %s", error)
 
 
 def _flush_event_files() -> None:
@@ -158,36 +184,70 @@ def _flush_event_files() -> None:
         run.flush(_FLUSH_EVENT_FILES_TIMEOUT_S, event_files_only=True)
 
 
+def _go_on_with(run: Run | None) -> None:
+    """One that was inside it has ended."""
+    _capture_for(run)
+    if run is not None:
+        run.renew_event_files()
+
+
 def _capture_for(run: Run | None) -> None:
     """Has SummaryWriters log to this run, or to none. Between two runs of one kind the patches stay
-    where they are: a thread that logs meanwhile logs to either."""
+    where they are: a thread that logs meanwhile logs to either.
+
+    When it raises, a call for another run, or for none, undoes what was done.
+    """
+    try:
+        _patch_for(run)
+        if run is not None:
+            _core.set_histogram_threads(run.options.histogram_threads)
+    finally:
+        set_event_capture(None if run is None else run.event_capture)
+        _core.set_active_run(None if run is None else run.ring)
+
+
+def _patch_for(run: Run | None) -> None:
     global _patches_are_beside
     beside = None if run is None else run.options.tensorboard == "passthrough"
-    if beside != _patches_are_beside:
-        for patch in _patches:
-            patch.undo()
-        _patches[:] = [] if beside is None else _patch(beside)
-        _patches_are_beside = beside
-    if run is not None:
-        _core.set_histogram_threads(run.options.histogram_threads)
-    set_event_capture(None if run is None else run.event_capture)
-    _core.set_active_run(None if run is None else run.ring)
-
-
-def _patch(beside: bool) -> list[Patch | TensorboardXCapture]:
-    patches: list[Patch | TensorboardXCapture] = []
+    if beside is not None and beside == _patches_are_beside:
+        return
+    _patches_are_beside = None  # until all of them are there
+    while _patches:
+        _patches.pop(0).undo()
+    if beside is None:
+        return
     cls = find_summary_writer()
     if cls is not None and beside:
-        patches += patch_summary_writer_beside(cls)
+        _patches.extend(patch_summary_writer_beside(cls))
     elif cls is not None:
-        patches += patch_summary_writer(cls, _flush_event_files)
-    return [*patches, TensorboardXCapture(_flush_event_files, beside)]
+        _patches.extend(patch_summary_writer(cls, _flush_event_files))
+    _patches.append(TensorboardXCapture(_flush_event_files, beside))
+    _patches_are_beside = beside
 
 
-def _tell_of_end() -> None:
+def _stop_each() -> None:
+    while left := _left():
+        stop(None, active=left[0])
+
+
+def _stop_in_earlier_imports() -> None:
+    """Of a process that imported tracelet before, and dropped it from `sys.modules`: what
+    SummaryWriters log goes to one import's runs."""
+    for each in list(_stops):
+        if each is not _stop_each:
+            each()
+
+
+# Of all imports of tracelet in this process.
+_stops = cast("list[Callable[[], None]]", _core.shared().setdefault("stops", []))
+_stops.append(_stop_each)
+
+
+def _tell_of_end(is_forked: bool) -> None:
+    where = "ended in the process it was forked from" if is_forked else "ended meanwhile"
     _log.warning(
-        "tracelet: process %d logs into a run that has ended in the process it was forked from; "
-        "its points are dropped. stats counts them under 'run ended'.", os.getpid(),
+        "tracelet: process %d logs into a run that has %s; its points are dropped. stats counts "
+        "them under 'run ended'.", os.getpid(), where,
     )  # fmt: skip
 
 
@@ -197,6 +257,7 @@ _core.set_end_teller(_tell_of_end)
 def leave_in_child() -> None:
     """Ends capture in a forked child. The runs are the parent's: nothing of them is closed here."""
     _runs.clear()
+    _ending.clear()
     _capture_for(None)
 
 
@@ -210,19 +271,10 @@ def _stop_on_sigterm() -> None:
     _stop_all(LONGEST_ON_SIGTERM_S)
 
 
-def _at_exit() -> None:
-    if active_run() is None:
-        return
-    try:
-        _stop_all()
-    except Exception as error:
-        _log.warning("tracelet: the flush at exit failed: %s", error)
-
-
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.RLock()
-    for active in reversed(_runs):
+    for active in (*reversed(_ending), *reversed(_runs)):
         active.sigterm.in_child()
         active.run.after_fork_in_child()
 

@@ -7,7 +7,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Callable
 
@@ -35,6 +36,7 @@ from tracelet.stats import Stats
 _log = logging.getLogger("tracelet")
 
 _POLL_S = 0.002
+_RUN_ENDED = "run ended"
 _SYNC_TIMEOUT_S = 1.0
 _CLOSE_S = 1.0  # of the time-out, or a quarter of it: kept for closing a task
 _SHORTEST_CLOSE_S = 0.05  # also when the deadline has passed
@@ -66,20 +68,26 @@ class Run:
         self.folder = RunFolder(options)
         self.backends: list[Backend] = []
         """Those that the user named, in that order."""
+        self._live: _Live | None = None
+        self._final_stats: Stats | None = None  # set before _live is let go of
         try:
-            info = RunInfo(options, self.folder.run_id, self.folder.path)
-            for name in options.backend:
-                self.backends.append(open_backend(name, info))
-            ring = _core.Ring.create(
-                self.folder.ring_path,
-                options.ring_slots,
-                options.full_ring_timeout_s,
-                options.payload_bytes,
-            )
+            self._open(options)
         except BaseException:
             self._close_unused()
             self.folder.remove(NothingLogged(0))
             raise
+
+    def _open(self, options: Options) -> None:
+        info = RunInfo(options, self.folder.run_id, self.folder.path)
+        for name in options.backend:
+            self.backends.append(open_backend(name, info))
+        ring = _core.Ring.create(
+            self.folder.ring_path,
+            options.ring_slots,
+            options.full_ring_timeout_s,
+            options.payload_bytes,
+        )
+        self._late_points = ring.late_points
         self.folder.hold_ring()
         self.verbs = Verbs(self.backends, self.folder.artifacts_path, self.push_event)
         largest_bytes = options.payload_bytes // 4
@@ -91,10 +99,9 @@ class Run:
         self._journal.segment_bytes = min(
             self._journal.segment_bytes, options.journal_limit_bytes // 4
         )
-        self._live: _Live | None = self._start(ring, info)
-        self._final_stats: Stats | None = None  # set before _live is let go of
         tell_of_network_file_system(self.folder.path)
         tell_of_unsent_runs(options.runs_dir, options.project, self.folder.run_id)
+        self._live = self._start(ring, info)
         # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
         del ring
 
@@ -115,13 +122,23 @@ class Run:
         ]
         # Before the first point, so that another process knows what to do with all of them.
         self.folder.update(state="running", ring_id=ring.id, **manifest_of(backends))
-        drainer = Drainer(ring, lanes, self._journal, self.options, device.complete)
         histogram.forget_told()
-        drainer.start()
-        journal_sync = JournalSync(self._journal, self.options.journal_sync_interval_s)
-        if self.options.journal_sync_interval_s > 0:
-            journal_sync.start()
-        return _Live(ring, backends, lanes, drainer, journal_sync, LateWorker("tracelet-close"))
+        return self._start_threads(ring, backends, lanes)
+
+    def _start_threads(self, ring: _core.Ring, backends: list[Backend], lanes: list[Lane]) -> _Live:
+        """Last of all; the system may have no thread for one of them, and then has none of them."""
+        with contextlib.ExitStack() as undo:
+            closer = LateWorker("tracelet-close")
+            undo.callback(closer.work_on, lambda: None)
+            journal_sync = JournalSync(self._journal, self.options.journal_sync_interval_s)
+            undo.callback(journal_sync.stop, _SYNC_TIMEOUT_S)
+            if self.options.journal_sync_interval_s > 0:
+                journal_sync.start()
+            drainer = Drainer(ring, lanes, self._journal, self.options, device.complete)
+            undo.callback(_stop_shippers, drainer)
+            drainer.start()
+            undo.pop_all()
+        return _Live(ring, backends, lanes, drainer, journal_sync, closer)
 
     @property
     def ring(self) -> _core.Ring:
@@ -142,11 +159,6 @@ class Run:
     def metric_writer(self) -> str:
         """The folder of points that no SummaryWriter logs (`Options.log_dir`), or ""."""
         return self.options.handle_log_dir
-
-    @property
-    def metric_writer_id(self) -> int:
-        """The writer id of those points."""
-        return self.ring.intern(self.metric_writer) if self.metric_writer else _core.NO_WRITER
 
     def push_event(self, event: Any) -> None:
         """An event that no SummaryWriter logs. Raises TraceletError when the run has ended."""
@@ -172,8 +184,21 @@ class Run:
         live = self._live
         if live is None:
             assert self._final_stats is not None
-            return self._final_stats
+            stats = self._final_stats
+        else:
+            stats = self._stats_of(live)
+        # Counted until there is nobody left whose call had begun before the end.
+        late = self._late_points.count
+        if late:
+            ended = stats.dropped.get(_RUN_ENDED, 0) + late
+            stats = replace(stats, dropped={**stats.dropped, _RUN_ENDED: ended})
+        return stats
+
+    def _stats_of(self, live: _Live) -> Stats:
+        """Without the points that this process' calls dropped after the run's end."""
         ring, lanes = live.ring, live.lanes
+        # Before the head, which only grows: the other way round a lane may seem to be beyond it.
+        positions = [lane.position - lane.held for lane in lanes]
         accepted = ring.head
         dropped: Counter[str] = Counter(ring.dropped)
         dropped["producer died"] = ring.skipped
@@ -189,7 +214,7 @@ class Run:
                 or lane.delivered
                 or lane.sink.name in live.drainer.shippers
             },
-            pending=max(accepted - lane.position + lane.held for lane in lanes),
+            pending=max(accepted - position for position in positions),
             retried=sum(lane.retried for lane in lanes),
             folded=sum(lane.folded for lane in lanes),
             dropped={reason: count for reason, count in dropped.items() if count},
@@ -235,14 +260,17 @@ class Run:
     def stop(self, timeout_s: float, process_is_ending: bool) -> None:
         """Delivers what is left and ends the run, within the time-out.
 
-        Points that could not be delivered stay on disk, with a line that says where.
+        Whatever one step runs into, the others are done. When it is interrupted (Ctrl-C) it may be
+        called again, and goes on. Points that could not be delivered stay on disk, with a line that
+        says where.
         """
         live = self._live
         if live is None:
             return
         deadline_s = time.monotonic() + timeout_s
         delivery_deadline_s = deadline_s - min(_CLOSE_S, timeout_s / 4)
-        self.verbs.uploads.stop()
+        with _told("ending the uploads"):
+            self.verbs.uploads.stop()
         live.drainer.stop()
         live.drainer.join(_left_s(delivery_deadline_s))
         shippers = list(live.drainer.shippers.values())
@@ -251,19 +279,17 @@ class Run:
         started = [shipper for shipper in shippers if shipper.ident is not None]
         for shipper in started:
             shipper.join(_left_s(delivery_deadline_s))
-        self.verbs.uploads.finish(_left_s(delivery_deadline_s))
-        self._close_backends(live, _left_s(deadline_s), process_is_ending)
+        with _told("finishing the uploads"):
+            self.verbs.uploads.finish(_left_s(delivery_deadline_s))
+        with _told("closing the backends"):
+            self._close_backends(live, _left_s(deadline_s), process_is_ending)
         is_delivered = len(started) == len(shippers)
         is_delivered &= not any(worker.is_alive() for worker in [live.drainer, *started])
-        try:
+        with _told("putting the run's folder in order"):
             self._finish_folder(live, is_delivered)
-        except (
-            OSError
-        ) as error:  # it was removed, or its disk is full: nothing that a user can mend
-            _log.warning("tracelet: the run's folder can't be finished: %s", error)
         if is_delivered:
             # Unmaps the ring now, though the user may hold on to the experiment for its stats.
-            self._final_stats = self.stats()
+            self._final_stats = self._stats_of(live)
             self.backends = []
             self.verbs.let_go()
             self._live = None
@@ -357,3 +383,20 @@ class Run:
 
 def _left_s(deadline_s: float) -> float:
     return max(0.0, deadline_s - time.monotonic())
+
+
+def _stop_shippers(drainer: Drainer) -> None:
+    """Of a drainer that could not be started."""
+    for shipper in drainer.shippers.values():
+        shipper.stop()
+        if shipper.ident is not None:
+            shipper.join(_SYNC_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """A step of the end: it may fail, and the others are done."""
+    try:
+        yield
+    except Exception as error:
+        _log.warning("tracelet: %s failed: %r", what, error)

@@ -62,9 +62,17 @@ class RunFolder:
             ) from error
         # Before the manifest, so that no one sees a run whose lock is still to be had.
         self._lock = RunLock(os.path.join(self.path, RUN_LOCK))
+        self._ring_hold: int | None = None
+        try:
+            self._fill(options)
+        except BaseException:  # no descriptor, no space
+            self.leave()
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def _fill(self, options: Options) -> None:
         self._lock.acquire()
         self.ring_path = os.path.join(self._ring_dir(options), ring_name(self.run_id))
-        self._ring_hold: int | None = None
         self.payloads_path = os.path.join(self.path, "payloads")
         # What is to be uploaded lies where what could not be does: a run that was killed leaves it
         # to its user, and what sends its points does not remove it.

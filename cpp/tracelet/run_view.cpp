@@ -1,0 +1,108 @@
+#include "tracelet/run_view.h"
+
+#include <algorithm>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+namespace tracelet {
+namespace {
+
+// Views enter and leave the registry, the run is set and taken up under its mutex.
+struct Registry {
+  std::mutex mutex;
+  std::shared_ptr<LoggedRun> run;
+  std::vector<RunViewBase*> views;
+};
+
+// Made by the first view, whenever that is; never destroyed: threads may log while the process
+// ends.
+Registry*& registry() {
+  static Registry* registry = new Registry;
+  return registry;
+}
+
+}  // namespace
+
+void AddressIds::add(const void* address, std::uint32_t id) {
+  if (4 * (count_ + 1) > entries_.size()) {
+    std::vector<Entry> before(2 * entries_.size());
+    before.swap(entries_);
+    mask_ = entries_.size() - 1;
+    --shift_;
+    for (const Entry& entry : before) {
+      if (entry.address != nullptr) insert(entry);
+    }
+  }
+  insert({address, id});
+  ++count_;
+}
+
+void AddressIds::insert(const Entry& entry) {
+  std::size_t i = first_place(entry.address);
+  while (entries_[i].address != nullptr) i = (i + 1) & mask_;
+  entries_[i] = entry;
+}
+
+void AddressIds::clear() {
+  if (count_ != 0) std::fill(entries_.begin(), entries_.end(), Entry{});
+  count_ = 0;
+}
+
+RunViewBase::RunViewBase(bool is_shared_by_gil) : is_shared_by_gil_(is_shared_by_gil) {
+  const std::lock_guard lock(registry()->mutex);
+  registry()->views.push_back(this);
+}
+
+RunViewBase::~RunViewBase() {
+  const std::lock_guard lock(registry()->mutex);
+  std::erase(registry()->views, this);
+}
+
+void RunViewBase::refresh(std::shared_ptr<LoggedRun>* ended) {
+  const std::lock_guard lock(registry()->mutex);
+  generation_ = detail::view_generation.load();
+  writers_.clear();
+  if (run_ == registry()->run) return;
+  *ended = std::exchange(run_, registry()->run);
+  ring_ = run_ ? &run_->file->ring() : nullptr;
+  tags_.fill({});
+}
+
+void set_logged_run(std::shared_ptr<LoggedRun> run) {
+  std::vector<std::shared_ptr<LoggedRun>> ended;  // unmapped at the end, without the mutex
+  const std::lock_guard lock(registry()->mutex);
+  ended.push_back(std::exchange(registry()->run, std::move(run)));
+  detail::view_generation.fetch_add(1);
+  for (RunViewBase* view : registry()->views) {
+    // One in use lets go by itself: waiting for it here, with the mutex, might be for ever.
+    if (!view->try_lock()) continue;
+    view->ring_ = nullptr;
+    ended.push_back(std::exchange(view->run_, nullptr));
+    view->generation_ = 0;  // never the current one
+    view->unlock();
+  }
+}
+
+void forget_logged_writers() {
+  const std::lock_guard lock(registry()->mutex);
+  detail::view_generation.fetch_add(1);
+}
+
+void forget_views_after_fork(RunViewBase& own) {
+  // A thread that is not here any more may have held the mutex, or a view. Leaked, all of it.
+  auto* fresh = new Registry;
+  fresh->run = registry()->run;
+  fresh->views.push_back(&own);
+  registry() = fresh;
+}
+
+template <bool kIsSharedByGil>
+void RunView<kIsSharedByGil>::wait_for_holder() {
+  std::this_thread::yield();  // who sets a run has taken it for a moment
+}
+
+template class RunView<true>;
+template class RunView<false>;
+
+}  // namespace tracelet
