@@ -328,6 +328,8 @@ EventFileSet::Written EventFileSet::write(RecordSpan records, PayloadSpan payloa
 }
 
 bool EventFileSet::append(const Record& record, PayloadSpan payloads, std::string& out) {
+  // An event has its tags in its own bytes.
+  if (record.kind == RecordKind::kEvent) return append_event(record, payloads, out);
   const CachedTag* const found = tag(record.tag_id);
   if (found == nullptr) return false;
   const CachedTag& cached = *found;
@@ -341,7 +343,6 @@ bool EventFileSet::append(const Record& record, PayloadSpan payloads, std::strin
       append_histogram_event(record, cached.text, buckets_, out);
       return true;
     case RecordKind::kEvent:
-      return append_event(record, payloads, out);
     case RecordKind::kSkipped:
       break;
   }
