@@ -10,12 +10,13 @@
 
 #include <Python.h>
 
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #if defined(__GLIBCXX__) && defined(__linux__) && PY_VERSION_HEX < 0x030E0000
 #define TRACELET_THREADS_ARE_UNWOUND 1
 #include <cxxabi.h>
-#include <unistd.h>
 #endif
 
 namespace tracelet::bindings {
@@ -27,7 +28,7 @@ auto enter_python(Call call) -> decltype(call()) {
   try {
     return call();
   } catch (abi::__forced_unwind&) {
-    for (;;) pause();  // the process ends in a moment
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));  // the process ends in a moment
   }
 #else
   return call();

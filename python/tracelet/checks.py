@@ -145,14 +145,16 @@ def _file_system_of(folder: str) -> str:
 
 
 def unsent_runs(runs_dir: str) -> Check:
-    from tracelet.runs.stored_run import find_runs
+    from tracelet.runs.stored_run import scan_runs
 
-    found = find_runs(runs_dir) if os.path.isdir(runs_dir) else []
+    found, unreadable = scan_runs(runs_dir) if os.path.isdir(runs_dir) else ([], [])
     unsent = [run for run in found if run.state not in ("running", "finished")]
-    if not unsent:
+    if not unsent and not unreadable:
         return Check("unsent runs", True, "none")
     size_bytes = sum(run.size_bytes() for run in unsent)
-    return Check("unsent runs", False, f"{len(unsent)}, {_size(size_bytes)}",
+    damaged = f", {len(unreadable)} of them can't be read" if unreadable else ""
+    return Check("unsent runs", False,
+                 f"{len(unsent) + len(unreadable)}, {_size(size_bytes)}{damaged}",
                  "tracelet runs lists them, tracelet sync --all sends them")  # fmt: skip
 
 

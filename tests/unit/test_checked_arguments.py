@@ -96,6 +96,7 @@ def test_a_name_of_an_artifact_that_no_file_can_have(tmp_path):
 
 def test_a_models_name_that_clearml_would_refuse_is_told_at_the_call(tmp_path):
     """It was refused over and over, and each time a model without weights was left."""
+    pytest.importorskip("clearml")
     (tmp_path / "weights.pt").write_bytes(b"x")
     experiment = tracelet.start_logging("run", "project", "clearml")
     with pytest.raises(ValueError, match="name='ab' is too short for ClearML: 3 characters"):

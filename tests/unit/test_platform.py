@@ -9,8 +9,8 @@ import pytest
 
 _CPP = Path(__file__).resolve().parents[2] / "cpp"
 _PLATFORM = {"platform.cpp", "platform_windows.cpp"}
-# Headers that compilers bring for their processors, and Python's own.
-_NOT_OF_THE_SYSTEM = {"Python.h", "arm_acle.h", "cpuid.h", "nmmintrin.h", "x86intrin.h"}
+# Headers that compilers bring, for their processors and their exceptions, and Python's own.
+_NOT_OF_THE_SYSTEM = {"Python.h", "arm_acle.h", "cpuid.h", "cxxabi.h", "nmmintrin.h", "x86intrin.h"}
 
 
 @pytest.mark.parametrize("layer", ["tracelet", "bindings"])
