@@ -87,6 +87,8 @@ class Run:
             options.full_ring_timeout_s,
             options.payload_bytes,
         )
+        if self.metric_writer:
+            ring.intern(self.metric_writer)  # the table's first room is taken while there is some
         self._late_points = ring.late_points
         self.folder.hold_ring()
         self.verbs = Verbs(self.backends, self.folder.artifacts_path, self.push_event)
