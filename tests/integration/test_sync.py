@@ -115,6 +115,8 @@ def sync_online(server, tmp_path, *arguments):
     environment = {**os.environ, **server.environment()}
     environment.pop("CLEARML_OFFLINE_MODE", None)
     environment["TRACELET_DIR"] = str(tmp_path / "tracelet-runs")
+    # `sync --all` imports the offline sessions that are there: those of other tests are not ours.
+    environment["CLEARML_CACHE_DIR"] = str(tmp_path / "clearml")
     code = "import sys; from tracelet.cli import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code, "sync", *arguments],
