@@ -119,6 +119,43 @@ def test_a_server_that_comes_back_within_the_time_is_waited_for(run_with_server)
     assert is_known
 
 
+@pytest.mark.parametrize("mode", ["close after", "half answer"])
+def test_a_task_whose_making_was_not_answered_is_not_made_twice(run_with_server, mode):
+    """tasks.create is the one request of a start that may not be sent twice."""
+    done = run_with_server(f"""
+    server.faults.add("{mode}", endpoints=["tasks.create"], times=2)
+    server.faults.add("close before", endpoints=["tasks.get_all"], times=1)
+    other = server.add_task("exp", comment="of another process (tracelet-start: 0123456789ab)")
+    experiment = start(start_timeout_s=60)
+    tracelet.stop_logging()
+    tasks = [id for id, task in server.tasks.items() if id != other]
+    print(json.dumps([experiment.url, tasks == [experiment.id], server.schema_violations]))
+    """)
+    url, is_the_only_one, violations = json.loads(done.stdout.splitlines()[-1])
+    assert url
+    assert is_the_only_one
+    assert violations == []
+
+
+def test_the_session_goes_into_the_task_whose_making_was_not_answered(run_with_server):
+    done = run_with_server("""
+    from tracelet.cli import main
+    server.faults.add("close after", endpoints=["tasks.create"])
+    server.faults.add("slow", endpoints=["tasks.get_all"], delay=600.0)
+    experiment = start(start_timeout_s=3)
+    experiment.log_metric("loss", 1.0, 5)
+    tracelet.stop_logging()
+    server.faults.clear()
+    code = main(["sync", "--all"])
+    points = [server.scalars(task).get(("loss", "loss")) for task in server.tasks]
+    print(json.dumps([experiment.url, code, points]))
+    """)
+    url, code, points = json.loads(done.stdout.splitlines()[-1])
+    assert url is None
+    assert code == 0
+    assert points == [{"5": 1.0}]
+
+
 def test_a_later_run_of_the_process_is_online_again(run_with_server):
     done = run_with_server("""
     server.stop()

@@ -5,6 +5,7 @@ task.py       the ClearML task: made or adopted, its parameters and artifacts, i
 names.py      tags to metric and variant, as ClearML's own TensorBoard binding names them
 series.py     scalars and histograms to events, by the native encoder
 offline.py    a batch of them to lines of an offline session's metrics.jsonl
+create_once.py  tasks.create, never twice
 online.py     a batch of them to events.add_batch requests
 add_batch.py  that request
 media.py      the sink for all other events, offline and online

@@ -30,7 +30,7 @@ class ClearMLBackend(Backend):
         self.url = task.url
         self.reopen_state = info.reopen or reopen_state(task)
         if task.is_offline and info.reopen is None:
-            note_session(task.task, info, task.stand_in.made_task_id if task.stand_in else None)
+            note_session(task.task, info, task.stand_in)
         names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
         series = OfflineClearMLSink if task.is_offline else OnlineClearMLSink
         self.sinks = [series(task, info, names), ClearMLMediaSink(task, info, names)]

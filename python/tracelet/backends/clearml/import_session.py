@@ -16,8 +16,15 @@ from typing import Any
 
 from tracelet import environment
 from tracelet.backends.base import RunInfo
+from tracelet.backends.clearml.create_once import CreateOnce
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
-from tracelet.backends.clearml.start import ServerAwayError, StartDeadline, api_host, go_online
+from tracelet.backends.clearml.start import (
+    OfflineStandIn,
+    ServerAwayError,
+    StartDeadline,
+    api_host,
+    go_online,
+)
 from tracelet.errors import BackendError, TraceletError
 from tracelet.runs.private_file import private
 from tracelet.runs.process_identity import is_alive, process_identity
@@ -29,14 +36,15 @@ _SILENCE_S = 60.0
 """How long the server may leave the import without an answer."""
 
 
-def note_session(task: Any, info: RunInfo, task_to_go_on_with: str | None) -> None:
+def note_session(task: Any, info: RunInfo, stand_in: OfflineStandIn | None) -> None:
     """Leaves the note in the folder of a session that begins. Failure costs no point."""
     note = {
         "run": info.run_id,
         "project": info.options.project,
         "exp_name": info.options.exp_name,
         "continue": info.options.continue_last_task,
-        "task": task_to_go_on_with,
+        "task": stand_in.made_task_id if stand_in else None,
+        "token": stand_in.token if stand_in else None,
         **process_identity(),
     }
     try:
@@ -69,11 +77,12 @@ class OfflineSession:
         if environment.clearml_offline():
             raise BackendError("ClearML is set to offline here (CLEARML_OFFLINE_MODE)")
         task_class = load_task_class()
-        deadline = StartDeadline(_SILENCE_S, is_renewed=True)
+        creation = CreateOnce(self.note.get("token"))
+        deadline = StartDeadline(_SILENCE_S, is_renewed=True, creation=creation)
         try:
             with deadline:
                 go_online(task_class)
-                url = self._send(task_class)
+                url = self._send(task_class, creation.token)
         except ServerAwayError as error:
             raise BackendError(f"ClearML's server {api_host()} is away ({error})") from None
         except TraceletError:
@@ -87,9 +96,10 @@ class OfflineSession:
         self._update(url=url)
         return url
 
-    def _send(self, task_class: Any) -> str:
+    def _send(self, task_class: Any, token: str) -> str:
         content = json.loads((self.folder / "task.json").read_text("utf-8"))
         if not self.note.get("task"):
+            self._update(token=token)  # first: the task may be made, and this process may die
             self._update(task=_target(task_class, self.note, content))
         target_id = str(self.note["task"])
 

@@ -16,6 +16,8 @@ import threading
 import time
 from typing import Any, Callable, TypeVar
 
+from tracelet.backends.clearml.create_once import CreateOnce
+
 _log = logging.getLogger("tracelet")
 
 _T = TypeVar("_T")
@@ -46,9 +48,12 @@ class StartDeadline:
     task that is there already.
     """
 
-    def __init__(self, timeout_s: float, is_renewed: bool = False) -> None:
-        """`is_renewed`: the time begins anew with each answer."""
+    def __init__(
+        self, timeout_s: float, is_renewed: bool = False, creation: CreateOnce | None = None
+    ) -> None:
+        """`is_renewed`: the time begins anew with each answer. `creation`: of the task to make."""
         self.timeout_s = timeout_s
+        self.creation = creation or CreateOnce()
         self._is_renewed = is_renewed
         self.refused: list[str] = []
         """What the server answered to points that it did not take."""
@@ -99,11 +104,15 @@ class StartDeadline:
         self._retries.setdefault(adapter, adapter.max_retries)
         adapter.max_retries = Retry(0, read=False)
 
-        def attempt() -> Any:
-            answer = self._send(adapter, request, *args, **options)
+        def send(asked: Any) -> Any:
+            answer = self._send(adapter, asked, *args, **options)
             if not options.get("stream"):
                 answer.content  # noqa: B018  here, where a deadline holds: its bytes may dribble
             return answer
+
+        def attempt() -> Any:
+            creation = self.creation
+            return self._create(request, send) if creation.is_meant(request) else send(request)
 
         pause_s, why = _FIRST_PAUSE_S, ""
         while True:
@@ -129,6 +138,21 @@ class StartDeadline:
             )
             time.sleep(max(0.0, min(pause_s, end_s - time.monotonic(), self.left_s)))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _create(self, request: Any, send: Callable[[Any], Any]) -> Any:
+        """The answer to tasks.create: a task that was made by a request whose answer was lost is
+        looked for before another one is made."""
+        creation = self.creation
+        if creation.is_unsure:
+            found = send(creation.question(request))
+            if found.status_code != 200:
+                return found
+            if (answer := creation.answer(found)) is not None:
+                return answer
+        creation.is_unsure = True
+        answer = send(creation.marked(request))
+        creation.is_unsure = answer.status_code in _NOT_NOW  # of a proxy that waited no longer
+        return answer
 
     def _tell(self, why: str) -> None:
         is_long = self.timeout_s - self.left_s >= _SILENT_S
@@ -211,9 +235,11 @@ def go_online(task_class: Any) -> None:
 class OfflineStandIn:
     """Offline mode for one run, because the server is away; as it was before by `end`."""
 
-    def __init__(self, task_class: Any, made_task_id: str | None) -> None:
+    def __init__(self, task_class: Any, made_task_id: str | None, token: str | None) -> None:
         self.made_task_id = made_task_id
         """A task that the server has made before it was given up: the session goes into it."""
+        self.token = token
+        """Of one that it may have made (CreateOnce)."""
         self._before = os.environ.get(_OFFLINE)
         task_class.set_offline(True)
 

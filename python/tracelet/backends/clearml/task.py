@@ -193,14 +193,17 @@ def open_task(options: Options) -> ClearMLTask:
             raise BackendError(f"{why}, for {options.start_timeout_s:g} s") from None
     except Exception as error:
         raise error if isinstance(error, TraceletError) else startup_error(error) from error
-    return _open_offline(Task, options, why, deadline.made_task_id)
+    return _open_offline(Task, options, why, deadline)
 
 
 def _open_offline(
-    task_class: Any, options: Options, why: str, made_task_id: str | None
+    task_class: Any, options: Options, why: str, deadline: StartDeadline
 ) -> ClearMLTask:
     abandon_task(task_class)
-    stand_in = OfflineStandIn(task_class, made_task_id)
+    creation = deadline.creation
+    stand_in = OfflineStandIn(
+        task_class, deadline.made_task_id, creation.token if creation.is_unsure else None
+    )
     try:
         mend_offline_models()
         task = _init_task(task_class, options)
