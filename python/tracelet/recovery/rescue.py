@@ -1,69 +1,88 @@
-"""What a dead process left in its ring, moved to its journal, from which all the rest is sent."""
+"""What a dead process left in its ring, moved to its journal, from which all the rest is sent.
+
+Nothing of the ring is believed unchecked: see `_core.StoredRing`.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tracelet import _core
 from tracelet.errors import JournalError
 from tracelet.journal.journal import Journal
-from tracelet.records import AWAITS_DEVICE, RECORD_DTYPE, SCALAR
+from tracelet.journal.names import stored_names
+from tracelet.records import RECORD_DTYPE
 from tracelet.runs.stored_run import StoredRun
 
 _log = logging.getLogger("tracelet")
 
-_SLOTS_OFFSET_BYTES = 4096  # kRingFileHeaderBytes
 _CHUNK_RECORDS = 65_536
+_CHUNK_PAYLOAD_BYTES = 4 << 20
+_CUT_OFF, _DEVICE = "cut off", "device's value lost"
+_DAMAGES = "damages"  # in the manifest
 
 
-def recover_journal(run: StoredRun) -> tuple[Journal, int]:
-    """The journal of a dead process' run with all that was in its ring, and how many points of it
-    had been claimed but not committed: their calls had not returned.
+@dataclass(frozen=True)
+class Recovered:
+    """The journal of a dead process' run with all that was in its ring."""
+
+    journal: Journal
+    cut_off: int = 0
+    """Points that had been claimed but not committed: their calls had not returned."""
+    damages: list[str] = field(default_factory=list)
+    """What of the ring could not be believed, now or when it was read another time."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Points that found no place while the run lived, by reason."""
+
+
+def recover_journal(run: StoredRun) -> Recovered:
+    """Moves what is in the ring to the journal.
 
     May be interrupted and called again. The ring's file is removed when the journal has reached the
-    disk, and the manifest says so. Raises JournalError for a ring that can't be read, OSError.
+    disk, and the manifest says so; a damaged one stays. Raises JournalError for a ring that can't
+    be read, OSError.
     """
+    damages = [str(damage) for damage in run.manifest.get(_DAMAGES, ())]
     if not run.has_ring:
-        return Journal.recover(run.path), 0
+        return Recovered(Journal.recover(run.path), damages=damages)
     try:
-        ring = _core.Ring.open(run.ring_path)
+        ring = _core.StoredRing.open(run.ring_path)
+        names = stored_names(run.path)  # has checksums, so it comes first
+        names.add_missing(ring.names)
+        journal = Journal.recover(run.path, names)
+        odd = _move(ring, names, journal)
     except RuntimeError as error:
         raise JournalError(f"{error}; remove it to go on without what it holds") from error
-    journal = Journal.recover(run.path, ring)
-    missing = _move(ring, run.ring_path, journal)
+    cut_off = odd.pop(_CUT_OFF, 0)
+    if lost := odd.pop(_DEVICE, 0):
+        _log.warning("tracelet: %d scalars of a device died with their process", lost)
+    found = [f"{ring.path}: {count:,} points are lost: {why}" for why, count in odd.items()]
+    found += [f"{ring.path}: {ring.problem}"] if ring.problem else []
+    damages = list(dict.fromkeys([*damages, *found]))
     # In this order: a loss of power between any two of them loses nothing.
     journal.sync()
-    run.update(ring_is_drained=True, end=ring.head)
-    os.unlink(run.ring_path)
-    return journal, missing
+    run.update(ring_is_drained=True, end=ring.head, **({_DAMAGES: damages} if damages else {}))
+    if not found:
+        os.unlink(run.ring_path)
+    return Recovered(journal, cut_off, damages, dict(ring.dropped))
 
 
-def _move(ring: _core.Ring, ring_path: str, journal: Journal) -> int:
-    slots = np.memmap(
-        ring_path, RECORD_DTYPE, "r", offset=_SLOTS_OFFSET_BYTES, shape=(ring.capacity,)
-    )
-    payloads = _core.Payloads(ring)
-    missing = 0
+def _move(ring: _core.StoredRing, names: _core.StoredNames, journal: Journal) -> Counter[str]:
+    """Appends the ring's points; how many of them are none, by reason: in their place are records
+    of kind SKIPPED, which no sink is given."""
+    odd: Counter[str] = Counter()
     position = ring.tail
     while position < ring.head:
-        first = position % ring.capacity
-        count = min(ring.head - position, ring.capacity - first, _CHUNK_RECORDS)
-        records = np.array(slots[first : first + count])
-        sequences = np.arange(position + 1, position + count + 1, dtype=np.uint64)
-        # A slot's sequence is stored last: another one there is of an earlier lap.
-        is_missing = records["sequence"] != sequences
-        missing += int(is_missing.sum())
-        # A scalar whose value a device was to tell has a ticket in its place, good in one process.
-        is_lost = (records["kind"] == SCALAR) & (records["flags"] & AWAITS_DEVICE != 0)
-        if lost := int((is_lost & ~is_missing).sum()):
-            _log.warning("tracelet: %d scalars of a device died with their process", lost)
-        absent = is_missing | is_lost
-        if absent.any():
-            records[absent] = np.zeros((), RECORD_DTYPE)  # of kind SKIPPED: no sink is given them
-            records["sequence"] = sequences
+        data, payloads, counts = ring.read(position, _CHUNK_RECORDS, _CHUNK_PAYLOAD_BYTES, names)
+        records = np.frombuffer(data, RECORD_DTYPE)
+        if not len(records):
+            raise JournalError(f"{ring.path}: no record is read at {position}")
         journal.append(records, payloads)
-        position += count
-    return missing
+        odd.update(counts)
+        position += len(records)
+    return odd

@@ -13,14 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Callable
 
+import numpy as np
+
 from tracelet import _core
 from tracelet.backends import Backend, RunInfo, open_backend
 from tracelet.errors import JournalError, TraceletError, UnknownBackendError
 from tracelet.journal.drops import Drops
-from tracelet.journal.names import read_names
+from tracelet.journal.names import read_names, stored_names
 from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
-from tracelet.records import EVENT
+from tracelet.records import EVENT, RECORD_DTYPE, SKIPPED
 from tracelet.recovery.payload_files import PAYLOADS, in_folder
 from tracelet.recovery.rescue import recover_journal
 from tracelet.recovery.result import Result, SinkResult
@@ -94,6 +96,8 @@ class _Way:
     """Records that nobody could give it."""
     dropped: int = 0
     """Records that the run gave up on purpose while it lived."""
+    checked_end: int = 0
+    """Behind the last record that was looked at: what is given once more is not counted twice."""
     gone: set[str] = field(default_factory=set)
     """Names of files of large events that are not there."""
     failure: str = ""
@@ -135,18 +139,20 @@ class _Resending:
         run, result = self._run, self._result
         sinks = run.manifest.get("sinks")
         if sinks is None:  # it died while it was starting: no call had returned
-            accepted = _core.Ring.open(run.ring_path).head if run.has_ring else 0
+            accepted = _core.StoredRing.open(run.ring_path).head if run.has_ring else 0
             run.remove(NothingLogged(accepted))
             return result
         doubts = [problem] if (problem := run.ring_problem()) else []
-        if run.has_ring:
-            result.dropped = dict(_core.Ring.open(run.ring_path).dropped)
         try:
-            self._journal, cut_off = recover_journal(run)
+            recovered = recover_journal(run)
+            self._journal = recovered.journal
+            self._names = stored_names(run.path)
             self._drops = Drops.read(run.path)
         except OSError as error:
             raise TraceletError(f"{run.run_id} can't be read: {error}") from error
-        if cut_off:
+        result.dropped = recovered.dropped
+        doubts += recovered.damages
+        if cut_off := recovered.cut_off:
             result.notes.append(f"{cut_off} calls were cut off by the death of their process")
         damages = [damage for damage in self._journal.damages if not damage.is_torn_tail]
         result.notes += [str(damage) for damage in damages]
@@ -271,18 +277,35 @@ class _Resending:
 
     def _pass_over(self, way: _Way, position: int) -> None:
         """Goes on behind records that are nowhere: given up on purpose, or lost to damage."""
-        first, name = way.lane.position, way.lane.sink.name
+        first = way.lane.position
         dropped = self._drops.count_between(first, position)
-        count = position - first - dropped
         way.dropped += dropped
+        self._note_missing(way, position - first - dropped)
+        way.lane.position = position
+
+    def _note_missing(self, way: _Way, count: int) -> None:
+        """To be called before the sink's position passes them."""
         way.missing += count
-        if (
-            count and not way.failed
-        ):  # else the noted position stays before them, and they are met again
-            noted = dict(self._run.manifest.get("missing", {}))
+        if count and not way.failed:  # else the noted position stays before them: met again
+            noted, name = dict(self._run.manifest.get("missing", {})), way.lane.sink.name
             noted[name] = int(noted.get(name, 0)) + count
             self._run.update(missing=noted)  # first: who comes later can't know of them
-        way.lane.position = position
+
+    def _checked(self, way: _Way, records: Any, payloads: bytes) -> Any:
+        """The records of a block that sinks may be given. Its checksum says that it is as it was
+        written, and nothing of what was written then."""
+        checked = _core.check_records(records, payloads, self._names)
+        first = int(records["sequence"][0]) - 1
+        already, way.checked_end = way.checked_end, max(way.checked_end, first + len(records))
+        if checked is None:
+            return records
+        sound = np.frombuffer(checked[0], RECORD_DTYPE)
+        is_bad = (sound["kind"] == SKIPPED) & (records["kind"] != SKIPPED)
+        if new := int(is_bad[max(0, already - first) :].sum()):
+            why = ", ".join(f"{count:,} {reason}" for reason, count in checked[1].items())
+            self._result.notes.append(f"of the records from {first} on are lost: {why}")
+            self._note_missing(way, new)
+        return sound
 
     def _ship(self, way: _Way) -> None:
         """Delivers from the lane's position on; notes the reason why not all of it is delivered."""
@@ -301,6 +324,7 @@ class _Resending:
                 self._result.notes.append(str(error))
                 journal.drop_block_at(position)
                 continue
+            records = self._checked(way, records, payloads)
             records, payloads, gone = in_folder(records, payloads, self._run.path)
             kinds = _core.kinds_in(records)
             if lane.kinds & 1 << EVENT:
