@@ -121,7 +121,11 @@ void register_stored(nb::module_& m) {
           nb::arg("path"),
           "Raises OSError, also for what is no regular file of this user's; RuntimeError, with "
           "words, for what is no ring, one of another version, or damaged beyond use.")
+      .def_static("id_of", &StoredRing::id_of, nb::arg("path"),
+                  "The ring's own id by its header alone; \"\" for a ring without. Raises as "
+                  "`open`.")
       .def_prop_ro("path", &StoredRing::path)
+      .def_prop_ro("id", &StoredRing::id)
       .def_prop_ro("capacity", &StoredRing::capacity)
       .def_prop_ro("owner_pid", &StoredRing::owner_pid)
       .def_prop_ro("head", &StoredRing::head, "How many points were accepted.")

@@ -19,6 +19,14 @@ bool is_ring_magic(const char (&magic)[8]) {
   return std::memcmp(magic, kMagic, sizeof(kMagic)) == 0;
 }
 
+std::string ring_id_text(const std::uint64_t (&id)[2]) {
+  if (id[0] == 0 && id[1] == 0) return {};
+  std::array<char, 33> text{};
+  std::snprintf(text.data(), text.size(), "%016llx%016llx", static_cast<unsigned long long>(id[0]),
+                static_cast<unsigned long long>(id[1]));
+  return text.data();
+}
+
 RingFile::RingFile(MappedFile file, std::uint64_t capacity, std::uint64_t payload_bytes)
     : file_(std::move(file)),
       header_(reinterpret_cast<RingFileHeader*>(file_.data())),
@@ -82,15 +90,6 @@ std::unique_ptr<RingFile> RingFile::open(const std::string& path) {
   const std::size_t reserved_bytes = tags_offset(capacity, payload_bytes) + kTagAddressSpaceBytes;
   return std::unique_ptr<RingFile>(
       new RingFile(MappedFile::open(path, reserved_bytes), capacity, payload_bytes));
-}
-
-std::string RingFile::id() const {
-  if (header_->id[0] == 0 && header_->id[1] == 0) return {};
-  std::array<char, 33> text{};
-  std::snprintf(text.data(), text.size(), "%016llx%016llx",
-                static_cast<unsigned long long>(header_->id[0]),
-                static_cast<unsigned long long>(header_->id[1]));
-  return text.data();
 }
 
 bool RingFile::skip_dead(bool owner_is_dead) {

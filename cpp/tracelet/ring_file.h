@@ -60,6 +60,8 @@ inline std::size_t tags_offset(std::uint64_t capacity, std::uint64_t payload_byt
   return payloads_offset(capacity) + static_cast<std::size_t>(payload_bytes);
 }
 bool is_ring_magic(const char (&magic)[8]);
+// As the manifest has it: 32 hexadecimal digits; empty for no id.
+std::string ring_id_text(const std::uint64_t (&id)[2]);
 
 static_assert(sizeof(RingFileHeader) <= kRingFileHeaderBytes);
 
@@ -84,7 +86,7 @@ class RingFile {
   RunCounters& counters() { return header_->counters; }
   const std::string& path() const { return file_.path(); }
   // 32 hexadecimal digits; empty where the file has none.
-  std::string id() const;
+  std::string id() const { return ring_id_text(header_->id); }
 
  private:
   RingFile(MappedFile file, std::uint64_t capacity, std::uint64_t payload_bytes);

@@ -15,6 +15,27 @@ constexpr std::uint64_t kMostSearchedSlots = std::uint64_t{1} << 24;
 
 std::uint64_t stored(std::uint64_t payload_bytes) { return (payload_bytes + 7) / 8 * 8; }
 
+// The header of a ring of this version's. Throws StoredFileError for any other file.
+class HeaderBytes {
+ public:
+  explicit HeaderBytes(const StoredFile& file) {
+    if (!file.read(0, bytes_, sizeof(bytes_)) || !is_ring_magic(header()->magic)) {
+      throw StoredFileError(file.path() + " is not the ring of a tracelet run");
+    }
+    const std::uint32_t version = header()->record_version;
+    if (version == kRecordVersion) return;
+    const bool is_newer = version > kRecordVersion;
+    throw StoredFileError(file.path() + " was written by " + (is_newer ? "a newer" : "an older") +
+                          " version of tracelet (record version " + std::to_string(version) +
+                          ", this one reads " + std::to_string(kRecordVersion) + "): " +
+                          (is_newer ? "update tracelet" : "use that version") + " to read it");
+  }
+  const RingFileHeader* header() const { return reinterpret_cast<const RingFileHeader*>(bytes_); }
+
+ private:
+  alignas(RingFileHeader) std::byte bytes_[kRingFileHeaderBytes];
+};
+
 bool is_plausible(std::uint64_t head, std::uint64_t tail, std::uint64_t capacity) {
   return tail <= head && head - tail <= capacity && head <= kLastPosition + kLargestCapacity;
 }
@@ -22,6 +43,10 @@ bool is_plausible(std::uint64_t head, std::uint64_t tail, std::uint64_t capacity
 }  // namespace
 
 StoredRing StoredRing::open(const std::string& path) { return StoredRing(StoredFile::open(path)); }
+
+std::string StoredRing::id_of(const std::string& path) {
+  return ring_id_text(HeaderBytes(StoredFile::open(path)).header()->id);
+}
 
 StoredRing::StoredRing(StoredFile file) : file_(std::move(file)) {
   read_header();
@@ -34,22 +59,12 @@ void StoredRing::note(const std::string& problem) {
 }
 
 void StoredRing::read_header() {
-  alignas(RingFileHeader) std::byte bytes[kRingFileHeaderBytes];
-  const auto* header = reinterpret_cast<const RingFileHeader*>(bytes);
-  if (!file_.read(0, bytes, sizeof(bytes)) || !is_ring_magic(header->magic)) {
-    throw StoredFileError(path() + " is not the ring of a tracelet run");
-  }
-  if (header->record_version != kRecordVersion) {
-    const bool is_newer = header->record_version > kRecordVersion;
-    throw StoredFileError(
-        path() + " was written by " + (is_newer ? "a newer" : "an older") +
-        " version of tracelet (record version " + std::to_string(header->record_version) +
-        ", this one reads " + std::to_string(kRecordVersion) +
-        "): " + (is_newer ? "update tracelet" : "use that version") + " to read it");
-  }
+  const HeaderBytes bytes(file_);
+  const RingFileHeader* header = bytes.header();
   capacity_ = header->capacity;
   payload_bytes_ = header->payload_bytes;
   owner_pid_ = header->owner_pid;
+  id_ = ring_id_text(header->id);
   // None of these is summed before it is known to be small: nothing here overflows.
   if (!std::has_single_bit(capacity_) || capacity_ > kLargestCapacity ||
       payload_bytes_ > kLargestPayloadBytes || payload_bytes_ == 0 || payload_bytes_ % 8 != 0 ||

@@ -34,10 +34,14 @@ class StoredRing {
   // so damaged that its points can't be found.
   static StoredRing open(const std::string& path);
   explicit StoredRing(StoredFile file);
+  // The ring's own id (RingFileHeader), by its header alone; empty for a ring without. Throws
+  // std::system_error; StoredFileError for what is no ring of this version's.
+  static std::string id_of(const std::string& path);
 
   const std::string& path() const { return file_.path(); }
   std::uint64_t capacity() const { return capacity_; }
   std::uint32_t owner_pid() const { return owner_pid_; }
+  const std::string& id() const { return id_; }
   // The points between them are in the ring: tail <= head, head - tail <= capacity.
   std::uint64_t head() const { return head_; }
   std::uint64_t tail() const { return tail_; }
@@ -74,6 +78,7 @@ class StoredRing {
   std::uint64_t capacity_ = 0;
   std::uint64_t payload_bytes_ = 0;
   std::uint32_t owner_pid_ = 0;
+  std::string id_;
   std::uint64_t head_ = 0;
   std::uint64_t tail_ = 0;
   std::uint64_t skipped_ = 0;

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 SLOTS_OFFSET = 4096  # kRingFileHeaderBytes
 HEAD_OFFSET = 64  # RingFileHeader.ring.head, whose upper bits are a pid
+TAIL_OFFSET = 128  # RingFileHeader.ring.tail
+PAYLOAD_BYTES_OFFSET = 24  # RingFileHeader.payload_bytes
 POSITION_BITS = 41
 LOCK_OFFSETS = (272, 328, 204)  # payloads.lock_pid, tags.lock_pid, ring.room_waiters
 BAD = 71  # the position of the record that is damaged
@@ -105,6 +107,33 @@ def test_a_bit_flipped_in_the_ring_s_head_makes_no_point_and_loses_none(tmp_path
     assert "its head and tail are damaged" in told
     assert steps_in(tmp_path / "logs" / "head") == list(range(POINTS))
     assert os.path.exists(run.path)
+
+
+def test_a_tail_beyond_the_head_passes_over_no_point(tmp_path, sync, capsys):
+    """Nobody ever looked at what lay between them, and the run was deleted with exit code 0."""
+    (run,) = make_dead_runs(tmp_path, ["tail"]).values()
+    assert struct.unpack_from("<Q", Path(run.ring_path).read_bytes(), TAIL_OFFSET) == (0,)
+    poke(run.ring_path, TAIL_OFFSET, "<Q", POINTS + 1)
+    assert run.pending() == POINTS
+    code, told = sync(run)
+    assert code == 1
+    assert "its head and tail are damaged" in told
+    assert steps_in(tmp_path / "logs" / "tail") == list(range(POINTS))
+    assert os.path.exists(run.path)
+
+
+def test_a_ring_whose_header_can_t_be_used_keeps_the_run_and_is_named(tmp_path, sync, capsys):
+    """A division by its size of the payloads was a SIGFPE."""
+    (run,) = make_dead_runs(tmp_path, ["zero"]).values()
+    poke(run.ring_path, PAYLOAD_BYTES_OFFSET, "<Q", 0)
+    assert run.pending() is None
+    assert main(["runs"]) == 0
+    assert " ? " in capsys.readouterr().out
+    code, told = sync(run)
+    assert code == 1
+    assert "its header is damaged" in told
+    assert os.path.exists(run.path)
+    assert os.path.exists(run.ring_path)
 
 
 def test_a_live_pid_in_the_ring_s_locks_keeps_nobody_waiting(tmp_path, sync):

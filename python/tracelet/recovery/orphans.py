@@ -46,7 +46,7 @@ def _may_go(path: str, runs_dir: str, run_id: str) -> bool:
     """With points in it, it may be of a run in another runs' folder. Without an id it is of a
     version that did not hold its ring: who uses it can't be told across pid namespaces."""
     try:
-        ring = _core.Ring.open(path)
+        ring = _core.StoredRing.open(path)
     except (OSError, RuntimeError):
         return False
     was_removed = os.path.exists(os.path.join(runs_dir, f"{REMOVED_PREFIX}{run_id}"))

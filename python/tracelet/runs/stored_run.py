@@ -82,12 +82,12 @@ class StoredRun:
     def _is_its_ring(self, path: str) -> bool:
         wanted = self.manifest.get("ring_id")
         try:
-            ring = _core.Ring.open(path)
+            found = _core.StoredRing.id_of(path)
         except OSError:
             return False
         except RuntimeError:
             return True  # damaged: it has the name, and is not opened without a word
-        return not wanted or ring.id == wanted
+        return not wanted or found == wanted
 
     @property
     def has_ring(self) -> bool:
@@ -151,7 +151,7 @@ class StoredRun:
             position = min((progress[number] for number in range(progress.count)), default=0)
             progress.close()
             if self.has_ring:
-                end = _core.Ring.open(self.ring_path).head
+                end = _core.StoredRing.open(self.ring_path).head
             else:
                 end = int(self.manifest.get("end", 0)) or Journal.recover(self.path).end
             return max(0, end - position)
