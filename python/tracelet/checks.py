@@ -12,21 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tracelet._version import __version__
+from tracelet.errors import ConfigurationError
 from tracelet.options import Options
-from tracelet.runs.run_folder import (
+from tracelet.places import (
     LARGEST_SHARE,
     SHARED_MEMORY,
     free_shared_memory_bytes,
-    has_room_for_ring,
+    network_file_system_of,
     ring_bytes_of,
+    ring_folder,
 )
 
 _RING_BYTES = ring_bytes_of(Options.ring_slots, Options.payload_bytes)
 _DISK_BYTES = 1 << 30
 _OLDEST_CLEARML = (1, 15, 0)
-# Where a rename, a lock or a mapping does not do what it does on a local disk.
-_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "ceph", "9p",
-                         "fuse.sshfs", "beegfs", "afs"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,26 +83,34 @@ def _clearml() -> Check:
 def disks(runs_dir: str, ring_dir: str | None) -> Iterator[Check]:
     """The runs' folder and where rings go."""
     yield _writable("runs' folder", runs_dir, _DISK_BYTES, "TRACELET_DIR")
-    kind = _file_system_of(runs_dir)
-    if kind in _NETWORK_FILE_SYSTEMS:
+    kind = network_file_system_of(runs_dir)
+    if kind:
         yield Check("runs' folder is local", False, f"it is on {kind}",
                     "TRACELET_DIR=/a/local/folder: locks and syncs are not sure there")  # fmt: skip
     if ring_dir:
         yield _writable("rings' folder", ring_dir, _RING_BYTES, "TRACELET_RING_DIR")
-        return
-    yield _rings(runs_dir)
+    yield _rings(runs_dir, ring_dir)
 
 
-def _rings(runs_dir: str) -> Check:
-    """Where a run of the default size has its ring. Either place is right."""
+def _rings(runs_dir: str, ring_dir: str | None) -> Check:
+    """Where a run of the default size has its ring: any place that is local is right."""
+    try:
+        folder = ring_folder(ring_dir, runs_dir, _RING_BYTES)
+    except (OSError, ConfigurationError) as error:
+        return Check("rings", False, str(error), "TRACELET_RING_DIR=/a/local/folder of yours")
+    if kind := network_file_system_of(folder):
+        return Check("rings", False, f"in {folder}, which is on {kind}",
+                     "TRACELET_RING_DIR=/a/local/folder")  # fmt: skip
+    if folder == ring_dir:
+        return Check("rings", True, f"in {folder}")
     free_bytes = free_shared_memory_bytes()
     there = "there is none" if free_bytes is None else f"{_size(free_bytes)} free"
-    if has_room_for_ring(_RING_BYTES):
+    if folder == SHARED_MEMORY:
         return Check("rings", True, f"in shared memory ({SHARED_MEMORY}: {there})")
     needed = _size(_RING_BYTES / LARGEST_SHARE)
     return Check(
         "rings", True,
-        f"in {runs_dir}: shared memory is left to others where less than {needed} of it is free "
+        f"in {folder}: shared memory is left to others where less than {needed} of it is free "
         f"({SHARED_MEMORY}: {there}); docker run --shm-size, or TRACELET_RING_DIR, changes it",
     )  # fmt: skip
 
@@ -126,22 +133,6 @@ def _free_bytes(folder: str) -> int | None:
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         return None
     return shutil.disk_usage(folder).free
-
-
-def _file_system_of(folder: str) -> str:
-    """The type of the file system a folder is on; empty where the system does not say."""
-    best, kind = "", ""
-    try:
-        with open("/proc/mounts", encoding="utf-8") as mounts:
-            for line in mounts:
-                _, point, found, *_ = line.split()
-                path = os.path.realpath(folder)
-                is_above = path == point or path.startswith(point.rstrip("/") + "/")
-                if is_above and len(point) >= len(best):
-                    best, kind = point, found
-    except OSError:
-        return ""
-    return kind
 
 
 def unsent_runs(runs_dir: str) -> Check:

@@ -30,6 +30,7 @@ from tracelet.option_kinds import (
     nearest,
     path_text,
 )
+from tracelet.places import RUNS_DIR, default_runs_dir
 from tracelet.safe_names import file_name
 
 TASK_TYPES = (
@@ -155,8 +156,9 @@ class Options:
     """Who writes the event files of the SummaryWriters. "native": tracelet, in its drainer.
     "passthrough": torch's (and tensorboardX') own writer as ever, at its cost, some 100 us an
     add_scalar; the backends get everything too. "off": nobody; calls cost what native ones do."""
-    runs_dir: str = _option(Folder(), "~/.tracelet/runs")
-    """Where each run has its folder (also `TRACELET_DIR`)."""
+    runs_dir: str = _option(Folder(), RUNS_DIR)
+    """Where each run has its folder (also `TRACELET_DIR`). Where no home folder can be written:
+    tracelet-UID/runs among the temporary files, which is told."""
 
     # The pipeline.
     ring_slots: int = _option(Count(16, 1 << 24, "slots", is_power_of_two=True), 1 << 17)
@@ -164,7 +166,8 @@ class Options:
     default is 131 ms of them."""
     ring_dir: str | None = _option(Folder())
     """Folder of the ring's file; default: shared memory where a ring takes no more than 2 % of what
-    is free, else the run's folder."""
+    is free, else the run's folder. Never one of a network file system: tracelet-UID among the
+    temporary files then."""
     full_ring_timeout_s: float = _option(Seconds(zero="no wait"), 10.0)
     """How long a call may wait for room in a full ring before its point is dropped and counted."""
     payload_bytes: int = _option(Count(1 << 16, 1 << 30, "bytes"), 16 << 20)
@@ -309,7 +312,8 @@ def resolve_options(
                 values[name] = value
     environment.warn_of_unknown_variables(list(_KINDS))
     values.setdefault("exp_name", _default_exp_name())
-    values.setdefault("runs_dir", os.path.expanduser(Options.runs_dir))
+    if "runs_dir" not in values:
+        values["runs_dir"] = default_runs_dir()
     values.setdefault("aggregate", {})
     options = Options(**values)
     _check_together(options)

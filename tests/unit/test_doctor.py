@@ -7,9 +7,8 @@ import shutil
 from collections import namedtuple
 
 import pytest
-from tracelet import checks
+from tracelet import checks, places
 from tracelet.cli import main
-from tracelet.runs import run_folder
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -60,14 +59,14 @@ def test_a_folder_that_can_not_be_made_and_one_without_room(doctor, tmp_path, mo
     (2 << 30, "in shared memory (/dev/shm: 2.0 GiB free)"),
 ])  # fmt: skip
 def test_it_says_where_rings_go(doctor, tmp_path, monkeypatch, free_bytes, place):
-    monkeypatch.setattr(run_folder, "free_shared_memory_bytes", lambda: free_bytes)
+    monkeypatch.setattr(places, "free_shared_memory_bytes", lambda: free_bytes)
     monkeypatch.setattr(checks, "free_shared_memory_bytes", lambda: free_bytes)
     _, text = doctor()
     assert "ok    rings: " + place.format(runs=tmp_path / "runs") in text
 
 
 def test_a_network_file_system_and_what_is_not_installed(doctor, monkeypatch):
-    monkeypatch.setattr(checks, "_file_system_of", lambda folder: "nfs4")
+    monkeypatch.setattr(places, "file_system_of", lambda folder: "nfs4")
 
     def version(package):
         if package == "clearml":

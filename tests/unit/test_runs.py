@@ -10,7 +10,7 @@ import psutil
 import pytest
 import tracelet
 from readers import event_file_scalars, event_files
-from tracelet.runs import run_folder
+from tracelet import places
 
 
 def test_names_and_ids():
@@ -156,7 +156,7 @@ def test_the_rings_file_and_the_run_folder_are_the_owners_alone(tmp_path):
 
 
 def test_the_ring_lies_in_the_run_folder_when_shared_memory_has_no_room(monkeypatch, tmp_path):
-    monkeypatch.setattr("tracelet.runs.run_folder.free_shared_memory_bytes", lambda: 1_000_000)
+    monkeypatch.setattr("tracelet.places.free_shared_memory_bytes", lambda: 1_000_000)
     experiment = tracelet.start_logging("small", "tests", backend="tensorboard")
     assert str(tmp_path) in experiment._run.folder.ring_path
 
@@ -240,12 +240,12 @@ def test_the_command_prints_its_version(run_script):
 )
 def test_the_ring_leaves_a_small_shared_memory_to_others(free_bytes, is_there, monkeypatch):
     """Docker gives 64 MB, and a DataLoader needs them: a ring of 25 MiB there ended it."""
-    monkeypatch.setattr(run_folder, "free_shared_memory_bytes", lambda: free_bytes)
+    monkeypatch.setattr(places, "free_shared_memory_bytes", lambda: free_bytes)
     run = tracelet.start_logging("ring", "tests", backend="tensorboard")
     folder = run._run.folder
     assert os.path.exists(folder.ring_path)
     parent = os.path.dirname(folder.ring_path)
-    assert parent == (run_folder.SHARED_MEMORY if is_there else folder.path)
+    assert parent == (places.SHARED_MEMORY if is_there else folder.path)
     run.log_metric("a", 1.0, 1)
     tracelet.stop_logging()
     assert run.stats.pending == 0

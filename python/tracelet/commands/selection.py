@@ -6,7 +6,8 @@ import argparse
 import os
 
 from tracelet.errors import ConfigurationError
-from tracelet.options import Options, from_environment
+from tracelet.options import from_environment
+from tracelet.places import default_runs_dir
 from tracelet.runs.stored_run import StoredRun, UnreadableRunError, scan_runs
 
 
@@ -20,7 +21,7 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
 
 def runs_dir_of(arguments: argparse.Namespace) -> str:
     """Raises ConfigurationError for an environment variable that can't be used."""
-    found = arguments.runs_dir or from_environment("runs_dir") or Options.runs_dir
+    found = arguments.runs_dir or from_environment("runs_dir") or default_runs_dir()
     return os.path.expanduser(str(found))
 
 

@@ -6,10 +6,11 @@ import os
 import time
 
 from tracelet import _core
+from tracelet.places import SHARED_MEMORY, temporary_folder
 from tracelet.runs.deletion import REMOVED_PREFIX
 from tracelet.runs.ownership import is_own_file
 from tracelet.runs.process_identity import processes_that_map
-from tracelet.runs.run_folder import MANIFEST, RUN_LOCK, SHARED_MEMORY
+from tracelet.runs.run_folder import MANIFEST, RUN_LOCK
 from tracelet.runs.run_lock import RunLock
 
 _YOUNG_S = 60.0  # being made, or removed, by another process
@@ -25,20 +26,21 @@ def find_orphans(runs_dir: str) -> list[str]:
 
 def _rings(runs_dir: str) -> list[str]:
     found = []
-    for name in _names_in(SHARED_MEMORY):
-        path = os.path.join(SHARED_MEMORY, name)
-        run_id = name[len(_PREFIX) : -len(_SUFFIX)]
-        if (
-            name.startswith(_PREFIX)
-            and name.endswith(_SUFFIX)
-            and _is_old_and_ours(path)
-            and is_own_file(path)
-            and not os.path.exists(os.path.join(runs_dir, run_id))
-            and _may_go(path, runs_dir, run_id)
-            and not _is_in_use(path)
-            and not processes_that_map(path)
-        ):
-            found.append(path)
+    for folder in (SHARED_MEMORY, temporary_folder()):
+        for name in _names_in(folder):
+            path = os.path.join(folder, name)
+            run_id = name[len(_PREFIX) : -len(_SUFFIX)]
+            if (
+                name.startswith(_PREFIX)
+                and name.endswith(_SUFFIX)
+                and _is_old_and_ours(path)
+                and is_own_file(path)
+                and not os.path.exists(os.path.join(runs_dir, run_id))
+                and _may_go(path, runs_dir, run_id)
+                and not _is_in_use(path)
+                and not processes_that_map(path)
+            ):
+                found.append(path)
     return found
 
 

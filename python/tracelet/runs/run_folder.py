@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tracelet._version import __version__
 from tracelet.errors import ConfigurationError
 from tracelet.options import Options
+from tracelet.places import ring_bytes_of, ring_folder
 from tracelet.runs.deletion import Reason, delete_run
 from tracelet.runs.process_identity import process_identity
 from tracelet.runs.run_lock import RunLock
@@ -38,13 +39,6 @@ _KEPT_OPTIONS = (
     "exp_name", "project", "backend", "log_dir", "tensorboard", "batch_max_points",
     "batch_max_bytes", "aggregate", "task_name",
 )  # fmt: skip
-
-SHARED_MEMORY = "/dev/shm"
-LARGEST_SHARE = 0.02
-"""A ring lies in shared memory where it takes no more of what is free there: a container has 64 MB
-of it by default, and what a DataLoader's workers send goes through it."""
-
-_SLOT_BYTES = 64
 
 
 class RunFolder:
@@ -72,7 +66,9 @@ class RunFolder:
 
     def _fill(self, options: Options) -> None:
         self._lock.acquire()
-        self.ring_path = os.path.join(self._ring_dir(options), ring_name(self.run_id))
+        ring_bytes = ring_bytes_of(options.ring_slots, options.payload_bytes)
+        ring_dir = ring_folder(options.ring_dir, self.path, ring_bytes)
+        self.ring_path = os.path.join(ring_dir, ring_name(self.run_id))
         self.payloads_path = os.path.join(self.path, "payloads")
         # What is to be uploaded lies where what could not be does: a run that was killed leaves it
         # to its user, and what sends its points does not remove it.
@@ -90,13 +86,6 @@ class RunFolder:
             "state": "starting",
         }
         self.update()
-
-    def _ring_dir(self, options: Options) -> str:
-        if options.ring_dir:
-            os.makedirs(options.ring_dir, mode=0o700, exist_ok=True)
-            return options.ring_dir
-        ring_bytes = ring_bytes_of(options.ring_slots, options.payload_bytes)
-        return SHARED_MEMORY if has_room_for_ring(ring_bytes) else self.path
 
     def update(self, **changes: Any) -> None:
         """Writes the manifest anew, whole or not at all."""
@@ -171,23 +160,3 @@ def manifest_of(backends: Sequence[Backend]) -> dict[str, Any]:
         ],
         "reopen": {each.name: dict(each.reopen_state) for each in backends if each.reopen_state},
     }
-
-
-def ring_bytes_of(ring_slots: int, payload_bytes: int) -> int:
-    """What a ring's file takes, the strings of tags apart."""
-    return ring_slots * _SLOT_BYTES + payload_bytes
-
-
-def has_room_for_ring(ring_bytes: int) -> bool:
-    """Whether shared memory is so plentiful that a ring in it is nobody's loss."""
-    free_bytes = free_shared_memory_bytes()
-    return free_bytes is not None and ring_bytes <= LARGEST_SHARE * free_bytes
-
-
-def free_shared_memory_bytes() -> int | None:
-    """None where there is none that may be written."""
-    folder = SHARED_MEMORY
-    if not (os.path.isdir(folder) and os.access(folder, os.W_OK) and hasattr(os, "statvfs")):
-        return None
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize

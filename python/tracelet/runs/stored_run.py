@@ -18,6 +18,7 @@ from tracelet import _core
 from tracelet.errors import TraceletError
 from tracelet.journal.journal import Journal
 from tracelet.options import from_environment
+from tracelet.places import SHARED_MEMORY
 from tracelet.runs.deletion import REMOVED_PREFIX, Reason, delete_run
 from tracelet.runs.ownership import check_own_folder, is_own_file, read_own
 from tracelet.runs.process_identity import boot_id, is_alive, processes_that_map
@@ -27,7 +28,6 @@ from tracelet.runs.run_folder import (
     FORMAT,
     MANIFEST,
     RUN_LOCK,
-    SHARED_MEMORY,
     ring_name,
     write_manifest,
 )

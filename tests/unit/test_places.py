@@ -1,0 +1,119 @@
+"""Runs and rings find a place: without a home, with one that can't be written, beside NFS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tracelet
+from tracelet import places
+from tracelet.errors import ConfigurationError
+
+LOGS_TWICE = """
+import logging, os, sys, tracelet
+for name in ("first", "second"):
+    run = tracelet.start_logging(name, "tests", backend="tensorboard", config={"log_dir": "log"})
+    run.log_metric("a", 1.0, 1)
+    print(run._run.folder.path)
+    tracelet.stop_logging()
+"""
+
+
+def _environment(tmp_path, home):
+    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(tmp_path / "tmp")}
+    del environment["TRACELET_DIR"]
+    (tmp_path / "tmp").mkdir()
+    return environment
+
+
+def _read_only(home):
+    """A command prefix under which the folder can't be written, also by root."""
+    if os.getuid() != 0:
+        home.chmod(0o500)
+        return []
+    mount = f"mount --bind -o ro '{home}' '{home}' && exec \"$@\""
+    prefix = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    if not shutil.which("unshare") or subprocess.run([*prefix, "true"], check=False).returncode:
+        pytest.skip("root can write everywhere, and no file system can be mounted here")
+    return prefix
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX")
+@pytest.mark.parametrize("kind", ["missing", "a file", "read-only"])
+def test_without_a_home_runs_lie_among_the_temporary_files(tmp_path, kind):
+    home = tmp_path / "home"
+    prefix = []
+    if kind == "a file":
+        home.write_text("")
+    elif kind == "read-only":
+        home.mkdir()
+        prefix = _read_only(home)
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", LOGS_TWICE], env=_environment(tmp_path, home),
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    place = tmp_path / "tmp" / f"tracelet-{os.getuid()}"
+    for folder in done.stdout.split():
+        assert os.path.dirname(folder) == str(place / "runs")
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert done.stderr.count("can't be written") == 1
+    assert str(place) in done.stderr
+    assert not (home / ".tracelet").exists()
+
+
+def test_a_temporary_folder_of_somebody_else_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(tmp_path))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    os.symlink(elsewhere, places.temporary_folder())
+    with pytest.raises(ConfigurationError, match="not this user's alone; TRACELET_DIR chooses"):
+        places.own_temporary_folder()
+    os.unlink(places.temporary_folder())
+    os.mkdir(places.temporary_folder())
+    os.chmod(places.temporary_folder(), 0o777)
+    with pytest.raises(ConfigurationError, match="not this user's alone"):
+        places.own_temporary_folder()
+
+
+@pytest.fixture
+def nfs(tmp_path, monkeypatch):
+    """Only what is below `tmp` is on a local disk, and shared memory is scarce."""
+    monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setattr(places, "_warned", set())
+    monkeypatch.setattr(places, "free_shared_memory_bytes", lambda: 64 << 20)
+    local = str(tmp_path / "tmp")
+    monkeypatch.setattr(
+        places, "file_system_of", lambda folder: "ext4" if folder.startswith(local) else "nfs4"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("option", [{}, {"ring_dir": "rings"}])
+def test_the_ring_is_never_on_a_network_file_system(nfs, option, caplog):
+    if option:
+        option = {"ring_dir": str(nfs / option["ring_dir"])}
+    for _ in range(2):
+        run = tracelet.start_logging("ring", "tests", backend="tensorboard", config=option)
+        assert os.path.dirname(run._run.folder.ring_path) == places.temporary_folder()
+        run.log_metric("a", 1.0, 1)
+        tracelet.stop_logging()
+        assert run.stats.delivered == {"tensorboard": 1}
+    assert len([text for text in caplog.messages if "is on nfs4: rings are in" in text]) == 1
+    assert os.listdir(places.temporary_folder()) == []
+
+
+def test_where_all_is_on_the_network_it_is_told(nfs, monkeypatch, caplog):
+    monkeypatch.setattr(places, "file_system_of", lambda folder: "fuse.sshfs")
+    run = tracelet.start_logging("ring", "tests", backend="tensorboard")
+    assert os.path.dirname(run._run.folder.ring_path) == run._run.folder.path
+    assert "TRACELET_RING_DIR chooses a local folder" in caplog.text
+
+
+def test_the_file_system_of_a_folder_is_the_innermost_mount():
+    assert places.file_system_of("/proc/self") == "proc"
+    if os.path.ismount(places.SHARED_MEMORY):
+        assert places.file_system_of(places.SHARED_MEMORY) == "tmpfs"
+    assert places.network_file_system_of("/proc/self") == ""
