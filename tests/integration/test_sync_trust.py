@@ -18,6 +18,7 @@ from tracelet import _core
 from tracelet.cli import main
 from tracelet.recovery import resend
 from tracelet.runs import deletion
+from tracelet.runs.manifest import decoded, encoded
 from tracelet.runs.stored_run import StoredRun, find_runs
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -41,7 +42,7 @@ def steps_in(folder):
 
 def edit(run, /, **changes):
     path = Path(run.path) / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_bytes(encoded({**json.loads(path.read_text()), **changes}))
 
 
 def replace(path, make):
@@ -56,6 +57,10 @@ DAMAGES = {
     "manifest-empty": lambda run, _: Path(run.path, "manifest.json").write_text(""),
     "manifest-torn": lambda run, _: Path(run.path, "manifest.json").write_text('{"run": "x", "ri'),
     "manifest-a-list": lambda run, _: Path(run.path, "manifest.json").write_text("[1, 2]"),
+    "manifest-a-flipped-bit": lambda run, _: flip_bit_of_manifest(run),
+    "manifest-without-checksum": lambda run, _: Path(run.path, "manifest.json").write_text(
+        json.dumps(run.manifest)
+    ),
     "manifest-gone": lambda run, _: (
         Path(run.path, "manifest.json").unlink(), Path(run.path, "journal-0.bin").touch()
     ),
@@ -87,6 +92,15 @@ DAMAGES = {
     "sync-lock-a-pipe": lambda run, _: os.mkfifo(f"{run.path}/sync.lock"),
     "log-folder-a-file": lambda run, _: Path("logs", run.exp_name).write_text("in the way"),
 }  # fmt: skip
+
+
+def flip_bit_of_manifest(run):
+    """In a digit of the sinks' names or so: it is JSON as good as before."""
+    path = Path(run.path) / "manifest.json"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"tensorboard")] ^= 1
+    json.loads(data)
+    path.write_bytes(data)
 
 
 def point_ledger_at(run, outside):
@@ -316,5 +330,22 @@ def test_a_run_of_the_version_before_is_read(tmp_path):
     }
     Path(run.path, "manifest.json").write_text(json.dumps(manifest))
     assert StoredRun(run.path).manifest["format"] == 1
+    Path(run.path, "manifest.json").write_text(json.dumps({**run.manifest, "format": 2}, indent=2))
+    assert StoredRun(run.path).manifest["format"] == 2
+    Path(run.path, "manifest.json").write_text(json.dumps(manifest))
     assert main(["sync", run.run_id]) == 0
     assert steps_in(tmp_path / "logs" / "older") == list(range(POINTS))
+
+
+def test_each_flipped_bit_of_a_manifest_is_found_out(tmp_path):
+    good = encoded({"format": 3, "run": "r", "ring": "/x", "sinks": [], "end": 17, "project": "é"})
+    assert decoded(good)["end"] == 17
+    assert json.loads(good)["project"] == "é"  # other tools may read it
+    for bit in range(8 * len(good)):
+        data = bytearray(good)
+        data[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError):  # noqa: PT011
+            decoded(bytes(data))
+    for end in range(len(good)):
+        with pytest.raises(ValueError):  # noqa: PT011
+            decoded(good[:end])

@@ -52,6 +52,15 @@ def is_own_file(path: str) -> bool:
     return True
 
 
+def is_own_folder(path: str) -> bool:
+    """Whether it is a folder of this user's, and no link to one. What is in it is not looked at."""
+    try:
+        _check(path, os.lstat(path), wants_folder=True)
+    except (OSError, TraceletError):
+        return False
+    return True
+
+
 def check_own_folder(path: str, apart_from: tuple[str, ...] = ()) -> None:
     """Raises NotOwnError unless the folder and all in it are this user's, and none of it a link or
     a pipe. Of the folders `apart_from` the content is not looked at: it is the user's own choice.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import shutil
@@ -16,6 +15,7 @@ from tracelet.errors import ConfigurationError
 from tracelet.options import Options
 from tracelet.places import ring_bytes_of, ring_folder
 from tracelet.runs.deletion import Reason, delete_run
+from tracelet.runs.manifest import FORMAT, encoded
 from tracelet.runs.process_identity import process_identity
 from tracelet.runs.run_lock import RunLock
 from tracelet.runs.whole_file import write_whole
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from tracelet.backends.base import Backend
 
 MANIFEST = "manifest.json"
-FORMAT = 2
-"""Of the manifest and of what it says of the folder's files; 1 had no number. A run of a later one
-is left to the tracelet that wrote it."""
 RUN_LOCK = "run.lock"
 """Held by the run's process, and by what is forked from it, as long as they may log into it."""
 
@@ -140,8 +137,7 @@ def ring_name(run_id: str) -> str:
 
 def write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:
     """Writes a run's manifest, whole or not at all. Raises OSError."""
-    data = json.dumps(manifest, indent=2).encode()
-    write_whole(os.path.join(folder, MANIFEST), data)
+    write_whole(os.path.join(folder, MANIFEST), encoded(manifest))
 
 
 def remove_ring(path: str) -> None:

@@ -5,7 +5,6 @@ Nothing in it is believed before it was looked at: see `ownership`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -20,12 +19,12 @@ from tracelet.journal.journal import Journal
 from tracelet.options import from_environment
 from tracelet.places import SHARED_MEMORY
 from tracelet.runs.deletion import REMOVED_PREFIX, Reason, delete_run
+from tracelet.runs.manifest import FORMAT, decoded
 from tracelet.runs.ownership import check_own_folder, is_own_file, read_own
 from tracelet.runs.process_identity import boot_id, is_alive, processes_that_map
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import (
     ARTIFACTS,
-    FORMAT,
     MANIFEST,
     RUN_LOCK,
     ring_name,
@@ -56,7 +55,7 @@ class StoredRun:
         try:
             check_own_folder(self.path, apart_from=(ARTIFACTS,))
             data = read_own(os.path.join(self.path, MANIFEST), _MOST_MANIFEST_BYTES)
-            self.manifest: dict[str, Any] = _checked(json.loads(data))
+            self.manifest: dict[str, Any] = _checked(decoded(data))
         except NewerFormatError:
             raise
         except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceletError) as error:
@@ -181,12 +180,10 @@ class StoredRun:
         return max(0.0, time.time() - os.stat(os.path.join(self.path, MANIFEST)).st_mtime)
 
 
-def _checked(content: Any) -> dict[str, Any]:
+def _checked(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest with what is used of it in the types it must have. Raises ValueError, KeyError,
     TypeError, and NewerFormatError for one that this version does not know."""
-    manifest: dict[str, Any] = dict(content)
-    manifest.setdefault("format", 1)
-    if not isinstance(manifest["format"], int) or manifest["format"] > FORMAT:
+    if manifest["format"] > FORMAT:
         raise NewerFormatError(
             f"{manifest.get('run')} was written by tracelet {manifest.get('tracelet')} (format "
             f"{manifest['format']}, this one reads up to {FORMAT}): sync it with that version or a "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 import zipfile
 from collections.abc import Mapping
@@ -20,10 +21,13 @@ from tracelet import environment
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
+from tracelet.runs.ownership import is_own_file, is_own_folder
 
 _log = logging.getLogger("tracelet")
 
 METRICS = "metrics.jsonl"
+_TASK = "task.json"
+_SESSION_ID = re.compile(r"offline-[0-9a-f]{32}")  # the SDK's, and the folder's name
 _UNFINISHED = ("created", "queued", "in_progress", "unknown")
 _REASON = "the process ended without closing the task"
 
@@ -76,8 +80,8 @@ class ReopenedTask(ClearMLTask):
     def __init__(self, state: Mapping[str, Any]) -> None:
         offline_folder = state["offline_folder"]
         super().__init__(StoredTask(state), bool(state["is_owned"]), offline_folder is not None)
-        if offline_folder is not None and not os.path.isdir(offline_folder):
-            raise BackendError(f"the offline session {offline_folder} is gone")
+        if offline_folder is not None:
+            _check_session(str(offline_folder), str(state["task"]))
         if not self.is_offline and environment.clearml_offline():
             raise ConfigurationError(
                 "this run was online, and ClearML is set to offline here: unset "
@@ -106,7 +110,7 @@ class ReopenedTask(ClearMLTask):
             self._call("edit_configuration", configuration=[item])
 
     def _edit_session(self, field: str, items: list[dict[str, str]]) -> None:
-        path = self.task.get_offline_mode_folder() / "task.json"
+        path = self.task.get_offline_mode_folder() / _TASK
         content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         held = content.setdefault(field, None) or {}
         for item in items:
@@ -145,6 +149,25 @@ class ReopenedTask(ClearMLTask):
             words = "" if answer is None else answer.text[:300]
             raise SinkUnavailableError(f"ClearML did not take tasks.{action}: {words}")
         return answer.json()["data"]
+
+
+def _check_session(folder: str, task_id: str) -> None:
+    """Files are appended to in there, and another replaced beside it, because a file says so: it
+    must be what the SDK makes for that task, this user's own, and no link. Raises BackendError."""
+    if not os.path.lexists(folder):
+        raise BackendError(f"the offline session {folder} is gone")
+    in_it = [os.path.join(folder, name) for name in (METRICS, _TASK)]
+    is_session = (
+        _SESSION_ID.fullmatch(task_id) is not None
+        and os.path.basename(folder) == task_id
+        and is_own_folder(folder)
+        and is_own_file(in_it[-1])
+        and all(is_own_file(path) for path in in_it if os.path.lexists(path))
+    )
+    if not is_session:
+        raise BackendError(
+            f"{folder} is not the folder of this user's offline session {task_id}; it is left alone"
+        )
 
 
 def _session() -> Any:
