@@ -1,6 +1,7 @@
 // EVENT records in an EventFileSet: events built elsewhere, in the arena or in files; very many
 // writers.
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 
 #include <cstring>
 #include <filesystem>
@@ -125,6 +126,30 @@ TEST_SUITE("event_file_events") {
     CHECK(written.unreadable == 3);
     CHECK(written.count == 4);
     CHECK(run.data(1) == Data{"first", "there", "", ""});
+  }
+
+  TEST_CASE("an event whose file can't be opened now is given again, and none behind it is lost") {
+    Run run;
+    run.open(1);
+    write_bytes(run.dir.file("there"), "there");
+    Batch batch;
+    batch.add("first");
+    batch.add(run.dir.file("there"), kPayloadInFile);
+    batch.add("last");
+    struct rlimit before;
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    struct rlimit none = before;
+    none.rlim_cur = 0;  // no descriptor is to be had; those that are open stay
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    for (int tries = 0; tries < 7; ++tries) {
+      CHECK_THROWS_AS(batch.write_to(run.set), std::system_error);
+    }
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(run.data(1) == Data{"first"});
+    const auto written = batch.write_to(run.set);
+    CHECK(written.unreadable == 0);
+    CHECK(written.count == 3);
+    CHECK(run.data(1) == Data{"first", "there", "last"});
   }
 
   TEST_CASE("a path is only what is marked as one") {

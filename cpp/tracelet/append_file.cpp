@@ -10,25 +10,26 @@
 
 namespace tracelet {
 
-bool append_content(const std::string& path, std::string& out) {
+int append_content(const std::string& path, std::string& out) {
   const int fd = open_to_read(path);
-  if (fd < 0) return false;
+  if (fd < 0) return errno;
   const std::size_t start = out.size();
   const std::int64_t file_bytes = file_size_bytes(fd);
-  bool is_read = file_bytes >= 0;
-  if (is_read) {
+  int error = file_bytes < 0 ? EIO : 0;
+  if (error == 0) {
     const std::size_t size = start + static_cast<std::size_t>(file_bytes);
     out.reserve(size + sizeof(std::uint32_t));  // what follows: a checksum, without another copy
     out.resize(size);
   }
-  for (std::size_t done = start; is_read && done < out.size();) {
+  for (std::size_t done = start; error == 0 && done < out.size();) {
     const std::int64_t count =
         read_at(fd, out.data() + done, out.size() - done, static_cast<std::int64_t>(done - start));
-    is_read = count > 0;
-    done += is_read ? static_cast<std::size_t>(count) : 0;
+    if (count < 0) error = errno;
+    if (count == 0) error = ENODATA;
+    done += count > 0 ? static_cast<std::size_t>(count) : 0;
   }
   close_file(fd);
-  return is_read;
+  return error;
 }
 
 AppendFile::AppendFile(const std::string& path) : path_(path), fd_(open_to_append(path)) {

@@ -8,8 +8,9 @@
 
 namespace tracelet {
 
-// Appends the whole content of a file; false when it can't be read, and then a part may be there.
-bool append_content(const std::string& path, std::string& out);
+// Appends the whole content of a file. Returns 0, or why it can't be read (an errno; ENODATA for a
+// file that became shorter meanwhile), and then a part may be there.
+int append_content(const std::string& path, std::string& out);
 
 class AppendFile {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <exception>
 #include <filesystem>
@@ -15,6 +16,7 @@ namespace tracelet {
 namespace {
 
 constexpr std::size_t kBufferBytes = std::size_t{1} << 18;
+constexpr int kMostReads = 5;  // of one event's file on a device that fails
 
 // Protobuf's wire format: a field is (number << 3 | type), then the value.
 // https://protobuf.dev/programming-guides/encoding/
@@ -195,10 +197,23 @@ void append_ready_event(std::span<const std::byte> event, std::string& out) {
 
 bool append_event_from_file(const std::string& path, std::string& out) {
   const std::size_t before = out.size();
-  bool is_read = false;
-  append_tfrecord(out, [&] { is_read = append_content(path, out); });
-  if (!is_read) out.resize(before);
-  return is_read;
+  int error = 0;
+  append_tfrecord(out, [&] { error = append_content(path, out); });
+  if (error == 0) return true;
+  out.resize(before);
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+    case EISDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+    case EACCES:
+    case EPERM:
+    case ENODATA:
+      return false;
+    default:
+      throw std::system_error(error, std::generic_category(), "cannot read " + path);
+  }
 }
 
 std::string version_event(double wall_time_s) {
@@ -311,7 +326,18 @@ EventFileSet::Written EventFileSet::write(RecordSpan records, PayloadSpan payloa
     }
     if (file == nullptr || file->has_failed) continue;  // what can't be written is not gathered
     if (record.sequence > file->written_sequence) {
-      if (!append(record, payloads, file->buffer)) {
+      bool is_appended = false;
+      try {
+        is_appended = append(record, payloads, file->buffer);
+      } catch (const std::system_error& error) {
+        if (error.code().value() != EIO || !is_last_try(record)) {
+          try_flush(*file);  // what comes before it; it and what comes after are given again
+          file->has_failed = true;
+          if (!failure) failure = std::current_exception();
+          continue;
+        }
+      }
+      if (!is_appended) {
         ++written.unreadable;
         continue;
       }
@@ -325,6 +351,13 @@ EventFileSet::Written EventFileSet::write(RecordSpan records, PayloadSpan payloa
   }
   if (failure) std::rethrow_exception(failure);
   return written;
+}
+
+// A device that always fails at a file must not hold back all that comes after it.
+bool EventFileSet::is_last_try(const Record& record) {
+  unread_tries_ = record.sequence == unread_sequence_ ? unread_tries_ + 1 : 1;
+  unread_sequence_ = record.sequence;
+  return unread_tries_ >= kMostReads;
 }
 
 bool EventFileSet::append(const Record& record, PayloadSpan payloads, std::string& out) {

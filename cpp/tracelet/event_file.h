@@ -34,8 +34,9 @@ void append_histogram_event(const Record& record, std::string_view tag,
                             const HistogramBuckets& buckets, std::string& out);
 // Appends the TFRecord of an Event protobuf, given as its bytes.
 void append_ready_event(std::span<const std::byte> event, std::string& out);
-// The same for an Event that is a file's content; false, and nothing appended, when it can't be
-// read.
+// The same for an Event that is a file's content; false, and nothing appended, when there is no
+// such file, or none that may be read. Throws std::system_error, and nothing is appended, for what
+// may pass: no descriptor left, no memory, an error of the device.
 bool append_event_from_file(const std::string& path, std::string& out);
 // The record every event file begins with: the format's version and who wrote it.
 std::string version_event(double wall_time_s);
@@ -60,11 +61,13 @@ class EventFileSet {
   std::vector<std::uint32_t> unopened_writers(RecordSpan records);
   static constexpr std::size_t kMostOpenFiles = 64;
   struct Written {
-    std::size_t count = 0;       // records that a file has now
-    std::size_t unreadable = 0;  // left out: their payload can't be read
+    std::size_t count = 0;  // records that a file has now
+    std::size_t unreadable =
+        0;  // left out: their payload can't be read, not at the last try either
   };
   // Appends every record whose writer has a file to that file, in order. Throws std::system_error
-  // when a file can't be written, once the others are: they may lie on other disks. Calling it
+  // when a file, or an event that lies in one, can't be written or read now, once all else is
+  // written: it may lie on other disks. Calling it
   // again with the same records is then right: each file knows what it already holds, by the
   // records' sequence.
   Written write(RecordSpan records, PayloadSpan payloads);
@@ -92,6 +95,7 @@ class EventFileSet {
   };
 
   bool append(const Record& record, PayloadSpan payloads, std::string& out);
+  bool is_last_try(const Record& record);
   bool append_event(const Record& record, PayloadSpan payloads, std::string& out);
   static bool is_gone(const File& file);
   void close(File& file);
@@ -108,6 +112,9 @@ class EventFileSet {
   std::size_t open_files_ = 0;
   std::uint64_t flushes_ = 0;
   std::uint64_t looks_ = 0;
+  // The event in a file that could not be read last, and how often.
+  std::uint64_t unread_sequence_ = 0;
+  int unread_tries_ = 0;
   std::vector<CachedTag> cached_tags_;
   HistogramBuckets buckets_;
 };

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import shutil
 import socket
 import struct
@@ -16,6 +18,7 @@ from dead_runs import POINTS, make_dead_runs
 from readers import event_files, quick_events
 from tracelet import _core
 from tracelet.cli import main
+from tracelet.errors import TraceletError
 from tracelet.recovery import resend
 from tracelet.runs import deletion
 from tracelet.runs.manifest import decoded, encoded
@@ -250,6 +253,71 @@ def test_progress_that_can_t_be_read_costs_no_point_and_gives_none_twice(tmp_pat
     for name, run in runs.items():
         assert steps_in(tmp_path / "logs" / name) == list(range(POINTS)), name
         assert not os.path.exists(run.path)
+
+
+def test_a_file_that_can_t_be_opened_now_is_no_damage(tmp_path, capsys, monkeypatch):
+    """For want of a descriptor, how far each sink had come was written anew from 0, and a ring was
+    taken for one that is not there: then delivered points counted as lost."""
+    (run,) = make_dead_runs(tmp_path, ["unlucky"]).values()
+    before = Path(run.path, "progress.bin").read_bytes()
+
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resend.Progress, "open", refuse)
+        assert main(["sync", run.run_id]) == 1
+    assert "Too many open files" in capsys.readouterr().err
+    assert Path(run.path, "progress.bin").read_bytes() == before
+    assert main(["sync", run.run_id]) == 0
+    assert steps_in(tmp_path / "logs" / "unlucky") == list(range(POINTS))
+
+
+def test_a_ring_that_can_t_be_opened_now_is_not_taken_for_lost(tmp_path, capsys):
+    (run,) = make_dead_runs(tmp_path, ["unlucky"]).values()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))  # no descriptor is to be had
+    try:
+        with pytest.raises(TraceletError, match="can't be opened now"):
+            _ = run.has_ring
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert run.has_ring
+
+
+def test_a_run_that_can_t_be_deleted_now_is_left_whole(tmp_path, capsys, monkeypatch):
+    """Its ring went, its folder stayed: a run whose points could not be found, kept for ever."""
+    (run,) = make_dead_runs(tmp_path, ["stuck"]).values()
+    real = os.rename
+
+    def refuse(source, target):
+        if deletion.REMOVED_PREFIX in str(target):
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deletion.os, "rename", refuse)
+        assert main(["clean", run.run_id, "--yes"]) == 1
+        assert "can't be removed" in capsys.readouterr().err
+        assert os.path.exists(run.ring_path)
+        assert main(["sync", run.run_id]) == 1
+    assert os.path.exists(run.path)
+    assert main(["sync", run.run_id]) == 0
+    assert not os.path.exists(run.path)
+    assert steps_in(tmp_path / "logs" / "stuck") == list(range(POINTS))
+
+
+def test_what_the_run_dropped_is_told_by_the_sync_that_ends_it(tmp_path, capsys, monkeypatch):
+    """The counters lie in the ring, which goes with the first sync, also when that one fails."""
+    (run,) = make_dead_runs(tmp_path, ["dropped"]).values()
+    _core.Ring.open(run.ring_path).count_event_without_room()
+    with monkeypatch.context() as patch:
+        patch.setattr(resend, "Drops", None)  # fails behind the ring
+        assert main(["sync", run.run_id]) == 1
+    assert not os.path.exists(run.ring_path)
+    capsys.readouterr()
+    assert main(["sync", run.run_id]) == 0
+    assert "dropped by the run: 1 no disk space" in capsys.readouterr().out
 
 
 def test_the_table_s_sums_agree(tmp_path, capsys):

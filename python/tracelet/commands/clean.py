@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0: done, or nothing to do. 1: not confirmed, or the run goes on."""
+    """0: done, or nothing to do. 1: not confirmed, the run goes on, or one can't be removed now."""
     runs_dir = runs_dir_of(arguments)
     if arguments.run:
         runs, orphans = [find_run(runs_dir, arguments.run)], []
@@ -52,14 +53,20 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.yes and not _confirmed():
         print("nothing was removed")
         return 1
+    code = 0
     for each in runs:
-        each.remove(UsersWish())
+        try:
+            each.remove(UsersWish())
+        except OSError as error:  # the others are removed
+            print(f"tracelet: {each.run_id} can't be removed: {error}", file=sys.stderr)
+            code = 1
     for path in orphans:
         if os.path.isdir(path):
             shutil.rmtree(path, ignore_errors=True)
         else:
-            os.unlink(path)
-    return 0
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    return code
 
 
 def _confirmed() -> bool:

@@ -74,7 +74,8 @@ class Run:
             self._open(options)
         except BaseException:
             self._close_unused()
-            self.folder.remove(NothingLogged(0))
+            with contextlib.suppress(OSError):  # the error of the start is the one to be told
+                self.folder.remove(NothingLogged(0))
             raise
 
     def _open(self, options: Options) -> None:

@@ -24,7 +24,7 @@ _log = logging.getLogger("tracelet")
 _CHUNK_RECORDS = 65_536
 _CHUNK_PAYLOAD_BYTES = 4 << 20
 _CUT_OFF, _DEVICE = "cut off", "device's value lost"
-_DAMAGES = "damages"  # in the manifest
+_DAMAGES, _DROPPED = "damages", "dropped"  # in the manifest
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def recover_journal(run: StoredRun) -> Recovered:
     """
     damages = [str(damage) for damage in run.manifest.get(_DAMAGES, ())]
     if not run.has_ring:
-        return Recovered(Journal.recover(run.path), damages=damages)
+        before = run.manifest.get(_DROPPED, {})
+        dropped = {str(reason): int(count) for reason, count in dict(before).items()}
+        return Recovered(Journal.recover(run.path), damages=damages, dropped=dropped)
     try:
         ring = _core.StoredRing.open(run.ring_path)
         names = stored_names(run.path)  # has checksums, so it comes first
@@ -66,10 +68,13 @@ def recover_journal(run: StoredRun) -> Recovered:
     damages = list(dict.fromkeys([*damages, *found]))
     # In this order: a loss of power between any two of them loses nothing.
     journal.sync()
-    run.update(ring_is_drained=True, end=ring.head, **({_DAMAGES: damages} if damages else {}))
+    # With the counters that go with the ring: a sync that fails now leaves them to the next one.
+    dropped = {reason: count for reason, count in dict(ring.dropped).items() if count}
+    noted = {name: value for name, value in ((_DAMAGES, damages), (_DROPPED, dropped)) if value}
+    run.update(ring_is_drained=True, end=ring.head, **noted)
     if not found:
         os.unlink(run.ring_path)
-    return Recovered(journal, cut_off, damages, dict(ring.dropped))
+    return Recovered(journal, cut_off, damages, dropped)
 
 
 def _move(ring: _core.StoredRing, names: _core.StoredNames, journal: Journal) -> Counter[str]:

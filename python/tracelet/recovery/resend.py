@@ -158,7 +158,7 @@ class _Resending:
         result.notes += [str(damage) for damage in damages]
         end = max(int(run.manifest.get("end", 0)), self._journal.end)
         result.logged = None if doubts else end
-        progress, note = self._open_progress(len(sinks))
+        progress, note = self._open_progress(len(sinks), is_whole=not doubts)
         result.notes += [note] if note else []
         ends = []
         for backend in dict.fromkeys(sink["backend"] for sink in sinks):
@@ -172,17 +172,26 @@ class _Resending:
             _finish(run, proof, result)
         return result
 
-    def _open_progress(self, count: int) -> tuple[Progress, str]:
-        """The sinks' positions. Where they can't be read all is given again from the first record
-        that is here, which sinks must not mind."""
+    def _open_progress(self, count: int, is_whole: bool) -> tuple[Progress, str]:
+        """The sinks' positions. Where they are damaged all is given again from the first record
+        that is here, which sinks must not mind. Raises TraceletError when that can't be told now:
+        a file that can't be opened is no damage, nor is the first record known without the ring.
+        """
         try:
             progress = Progress.open(self._run.path)
             if progress.count == count:
                 return progress, ""
             progress.close()
             what = f"it has {progress.count} sinks, not {count}"
-        except (OSError, ValueError, TraceletError) as error:
+        except (FileNotFoundError, ValueError, TraceletError) as error:
             what = str(error)
+        except OSError as error:
+            raise TraceletError(f"{self._run.run_id} can't be read: {error}") from error
+        if not is_whole and self._journal.next_position(0) is None:
+            raise TraceletError(
+                f"{self._run.run_id}: {self._run.ring_problem()}; nor is known how far each sink "
+                f"had come ({what})"
+            )
         first = self._journal.next_position(0) or 0
         made = Progress.create(self._run.path, [first] * count)
         return made, f"how far each sink had come is not known ({what}): all that is here is sent"

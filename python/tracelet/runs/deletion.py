@@ -84,16 +84,23 @@ def delete_run(folder: str, ring_path: str | None, reason: Reason) -> None:
     """Deletes all there is of a run, its ring's file included.
 
     One that is killed here leaves a folder of another name (`REMOVED_PREFIX`), which is no run, or
-    a run of which all is sent. Raises NotDeliveredError when the reason does not hold.
+    a run of which all is sent. Raises NotDeliveredError when the reason does not hold, OSError when
+    it can't be done now; the run is as it was then.
     """
     if objections := reason.objections():
         raise NotDeliveredError(f"{folder} is kept: {'; '.join(objections)}")
     parent, name = os.path.split(os.path.abspath(folder))
     doomed = os.path.join(parent, f"{REMOVED_PREFIX}{name}")
-    # At once, so that no half of a run is ever taken for a whole one.
-    with contextlib.suppress(OSError):
+    # At once, or not at all, so that no half of a run is ever taken for a whole one: its ring gone,
+    # and the folder there, was a run whose points could not be found.
+    try:
         os.rename(folder, doomed)
         folder = doomed
+    except FileNotFoundError:
+        pass  # removed by somebody; its ring may be left
+    except OSError:
+        if os.name != "nt":  # which renames no folder in which a file is open
+            raise
     if ring_path is not None:
         with contextlib.suppress(OSError):
             os.unlink(ring_path)

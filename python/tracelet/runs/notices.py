@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
+from tracelet.errors import TraceletError
 from tracelet.runs.stored_run import find_runs
 
 _log = logging.getLogger("tracelet")
@@ -26,7 +27,7 @@ def tell_of_unsent_runs(runs_dir: str, project: str, own_run_id: str) -> None:
             for run in runs
             if run.run_id != own_run_id and run.project == project and run.state == "unsent"
         ]
-    except OSError as error:
+    except (OSError, TraceletError) as error:
         _log.debug("tracelet: %s can't be looked at: %s", runs_dir, error)
         return
     if not unsent:

@@ -112,9 +112,11 @@ class RunFolder:
             fcntl.flock(self._ring_hold, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def remove(self, reason: Reason) -> None:
-        """Deletes the run. Raises NotDeliveredError when the reason does not hold."""
-        delete_run(self.path, self.ring_path, reason)
-        self.leave()
+        """Deletes the run. Raises NotDeliveredError when the reason does not hold, OSError."""
+        try:
+            delete_run(self.path, self.ring_path, reason)
+        finally:
+            self.leave()
 
     def remove_payloads(self) -> None:
         shutil.rmtree(self.payloads_path, ignore_errors=True)

@@ -68,7 +68,7 @@ class StoredRun:
             )
             if folder
         ]
-        self.ring_path = self._find_ring()
+        self.ring_path = self._find_ring()  # raises UnreadableRunError
 
     def _find_ring(self) -> str:
         """Where its ring is, or else where it was: what the manifest says is taken for a folder
@@ -82,8 +82,12 @@ class StoredRun:
         wanted = self.manifest.get("ring_id")
         try:
             found = _core.StoredRing.id_of(path)
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError as error:
+            # No descriptor left, an error of the device: it is there, and must not be taken for
+            # one that is lost.
+            raise UnreadableRunError(f"its ring can't be opened now: {error}") from error
         except RuntimeError:
             return True  # damaged: it has the name, and is not opened without a word
         return not wanted or found == wanted
@@ -193,7 +197,7 @@ def _checked(manifest: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("its manifest names no run")
     if not isinstance(manifest["ring"], str):
         raise ValueError("its manifest names no ring")
-    for name in ("options", "reopen", "missing"):
+    for name in ("options", "reopen", "missing", "dropped"):
         if not isinstance(manifest.get(name, {}), Mapping):
             raise ValueError(f"its manifest's {name!r} is no table")
     for sink in manifest.get("sinks", ()):
