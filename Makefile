@@ -12,7 +12,7 @@
 # make soak-network  each failure of a ClearML server with 500,000 points
 # make soak-calls  200,000 random calls to each method of SummaryWriter, against the unpatched one
 # make soak-kills  the crash matrix with 10,000 deaths
-# make soak-faults  3,000 runs and syncs whose system calls fail
+# make soak-faults  3,000 runs and syncs whose system calls fail, 10,000 losses of power
 # make clean  removes everything that was built or installed here
 #
 # Each sets up what it needs in .venv. PYTHON chooses the interpreter. There this tree is installed,
@@ -81,7 +81,8 @@ soak-kills: $(INSTALLED)
 	TRACELET_SOAK_KILLS=10000 $(BIN)/python -m pytest -s tests/integration/test_crash_matrix.py
 
 soak-faults: $(INSTALLED)
-	TRACELET_SOAK_FAULTS=3000 $(BIN)/python -m pytest -s tests/integration/test_faults.py
+	TRACELET_SOAK_FAULTS=3000 TRACELET_SOAK_IMAGES=10000 $(BIN)/python -m pytest -s -o timeout=0 \
+	    tests/integration/test_faults.py tests/integration/test_power_loss.py
 
 # mypy reads the stub that the build generated.
 lint: $(INSTALLED)

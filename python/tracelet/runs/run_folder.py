@@ -18,7 +18,7 @@ from tracelet.runs.deletion import Reason, delete_run
 from tracelet.runs.manifest import FORMAT, encoded
 from tracelet.runs.process_identity import process_identity
 from tracelet.runs.run_lock import RunLock
-from tracelet.runs.whole_file import write_whole
+from tracelet.runs.whole_file import sync_folder, write_whole
 
 if TYPE_CHECKING:
     from tracelet.backends.base import Backend
@@ -83,6 +83,12 @@ class RunFolder:
             "state": "starting",
         }
         self.update()
+        # The folder's own name, too, and that of the folder around it: without them a loss of power
+        # takes all that is synced inside. A file system that can't is none to refuse a run for.
+        with contextlib.suppress(OSError):
+            runs_dir = os.path.dirname(os.path.abspath(self.path))
+            sync_folder(runs_dir)
+            sync_folder(os.path.dirname(runs_dir))
 
     def update(self, **changes: Any) -> None:
         """Writes the manifest anew, whole or not at all."""
