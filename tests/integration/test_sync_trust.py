@@ -20,7 +20,7 @@ from tracelet import _core
 from tracelet.cli import main
 from tracelet.errors import TraceletError
 from tracelet.recovery import resend
-from tracelet.runs import deletion
+from tracelet.runs import deletion, notices
 from tracelet.runs.manifest import decoded, encoded
 from tracelet.runs.stored_run import StoredRun, find_runs
 
@@ -318,6 +318,23 @@ def test_what_the_run_dropped_is_told_by_the_sync_that_ends_it(tmp_path, capsys,
     capsys.readouterr()
     assert main(["sync", run.run_id]) == 0
     assert "dropped by the run: 1 no disk space" in capsys.readouterr().out
+
+
+def test_the_start_says_how_much_unsent_runs_take(tmp_path, caplog, monkeypatch):
+    runs = make_dead_runs(tmp_path, ["small", "large"])
+    Path(runs["large"].path, "payloads").mkdir(exist_ok=True)
+    Path(runs["large"].path, "payloads", "event-1-0.pb").write_bytes(b"x" * 3_000_000)
+    for limit_bytes, is_told in ((2_500_000, True), (20_000_000, False)):
+        monkeypatch.setattr(notices, "LARGE_BYTES", limit_bytes)
+        caplog.clear()
+        notices.tell_of_unsent_runs(str(tmp_path / "tracelet-runs"), "other", "own")
+        assert ("runs that were not sent take 0.0 GiB" in caplog.text) is is_told
+    # Not those that go on, however large.
+    monkeypatch.setattr(notices, "LARGE_BYTES", 2_500_000)
+    monkeypatch.setattr(StoredRun, "is_alive", True)
+    caplog.clear()
+    notices.tell_of_unsent_runs(str(tmp_path / "tracelet-runs"), "other", "own")
+    assert not caplog.text
 
 
 def test_the_table_s_sums_agree(tmp_path, capsys):
