@@ -147,6 +147,7 @@ def test_what_is_not_shown_is_in_the_title():
 TAGS = ["w", "a/w", "a/b/w", "/lead", "trail/", "a//b", "with space/x y", "ü/é", "w over time"]
 
 
+@pytest.mark.slow
 def test_names_are_those_of_clearmls_own_tensorboard_binding(run_script):
     """The binding's titles and series, caught where it draws its plots, for two log folders."""
     calls = f"""
@@ -285,6 +286,7 @@ FAULTS = ["400", "401", "413", "429", "500", "502", "503", "close before", "clos
           "half answer", "slow"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_all_plots_arrive_with_a_tenth_of_the_requests_failing(
     clearml_server, run_script, expected
 ):
@@ -313,6 +315,7 @@ def test_all_plots_arrive_with_a_tenth_of_the_requests_failing(
     assert stored == expected
 
 
+@pytest.mark.slow
 def test_plots_wait_in_the_journal_while_the_server_is_away(
     clearml_server, run_script, tmp_path, expected
 ):
@@ -347,6 +350,7 @@ def test_plots_wait_in_the_journal_while_the_server_is_away(
     assert stored_plots(clearml_server, "away") == expected
 
 
+@pytest.mark.slow
 def test_the_sdk_replays_the_plots_of_an_offline_session(clearml_server, run_script, expected):
     done = run_script(
         ONLINE

@@ -242,6 +242,7 @@ def test_a_server_gets_each_kind_in_the_sdks_own_form(clearml_server, run_script
 TAGS = ["x", "a/x", "a/b/x", "a/b/c/x", "a/b/c/d/x", "/lead", "trail/", "with space/ü"]
 
 
+@pytest.mark.slow
 def test_names_are_those_of_clearmls_own_tensorboard_binding(run_script, tmp_path):
     calls = f"""
         for folder in ("logs/one", "logs/deep/two"):
@@ -281,6 +282,7 @@ def test_names_are_those_of_clearmls_own_tensorboard_binding(run_script, tmp_pat
     }
 
 
+@pytest.mark.slow
 def test_an_outage_of_the_file_server_holds_back_no_scalar_and_loses_no_image(
     clearml_server, run_script, tmp_path
 ):
@@ -343,6 +345,7 @@ def test_an_outage_of_the_file_server_holds_back_no_scalar_and_loses_no_image(
     assert len(clearml_server.events(task, PLOT)) == 40
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_set_aside_alone(clearml_server, run_script, tmp_path):
     """One event that the API refuses, one file that is too large, one that always fails."""
     clearml_server.refuses = lambda event: event["type"] == PLOT and event["iter"] == 7
@@ -380,6 +383,7 @@ def test_what_is_refused_is_set_aside_alone(clearml_server, run_script, tmp_path
     assert "this event" in points["line", 7]
 
 
+@pytest.mark.slow
 def test_a_slow_file_server_costs_neither_calls_nor_memory(clearml_server, run_script):
     """300 images of 200 kB, of which it takes a few; the stop keeps its deadline all the same."""
     clearml_server.file_faults.add("slow", delay=0.15, endpoints=None)

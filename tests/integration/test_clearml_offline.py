@@ -105,6 +105,7 @@ def test_a_series_that_is_often_not_finite_costs_one_line(tmp_path, caplog):
     assert experiment.stats.not_finite == 1_000
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_tags(tmp_path):
     experiment = tracelet.start_logging("tags", "tests")
     writer = SummaryWriter(tmp_path / "log")
@@ -316,6 +317,7 @@ def test_a_project_name_that_clearml_refuses_is_refused_before():
         tracelet.start_logging("name", "ab")
 
 
+@pytest.mark.slow
 def test_a_task_that_is_current_is_used_and_left_open(run_script):
     done = run_script(
         """
@@ -336,6 +338,7 @@ def test_a_task_that_is_current_is_used_and_left_open(run_script):
     assert set(session_scalars(folder)) == {("a", "a"), ("b", "b")}
 
 
+@pytest.mark.slow
 def test_the_sdks_reporter_is_a_thread_during_the_run_and_as_set_up_afterwards(run_script):
     done = run_script(
         """

@@ -115,6 +115,7 @@ ODD_POINTS = """
 """
 
 
+@pytest.mark.slow
 def test_points_the_server_would_refuse_never_reach_it(clearml_server, run_script):
     done = run_script(
         ODD_POINTS + "        tracelet.stop_logging(); print(experiment.stats)",

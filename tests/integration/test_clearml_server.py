@@ -220,6 +220,7 @@ OFFLINE_RUN = """
 """
 
 
+@pytest.mark.slow
 def test_sdk_imports_an_offline_session(server: ClearMLServer, tmp_path: Path) -> None:
     config = tmp_path / "clearml.conf"
     config.write_text("sdk { development { report_use_subprocess: false } }")

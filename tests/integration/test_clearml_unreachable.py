@@ -104,6 +104,7 @@ def test_a_server_that_hangs_at_the_start_is_given_up(run_with_server, tmp_path,
     assert _session_values(tmp_path) == [1.0]
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_within_the_time_is_waited_for(run_with_server):
     done = run_with_server("""
     server.faults.add("503", endpoints=["auth.login"], times=3)
@@ -119,6 +120,7 @@ def test_a_server_that_comes_back_within_the_time_is_waited_for(run_with_server)
     assert is_known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["close after", "half answer"])
 def test_a_task_whose_making_was_not_answered_is_not_made_twice(run_with_server, mode):
     """tasks.create is the one request of a start that may not be sent twice."""
@@ -137,6 +139,7 @@ def test_a_task_whose_making_was_not_answered_is_not_made_twice(run_with_server,
     assert violations == []
 
 
+@pytest.mark.slow
 def test_the_session_goes_into_the_task_whose_making_was_not_answered(run_with_server):
     done = run_with_server("""
     from tracelet.cli import main
@@ -156,6 +159,7 @@ def test_the_session_goes_into_the_task_whose_making_was_not_answered(run_with_s
     assert points == [{"5": 1.0}]
 
 
+@pytest.mark.slow
 def test_a_later_run_of_the_process_is_online_again(run_with_server):
     done = run_with_server("""
     server.stop()
@@ -176,6 +180,7 @@ def test_a_later_run_of_the_process_is_online_again(run_with_server):
     assert points == {"0": 2.0}
 
 
+@pytest.mark.slow
 def test_on_unreachable_raise(run_with_server):
     done = run_with_server("""
     server.stop()
@@ -202,6 +207,7 @@ def test_wrong_credentials_are_an_error_at_once(run_with_server):
     assert "raised: " in done.stdout
 
 
+@pytest.mark.slow
 def test_other_backends_of_the_run_stay_online(run_with_server):
     done = run_with_server("""
     from recording_sink import RecordingSink
@@ -246,6 +252,7 @@ def test_a_start_leaves_the_seeds_alone(run_script, seed, is_same):
     assert [a == b for a, b in zip(first[1:], second[1:])] == [is_same] * 3
 
 
+@pytest.mark.slow
 def test_sync_imports_the_session_once_the_server_is_back(run_with_server):
     """Into one task, with all its points; a second sync finds nothing to do."""
     done = run_with_server("""
@@ -270,6 +277,7 @@ def test_sync_imports_the_session_once_the_server_is_back(run_with_server):
     assert task_id in told
 
 
+@pytest.mark.slow
 def test_sync_imports_into_the_task_that_the_run_was_to_go_on_with(run_with_server):
     done = run_with_server("""
     from tracelet.cli import main
@@ -309,6 +317,7 @@ def test_the_process_ends_in_time_with_the_server_down(run_with_server, is_adopt
     assert ended_s - float(began.split()[1]) < 40
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "kill"), reason="signals")
 def test_sigterm_ends_the_process_with_the_server_down(run_with_server):
     done = run_with_server("""

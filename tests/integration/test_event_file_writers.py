@@ -179,6 +179,7 @@ def test_a_writer_cant_be_pickled_as_ever(tmp_path):
         pickle.dumps(SummaryWriter(tmp_path / "ours"))
 
 
+@pytest.mark.slow
 def test_three_hundred_writers_with_few_file_descriptors(run_script, tmp_path):
     run_script(
         """

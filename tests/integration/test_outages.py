@@ -116,6 +116,7 @@ def test_an_outage_of_each_kind_loses_nothing(begin, clearml_server, run_script,
     print("\n" + done.stdout)
 
 
+@pytest.mark.slow
 def test_too_large_and_slow_answers(clearml_server, run_script):
     """413 halves the request; an answer that takes a minute is waited for, and not asked again."""
     clearml_server.faults.add("413", times=3)
@@ -136,6 +137,7 @@ def test_too_large_and_slow_answers(clearml_server, run_script):
     assert clearml_server.write_count < 20_000 + 1_000  # the SDK's own events apart, none twice
 
 
+@pytest.mark.slow
 def test_retry_after_is_honoured(clearml_server, run_script):
     clearml_server.faults.add("429", times=2, retry_after=3)
     done = run_script(

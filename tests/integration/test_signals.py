@@ -48,6 +48,7 @@ def test_sigterm_flushes_and_ends_by_the_signal(run_script, tmp_path):
     assert runs_left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_sigterm_online_flushes_and_the_sdk_ends_the_task(clearml_server, run_script):
     done = run_script(
         script("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"),
@@ -60,6 +61,7 @@ def test_sigterm_online_flushes_and_the_sdk_ends_the_task(clearml_server, run_sc
     assert clearml_server.tasks[task]["status"] in ("stopped", "failed", "completed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_a_users_handler_of_sigterm_decides(when, run_script):
     """A last checkpoint after the signal: the run goes on until the handler's program ends it."""
@@ -133,6 +135,7 @@ time.sleep(1)
     assert done.returncode == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_sigterm_with_the_server_gone_ends_at_the_deadline(clearml_server, run_script, tmp_path):
     clearml_server.faults.add("503", endpoints=("events.add_batch",))
     done = run_script(
@@ -154,6 +157,7 @@ time.sleep(60)
     assert clearml_server.stored_count() == 0
 
 
+@pytest.mark.slow
 def test_a_child_that_is_terminated_is_no_concern_of_the_run(run_script):
     done = run_script(
         script(
@@ -174,6 +178,7 @@ tracelet.stop_logging()
     assert points(done) == 5_001
 
 
+@pytest.mark.slow
 def test_threads_that_log_while_the_interpreter_ends(run_script):
     done = run_script(
         script(

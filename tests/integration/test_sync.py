@@ -80,6 +80,7 @@ for step in range(50_000):
     assert "no runs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_killed_online_run_goes_on_in_its_task(killed, clearml_server, monkeypatch, tmp_path):
     code = (
         START
@@ -124,6 +125,7 @@ def sync_online(server, tmp_path, *arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_its_server_all_is_kept_and_sent_another_time(killed, clearml_server, tmp_path):
     run = killed(
         START + "for step in range(5_000): writer.add_scalar('a/b', step * 0.5, step)\n",
@@ -156,6 +158,7 @@ def test_a_run_whose_process_is_alive_is_refused(tmp_path, capsys):
     assert os.path.exists(run.ring_path)
 
 
+@pytest.mark.slow
 def test_a_forked_child_that_outlives_its_parent_keeps_the_run_alive(killed, capsys):
     run = killed(
         START
@@ -179,6 +182,7 @@ if os.fork() == 0:
     assert [p[:2] for p in session_scalars(folder)["a", "a"]] == [(1, 1.0), (2, 2.0)]
 
 
+@pytest.mark.slow
 def test_two_at_once_on_one_run_are_refused(killed, capsys, tmp_path):
     run = killed(START + "writer.add_scalar('a', 1.0, 1)\n")
     holder = subprocess.Popen(
@@ -223,6 +227,7 @@ def test_leftovers_of_stop_logging_are_sent_by_the_command_that_it_prints(caplog
     assert not os.path.exists(run.path)
 
 
+@pytest.mark.slow
 def test_damage_costs_its_block_alone_and_is_told_with_its_place(
     killed, clearml_server, tmp_path, capsys
 ):
@@ -252,6 +257,7 @@ def test_damage_costs_its_block_alone_and_is_told_with_its_place(
     assert not os.path.exists(run.path)
 
 
+@pytest.mark.slow
 def test_a_death_while_the_sdk_writes_the_task_leaves_a_whole_session(killed):
     run = killed(
         START + "import clearml, json, os, signal\n"
@@ -270,6 +276,7 @@ def test_a_death_while_the_sdk_writes_the_task_leaves_a_whole_session(killed):
     assert [p[:2] for p in session_scalars(folder)["a", "b"]] == [(s, s * 0.5) for s in range(10)]
 
 
+@pytest.mark.slow
 def test_a_session_s_file_only_grows_whoever_wrote_its_lines(killed):
     """Lines behind what the dead process had noted were dropped, and the file was replaced under
     the other processes of the session, with all that they had written."""
@@ -295,6 +302,7 @@ def test_a_session_s_file_only_grows_whoever_wrote_its_lines(killed):
     assert [(e["iter"], e["value"]) for e in own] == [(step, step * 0.5) for step in range(9_000)]
 
 
+@pytest.mark.slow
 def test_what_a_session_has_already_is_not_appended_again(killed):
     """A death between a line and its note in the ledger."""
     run = killed(START + "for step in range(3_000): writer.add_scalar('a/b', step * 0.5, step)\n")
@@ -349,6 +357,7 @@ def test_a_sink_of_ones_own_is_found_by_its_module(killed, tmp_path, capsys):
     assert [p[0] for p in event_file_scalars(tmp_path / "log")["a"]] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_an_interrupted_sync_goes_on_where_it_stopped(killed, monkeypatch, tmp_path):
     """Killed at each of its writes, it is called again until it is through."""
     run = killed(START + "for step in range(3_000): writer.add_scalar('a/b', step * 0.5, step)\n")

@@ -207,6 +207,7 @@ def test_a_moved_folder_with_its_ring_is_sent(tmp_path):
     assert os.listdir(elsewhere) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -234,6 +235,7 @@ def test_a_ring_that_is_not_there_keeps_the_run_and_says_where_it_may_be(
     assert steps_in(tmp_path / "logs" / "lost") == list(range(POINTS))
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing(tmp_path, capsys):
     (run,) = make_dead_runs(tmp_path, ["dry"]).values()
     before = {path: path.stat().st_mtime_ns for path in Path(run.path).rglob("*")}
@@ -243,6 +245,7 @@ def test_a_dry_run_changes_nothing(tmp_path, capsys):
     assert _core.Ring.open(run.ring_path).tail == 0
 
 
+@pytest.mark.slow
 def test_progress_that_can_t_be_read_costs_no_point_and_gives_none_twice(tmp_path, capsys):
     runs = make_dead_runs(tmp_path, ["empty", "zeroed", "gone", "short"])
     Path(runs["empty"].path, "progress.bin").write_bytes(b"")
@@ -346,6 +349,7 @@ def test_the_table_s_sums_agree(tmp_path, capsys):
     assert result.kept == []
 
 
+@pytest.mark.slow
 def test_nothing_of_the_working_folder_is_imported(tmp_path):
     """./clearml/__init__.py ran in the place of the SDK."""
     (run,) = make_dead_runs(tmp_path, ["lured"]).values()
