@@ -9,6 +9,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
+from .errors import ApiError
 from .event_store import LOG, EventStore
 from .registry import Record, Registry, find, now, update
 
@@ -92,8 +93,16 @@ class Endpoints:
         update(task, {"script": {"requirements": body["requirements"]}})
         return {"updated": 1, "fields": {}}
 
-    def edit_hyperparams(self, body: Body) -> Answer:
+    def _editable(self, body: Body) -> Record:
+        """The task, when parameters may be added to it: a draft, or by force one that runs."""
         task = self.registry.task(body["task"])
+        allowed = ("created", "in_progress") if body.get("force") else ("created",)
+        if task["status"] not in allowed:
+            raise ApiError(400, 110, f"Invalid task status: expected=created, {task['status']}")
+        return task
+
+    def edit_hyperparams(self, body: Body) -> Answer:
+        task = self._editable(body)
         if body.get("replace_hyperparams") == "all":
             task["hyperparams"] = {}
         for item in body["hyperparams"]:
@@ -101,7 +110,7 @@ class Endpoints:
         return {"updated": 1}
 
     def edit_configuration(self, body: Body) -> Answer:
-        task = self.registry.task(body["task"])
+        task = self._editable(body)
         task["configuration"].update({item["name"]: item for item in body["configuration"]})
         return {"updated": 1}
 

@@ -176,10 +176,8 @@ def test_stop_logging_ends_at_its_deadline(way, clearml_server, run_script, tmp_
     director.start()
     prepare = {
         "refused": "",
-        "no answer": "experiment._run.backends[0].sinks[0]._post._session._Session__host = DEAF",
-        "no such host": (
-            "experiment._run.backends[0].sinks[0]._post._session._Session__host = 'http://nowhere.invalid:8008'"
-        ),
+        "no answer": "api._session._Session__host = DEAF",
+        "no such host": "api._session._Session__host = 'http://nowhere.invalid:8008'",
     }[way]
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and says nothing
         done = run_script(
@@ -187,6 +185,7 @@ def test_stop_logging_ends_at_its_deadline(way, clearml_server, run_script, tmp_
             import os, time, tracelet
             DEAF = "http://127.0.0.1:{deaf.getsockname()[1]}"
             experiment = tracelet.start_logging("outage", "tests")
+            api = experiment._run.backends[0].sinks[0]._post.api
             {prepare}
             open("started", "w").close()
             while os.path.exists("started"):

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("clearml")
 
-from tracelet.backends.clearml import add_batch as module
+from tracelet.backends.clearml import api as module
 from tracelet.backends.clearml.add_batch import AddBatch, RefusedError
 from tracelet.errors import SinkUnavailableError
 

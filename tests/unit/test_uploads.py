@@ -66,7 +66,7 @@ def test_what_fails_is_tried_again_and_holds_back_no_other(caplog):
     assert (refused.attempts, refused.kept_in) == (1, "aside")
     assert uploads.counts == {"uploaded": 2, "failed": 1}
     words = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len([line for line in words if "failing can't be uploaded now" in line]) == 1
+    assert len([line for line in words if "failing can't be sent now" in line]) == 1
     (line,) = [line for line in words if "refused is not on the server" in line]
     assert "attempt 1 of refused" in line
 

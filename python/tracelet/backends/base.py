@@ -199,6 +199,13 @@ class Later(Protocol):
     def at_end(self, upload: Upload) -> None:
         """Sends it when all others are done and the run ends; replaces one given before."""
 
+    def soon(self, upload: Upload) -> None:
+        """Sends something small, behind no file; the backend has it on disk until it is sent
+        (`Backend.unsent`)."""
+
+    def count(self, backend: str, reason: str, what: str) -> None:
+        """Counts what the tracker refused in the end, and tells it once."""
+
     def push_event(self, event: Any) -> None:
         """Puts a TensorBoard event among the points, for the handle's event file; it is kept and
         given again as they are."""
@@ -248,6 +255,16 @@ class Backend:
         """Logs parameters: `params` are flat, "a/b" to a plain value; `given` is what the user
         gave, for a tracker that writes overrides back into it."""
         raise NotTakenError("no form for parameters")
+
+    @property
+    def unsent(self) -> int:
+        """Calls of verbs that are in the run's folder and not in the tracker yet."""
+        return 0
+
+    def send_unsent(self) -> None:
+        """Sends what a dead process' verbs have left in the run's folder. Called once the sinks of
+        a run that is reopened have all points; may be called again. Raises when the tracker can't
+        take it now."""
 
     def check_model_name(self, name: str) -> None:
         """Raises ValueError for a name that the tracker would refuse, before anything is made."""

@@ -224,6 +224,7 @@ class Run:
             not_finite=max(lane.not_finite for lane in lanes),
             artifacts=self.verbs.uploads.counts,
             not_taken=self.verbs.not_taken,
+            unsent_calls=self.verbs.unsent,
             not_finite_values=ring.not_finite_values,
             lanes={lane.sink.name: lane.stats() for lane in lanes},
         )
@@ -258,6 +259,10 @@ class Run:
             if time.monotonic() >= deadline_s or not live.drainer.is_alive():
                 return False
             time.sleep(_POLL_S)
+        while not event_files_only and not self.verbs.calls.is_idle:
+            if time.monotonic() >= deadline_s:
+                return False
+            time.sleep(_POLL_S)
         return True
 
     def stop(self, timeout_s: float, process_is_ending: bool) -> None:
@@ -273,7 +278,7 @@ class Run:
         deadline_s = time.monotonic() + timeout_s
         delivery_deadline_s = deadline_s - min(_CLOSE_S, timeout_s / 4)
         with _told("ending the uploads"):
-            self.verbs.uploads.stop()
+            self.verbs.stop()
         live.drainer.stop()
         live.drainer.join(_left_s(delivery_deadline_s))
         shippers = list(live.drainer.shippers.values())
@@ -283,7 +288,7 @@ class Run:
         for shipper in started:
             shipper.join(_left_s(delivery_deadline_s))
         with _told("finishing the uploads"):
-            self.verbs.uploads.finish(_left_s(delivery_deadline_s))
+            self.verbs.finish(delivery_deadline_s)
         with _told("closing the backends"):
             self._close_backends(live, _left_s(deadline_s), process_is_ending)
         is_delivered = len(started) == len(shippers)
@@ -333,7 +338,7 @@ class Run:
         # What a sink could not take while the run lived was counted and told then.
         ends = [SinkEnd(lane.sink.name, lane.position) for lane in live.lanes]
         proof = Delivered(live.ring.head, ends)
-        if not is_delivered or proof.objections():
+        if not is_delivered or proof.objections() or self.verbs.unsent:
             self._leave_folder(live)
             return
         self._journal.close()
@@ -349,9 +354,12 @@ class Run:
     def _leave_folder(self, live: _Live) -> None:
         """Leaves what is not delivered to `tracelet sync`."""
         self.folder.update(state="unsent")
+        calls = self.verbs.unsent
+        also = f" and {calls} calls of log_params" if calls else ""
         _log.warning(
-            "tracelet: %d points are not delivered yet. They are kept in %s; this sends them:\n"
-            "    tracelet sync %s", self.stats().pending, self.folder.path, self.folder.run_id,
+            "tracelet: %d points%s are not delivered yet. They are kept in %s; this sends them:\n"
+            "    tracelet sync %s",
+            self.stats().pending, also, self.folder.path, self.folder.run_id,
         )  # fmt: skip
         if live.drainer.is_alive():
             return  # a sink hangs in it: the rest stays in the ring

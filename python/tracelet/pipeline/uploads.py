@@ -36,8 +36,11 @@ class Uploads:
     names it and the reason. All methods may be called by any thread.
     """
 
-    def __init__(self, set_aside_dir: str) -> None:
+    def __init__(self, set_aside_dir: str, are_kept: bool = False) -> None:
+        """`are_kept`: what is left at the end is on disk already, for `tracelet sync`: neither set
+        aside nor counted here."""
         self._set_aside_dir = set_aside_dir
+        self._are_kept = are_kept
         self._changed = threading.Condition()
         self._waiting: list[_Job] = []
         self._last: _Job | None = None
@@ -67,6 +70,12 @@ class Uploads:
             counts = {"uploaded": self._uploaded, "pending": pending, "failed": self._failed}
         return {name: count for name, count in counts.items() if count}
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or is on its way."""
+        with self._changed:
+            return not self._waiting and self._busy is None
+
     def stop(self) -> None:
         """Ends the thread once all is uploaded; `finish` waits for it."""
         with self._changed:
@@ -76,21 +85,25 @@ class Uploads:
     def finish(self, timeout_s: float) -> None:
         """Waits for the thread and sets aside what it has not uploaded by then."""
         self.stop()
-        if self._thread is None:
-            return
-        self._thread.join(timeout_s)
+        if self._thread is not None:
+            self._thread.join(timeout_s)
         with self._changed:
             left = [*([self._busy] if self._busy else []), *self._waiting]
             self._waiting = []
             self._last = self._busy = None
-        for job in left:
+        for job in left if not self._are_kept else ():
             reason = job.reason or "the time at the end of the run was too short"
             self._give_up(job.upload, f"not uploaded by the end: {reason}")
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="tracelet-uploads", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="tracelet-uploads", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads, or the process is ending
+                _log.debug("tracelet: no thread for the uploads now: %s", error)
+                return
+            self._thread = thread
         self._changed.notify()
 
     def _run(self) -> None:
@@ -149,7 +162,7 @@ class Uploads:
             self._give_up(job.upload, reason)
         elif job.failures == 1:
             _log.warning(
-                "tracelet: %s can't be uploaded now (%.500s). It is tried again; training goes on.",
+                "tracelet: %s can't be sent now (%.500s). It is tried again; training goes on.",
                 job.upload.name, reason,
             )  # fmt: skip
 

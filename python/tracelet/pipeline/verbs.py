@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable
@@ -21,15 +22,29 @@ _log = logging.getLogger("tracelet")
 class _Later:
     """What backends see of the run's queues."""
 
-    def __init__(self, uploads: Uploads, push_event: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        uploads: Uploads,
+        calls: Uploads,
+        push_event: Callable[[Any], None],
+        count: Callable[[str, str, str], None],
+    ) -> None:
         self._uploads = uploads
+        self._calls = calls
         self._push_event = push_event
+        self._count = count
 
     def add(self, upload: Upload) -> None:
         self._uploads.add(upload)
 
     def at_end(self, upload: Upload) -> None:
         self._uploads.at_end(upload)
+
+    def soon(self, upload: Upload) -> None:
+        self._calls.add(upload)
+
+    def count(self, backend: str, reason: str, what: str) -> None:
+        self._count(backend, reason, what)
 
     def push_event(self, event: Any) -> None:
         self._push_event(event)
@@ -47,7 +62,10 @@ class Verbs:
     ) -> None:
         self._backends = list(backends)
         self.uploads = Uploads(folder)
-        self._later = _Later(self.uploads, push_event)
+        self.calls = Uploads(folder, are_kept=True)
+        """What is small, and in the run's folder until it is sent: a file of gigabytes among the
+        uploads holds back no parameters."""
+        self._later = _Later(self.uploads, self.calls, push_event, self._count)
         self._artifacts = Artifacts(folder)
         self._lock = threading.Lock()  # of `_artifacts` and the counts
         self._not_taken: Counter[str] = Counter()
@@ -57,6 +75,21 @@ class Verbs:
         """Calls that a backend could not take, by "BACKEND: what and why"."""
         with self._lock:
             return dict(self._not_taken)
+
+    @property
+    def unsent(self) -> int:
+        """Calls that are in the run's folder and not in their tracker yet."""
+        return sum(backend.unsent for backend in self._backends)
+
+    def stop(self) -> None:
+        """Ends the queues once all is sent; `finish` waits for them."""
+        self.calls.stop()
+        self.uploads.stop()
+
+    def finish(self, deadline_s: float) -> None:
+        """Waits for the queues until then, as time.monotonic() has it."""
+        for queue in (self.calls, self.uploads):
+            queue.finish(max(0.0, deadline_s - time.monotonic()))
 
     def log_params(self, params: Any) -> None:
         check_params(params)
@@ -110,14 +143,18 @@ class Verbs:
             yield
         except Exception as error:
             reason = str(error)[:200] if isinstance(error, NotTakenError) else type(error).__name__
-            with self._lock:
-                is_new = f"{backend.name}: {reason}" not in self._not_taken
-                self._not_taken[f"{backend.name}: {reason}"] += 1
             if artifact is not None:
                 artifact.discard()
-            if is_new:
-                _log.warning(
-                    "tracelet: %s: the backend %r can't take it: %.500s. stats counts it; the "
-                    "other backends have it.", verb, backend.name, str(error) or reason,
-                )  # fmt: skip
+            self._count(backend.name, reason, verb, str(error))
             _log.debug("tracelet: %s on %r failed", verb, backend.name, exc_info=error)
+
+    def _count(self, backend: str, reason: str, what: str, words: str = "") -> None:
+        """Counts what a backend does not take, and tells the first of a kind."""
+        with self._lock:
+            is_new = f"{backend}: {reason}" not in self._not_taken
+            self._not_taken[f"{backend}: {reason}"] += 1
+        if is_new:
+            _log.warning(
+                "tracelet: %s: the backend %r can't take it: %.500s. stats counts it; the "
+                "other backends have it.", what, backend, words or reason,
+            )  # fmt: skip

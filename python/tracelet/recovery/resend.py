@@ -212,6 +212,7 @@ class _Resending:
                 )
             for number, sink in zip(numbers, sinks):
                 ways.append(self._send(sink, names, progress, number, end))
+            reopened.send_unsent()
             if not any(way.failure for way in ways):
                 for sink in sinks:
                     sink.close(process_is_ending=False)

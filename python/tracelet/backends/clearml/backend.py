@@ -16,6 +16,9 @@ from tracelet.backends.clearml.reopen import reopen_state
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.clearml.task_names import SHORTEST_NAME
 from tracelet.backends.kept import NAMES, KeptLines
+from tracelet.backends.kept_params import KeptParams
+
+_PARAMS = "clearml_params.jsonl"
 
 
 class ClearMLBackend(Backend):
@@ -31,14 +34,24 @@ class ClearMLBackend(Backend):
         self.reopen_state = info.reopen or reopen_state(task)
         if task.is_offline and info.reopen is None:
             note_session(task.task, info, task.stand_in)
+        self._params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), task.send_params)
         names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
         series = OfflineClearMLSink if task.is_offline else OnlineClearMLSink
         self.sinks = [series(task, info, names), ClearMLMediaSink(task, info, names)]
 
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
-        last = self.task.log_params(given)
+        self._params.add(self.task.take_params(params, given), later)
+        last = self.task.last_upload
         if last is not None:
             later.at_end(last)
+
+    @property
+    def unsent(self) -> int:
+        return self._params.unsent
+
+    def send_unsent(self) -> None:
+        self._params.restore()
+        self._params.upload()
 
     def check_model_name(self, name: str) -> None:
         if len(name.replace(" ", "")) < SHORTEST_NAME:
@@ -57,6 +70,7 @@ class ClearMLBackend(Backend):
         self.task.note_failure(failure)
 
     def close(self, process_is_ending: bool) -> None:
+        self._params.close()
         self.task.close(process_is_ending)
 
     def let_process_end(self) -> None:

@@ -29,6 +29,10 @@ class ModelRegistry:
         """Metadata for all models of the run, those to come included; see `apply`."""
         self._metadata.update(values)
 
+    @property
+    def has_metadata(self) -> bool:
+        return bool(self._metadata)
+
     def register(self, model: Weights, url: str, path: str) -> None:
         """Makes an output model, or takes the one ClearML's binding made of the same file.
 

@@ -1,4 +1,4 @@
-"""Parameters of a task: connected, and back into what was given when overridden."""
+"""Parameters of a task, and back into what was given when an agent's task overrides them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,51 @@ from tracelet.backends.params import Path, leaves, name_of, plain
 
 _log = logging.getLogger("tracelet")
 
+SECTION = "General"
+"""Of the parameters that are given by hand, as Task.connect names it."""
 _MODEL_PREFIXES = ("model.", "model/")
 
 
-def connect(task: Any, params: Any) -> dict[str, Any]:
-    """Connects `params` as Task.connect does; returns them flat, "a/b" to value.
+class Overrides:
+    """What is set on the task that an agent runs, as it was when the run started: it wins over what
+    the program gives. No request is sent."""
 
-    `params` is a mapping, an argparse.Namespace, a dataclass' instance or an OmegaConf
-    configuration, nested as it may be. Where an agent runs the task, what was set there wins, is
-    of the type it has here, and is written back into `params`. Raises TypeError for another thing.
-    """
-    found = dict(leaves(params))
-    flat = {name_of(path): plain(value) for path, value in found.items()}
-    connected = task.connect(dict(flat))
-    for path, value in found.items():
-        name = name_of(path)
-        new = connected.get(name, flat[name])
-        if new != flat[name] and not (new != new and flat[name] != flat[name]):
-            flat[name] = new
-            _set(params, path, _as_before(value, new))
-    return flat
+    def __init__(self, task: Any) -> None:
+        self._parameters = dict(task.get_parameters() or {})
+        self._properties = task._get_task_property("hyperparams", raise_on_error=False)
+        self.log = task.log
+
+    # What the SDK's own reading of parameters asks a task for.
+
+    def get_parameters(self) -> dict[str, Any]:
+        return self._parameters
+
+    def _get_task_property(self, name: str, raise_on_error: bool) -> Any:
+        return self._properties
+
+    def set_parameter(self, name: str, value: Any) -> None:
+        """Of one that the task does not have: it is sent like all others."""
+
+    def apply(self, params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Writes the values of the task into `params`, in the types they have there.
+
+        `params` is a mapping, an argparse.Namespace, a dataclass' instance or an OmegaConf
+        configuration, nested as it may be. Returns all of them as they are then, flat, "a/b" to
+        value, and those that the task does not have.
+        """
+        from clearml.backend_interface.task.args import _Arguments
+
+        found = dict(leaves(params))
+        flat = {name_of(path): plain(value) for path, value in found.items()}
+        known = dict(_Arguments(self).copy_to_dict(dict(flat), prefix=SECTION))
+        for path, value in found.items():
+            name = name_of(path)
+            new = known.get(name, flat[name])
+            if new != flat[name] and not (new != new and flat[name] != flat[name]):
+                flat[name] = new
+                _set(params, path, _as_before(value, new))
+        missing = {n: each for n, each in flat.items() if f"{SECTION}/{n}" not in self._parameters}
+        return flat, missing
 
 
 def model_metadata(flat: Mapping[str, Any]) -> dict[str, Any]:

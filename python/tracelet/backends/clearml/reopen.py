@@ -13,13 +13,15 @@ import os
 import re
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tracelet import environment
+from tracelet.backends.clearml.api import RefusedError
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
 from tracelet.backends.clearml.task import ClearMLTask
+from tracelet.backends.clearml.task_edits import Item, TaskEdits, section_items
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
 from tracelet.runs.ownership import is_own_file, is_own_folder
 
@@ -88,34 +90,31 @@ class ReopenedTask(ClearMLTask):
                 "CLEARML_OFFLINE_MODE and call this again"
             )
         load_task_class()
-        self._session = None if self.is_offline else _session()
+        if not self.is_offline:
+            self._params_edits = self._edits = connected_edits(self.id)
+
+    def send_params(self, items: Mapping[str, Item]) -> Mapping[str, str]:
+        return self._edits.set_params(list(items.values()))
 
     def update_params(self, values: Mapping[str, Any]) -> None:
-        params = [
-            {"section": section, "name": name, "value": str(value)}
-            for (section, _, name), value in (
-                (key.partition("/"), value) for key, value in values.items()
-            )
-        ]
         if self.is_offline:
-            self._edit_session("hyperparams", params)
-        else:
-            self._call("edit_hyper_params", hyperparams=params)
+            self._edit_session("hyperparams", section_items(values))
+        elif refused := self._edits.set_params(section_items(values)):
+            raise BackendError(f"ClearML did not take the parameters {refused!s:.300}")
 
     def set_configuration(self, name: str, text: str) -> None:
-        item = {"name": name, "value": text}
         if self.is_offline:
-            self._edit_session("configuration", [item])
+            self._edit_session("configuration", [{"name": name, "value": text}])
         else:
-            self._call("edit_configuration", configuration=[item])
+            self._edits.set_configuration(name, text)
 
-    def _edit_session(self, field: str, items: list[dict[str, str]]) -> None:
+    def _edit_session(self, field: str, items: Sequence[Item]) -> None:
         path = self.task.get_offline_mode_folder() / _TASK
         content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         held = content.setdefault(field, None) or {}
         for item in items:
             section = held.setdefault(item["section"], {}) if "section" in item else held
-            section[item["name"]] = item
+            section[item["name"]] = dict(item)
         content[field] = held
         new = path.with_suffix(".new")
         new.write_text(json.dumps(content), encoding="utf-8")
@@ -130,25 +129,16 @@ class ReopenedTask(ClearMLTask):
             self._stop()
 
     def _stop(self) -> None:
-        task = self._call("get_by_id")["task"]
-        if task.get("status") in _UNFINISHED:
-            now = time.strftime("%Y-%m-%d %H:%M")
-            message = f"{_REASON}; tracelet sync sent its points at {now}"
-            self._call("stopped", force=True, status_reason=_REASON, status_message=message)
-
-    def _call(self, action: str, **body: Any) -> Any:
         """Raises SinkUnavailableError unless the server says that it is done."""
-        assert self._session is not None
         try:
-            answer = self._session.send_request(
-                service="tasks", action=action, json={"task": self.id, **body}
-            )
-        except Exception as error:
-            raise SinkUnavailableError(f"ClearML can't be reached: {error}") from error
-        if answer is None or answer.status_code != 200:
-            words = "" if answer is None else answer.text[:300]
-            raise SinkUnavailableError(f"ClearML did not take tasks.{action}: {words}")
-        return answer.json()["data"]
+            if self._edits.task().get("status") in _UNFINISHED:
+                now = time.strftime("%Y-%m-%d %H:%M")
+                message = f"{_REASON}; tracelet sync sent its points at {now}"
+                self._edits.call(
+                    "StoppedRequest", force=True, status_reason=_REASON, status_message=message
+                )
+        except RefusedError as error:
+            raise SinkUnavailableError(f"ClearML did not end the task: {error}") from error
 
 
 def _check_session(folder: str, task_id: str) -> None:
@@ -170,13 +160,14 @@ def _check_session(folder: str, task_id: str) -> None:
         )
 
 
-def _session() -> Any:
-    from clearml.backend_api import Session
-
+def connected_edits(task_id: str) -> TaskEdits:
+    """Raises BackendError when the server is away, CredentialsError."""
+    edits = TaskEdits(task_id)
     try:
-        return Session(http_retries_config={"total": 0})
+        edits.connect()
     except Exception as error:
         raise startup_error(error) from error
+    return edits
 
 
 def _zip(folder: Path) -> None:

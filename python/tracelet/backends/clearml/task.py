@@ -14,7 +14,7 @@ from tracelet.backends.base import Upload
 from tracelet.backends.clearml.artifacts import ArtifactUpload
 from tracelet.backends.clearml.child_task import SetAsideTask
 from tracelet.backends.clearml.models import ModelMetadataUpload, ModelRegistry
-from tracelet.backends.clearml.parameters import connect, model_metadata
+from tracelet.backends.clearml.parameters import Overrides, model_metadata
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
 from tracelet.backends.clearml.sdk_mends import mend_offline_models
 from tracelet.backends.clearml.start import (
@@ -26,6 +26,13 @@ from tracelet.backends.clearml.start import (
     end_with_process,
     go_online,
     let_process_end,
+)
+from tracelet.backends.clearml.task_edits import (
+    Item,
+    TaskEdits,
+    params_items,
+    section_items,
+    show_params,
 )
 from tracelet.backends.clearml.task_names import check_new_names, task_name_of
 from tracelet.errors import BackendError, ConfigurationError, TraceletError
@@ -49,11 +56,16 @@ class ClearMLTask:
     failure: BaseException | None = None
     """What ended the run's block, if it did not end well."""
     output_uri: str | bool | None = None
+    is_remote: bool = False
+    """Whether an agent gave it to this process: what was set on it wins."""
     stand_in: OfflineStandIn | None = None
     """That the run is offline because the server was away when it started."""
 
     def __post_init__(self) -> None:
         self._models = ModelRegistry(self.task, self.is_offline, self.output_uri)
+        self._overrides = Overrides(self.task) if self.is_remote else None
+        self._edits = TaskEdits(self.id)  # of the media's lane
+        self._params_edits = TaskEdits(self.id)  # of the queue of calls
 
     @property
     def id(self) -> str:
@@ -78,34 +90,54 @@ class ClearMLTask:
         if reporter is not None and hasattr(reporter, "_max_iteration"):
             reporter._max_iteration = max(reporter._max_iteration, iteration)
 
-    def log_params(self, params: Any) -> Upload | None:
-        """Connects parameters; returns what is to be sent at the run's end because of them.
+    def take_params(self, flat: Mapping[str, Any], given: Any) -> Mapping[str, Any]:
+        """Parameters of one call: under an agent, what is set on the task is written back into what
+        was `given`. Sends no request. Returns those that are to be sent (`send_params`): offline,
+        where they go to the session's file at once, none."""
+        if self._overrides is not None:
+            flat, missing = self._overrides.apply(given)
+        elif self.is_offline:
+            self.task.connect(dict(flat))
+            missing = {}
+        else:
+            missing = dict(flat)
+        self._models.add_metadata(model_metadata(flat))
+        items = params_items(missing)
+        if items:
+            show_params(self.task, items)
+        return items
 
-        See `parameters.connect`, which raises TypeError.
+    @property
+    def last_upload(self) -> Upload | None:
+        """What is to be sent at the run's end because of its parameters."""
+        return ModelMetadataUpload(self._models) if self._models.has_metadata else None
+
+    def send_params(self, items: Mapping[str, Item]) -> Mapping[str, str]:
+        """Sends what `take_params` returned; returns those that were refused, with the reason.
+
+        Raises SinkUnavailableError. One thread at a time.
         """
-        metadata = model_metadata(connect(self.task, params))
-        if not metadata:
-            return None
-        self._models.add_metadata(metadata)
-        return ModelMetadataUpload(self._models)
+        # The SDK reads all parameters, changes some and writes all, under this lock.
+        with self.task._edit_lock:
+            return self._params_edits.set_params(list(items.values()))
 
     def update_params(self, values: Mapping[str, Any]) -> None:
-        """Sets parameters by "section/name". Raises BackendError when the server has not got them.
-
-        The SDK only logs that.
-        """
-        self.task.update_parameters(dict(values))
-        self.task.reload()
-        missing = set(values) - set(self.task.get_parameters())
-        if missing:
-            raise BackendError(f"ClearML did not take the parameters {sorted(missing)}")
+        """Sets parameters by "section/name". Raises what speaks against it; one thread at a time."""
+        if self.is_offline:
+            self.task.update_parameters(dict(values))
+            return
+        with self.task._edit_lock:
+            refused = self._edits.set_params(section_items(values))
+        if refused:
+            raise BackendError(f"ClearML did not take the parameters {refused!s:.300}")
 
     def set_configuration(self, name: str, text: str) -> None:
-        """Sets a configuration object. Raises BackendError when the server has not got it."""
-        self.task.set_configuration_object(name, config_text=text)
-        self.task.reload()
-        if self.task.get_configuration_object(name) != text:
-            raise BackendError(f"ClearML did not take the configuration object {name!r}")
+        """Sets a configuration object. Raises as `update_params`."""
+        if self.is_offline:
+            self.task.set_configuration_object(name, config_text=text)
+            return
+        with self.task._edit_lock:
+            self._edits.set_configuration(name, text)
 
     def prepare_artifact(self, artifact: Artifact) -> Upload:
         """An artifact's upload; a weights file's is a model, too."""
@@ -234,7 +266,13 @@ def _open_child(task_class: Any, current: Any, options: Options) -> ClearMLTask:
 
 def _as_run_task(task: Any, options: Options, is_owned: bool) -> ClearMLTask:
     is_offline = bool(type(task).is_offline())
-    return ClearMLTask(task, is_owned, is_offline, output_uri=options.output_uri)
+    return ClearMLTask(
+        task,
+        is_owned,
+        is_offline,
+        output_uri=options.output_uri,
+        is_remote=not is_offline and _is_remote(),
+    )
 
 
 def _init_task(task_class: Any, options: Options) -> Any:
