@@ -1,4 +1,4 @@
-"""Parameters go the way of the points: written down at the call, sent behind it, also after a death."""
+"""Parameters go the way of the points: written down at the call, sent behind it, kept for sync."""
 
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ def test_an_outage_costs_log_params_no_time_and_no_parameter(run_script):
     os.environ.update(server.environment())
     experiment = tracelet.start_logging("params", "tests", config=CONFIG)
     assert experiment.flush(100)
+    from tracelet.backends.clearml.sdk import wait_for_repository_scan
+    wait_for_repository_scan(60)  # it would hold the SDK's lock of the task, repeating a request
     server.stop()
     told = []
     class Told(logging.Handler):

@@ -30,6 +30,7 @@ from tracelet.backends.clearml.start import (
 from tracelet.backends.clearml.task_edits import (
     Item,
     TaskEdits,
+    edit_lock,
     params_items,
     section_items,
     show_params,
@@ -118,15 +119,15 @@ class ClearMLTask:
         Raises SinkUnavailableError. One thread at a time.
         """
         # The SDK reads all parameters, changes some and writes all, under this lock.
-        with self.task._edit_lock:
+        with edit_lock(self.task):
             return self._params_edits.set_params(list(items.values()))
 
     def update_params(self, values: Mapping[str, Any]) -> None:
-        """Sets parameters by "section/name". Raises what speaks against it; one thread at a time."""
+        """Sets parameters by "section/name". Raises what speaks against it. One thread."""
         if self.is_offline:
             self.task.update_parameters(dict(values))
             return
-        with self.task._edit_lock:
+        with edit_lock(self.task):
             refused = self._edits.set_params(section_items(values))
         if refused:
             raise BackendError(f"ClearML did not take the parameters {refused!s:.300}")
@@ -136,7 +137,7 @@ class ClearMLTask:
         if self.is_offline:
             self.task.set_configuration_object(name, config_text=text)
             return
-        with self.task._edit_lock:
+        with edit_lock(self.task):
             self._edits.set_configuration(name, text)
 
     def prepare_artifact(self, artifact: Artifact) -> Upload:

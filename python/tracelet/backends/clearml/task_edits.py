@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tracelet.backends.clearml.api import Api, RefusedError
@@ -13,6 +14,7 @@ from tracelet.errors import SinkUnavailableError
 TIMEOUT_S = (10.0, 30.0)
 _MOST_ANSWER_BYTES = 64 << 20  # a task with its configurations and parameters
 _MOST_ITEMS = 5_000  # a request: about 1 MB
+_LOCK_S = 5.0
 _MOST_SHOWN = 10_000  # some 10 us each
 _MOST_REFUSED = 20  # one by one; where there are more, what they come with is at fault
 _EDITABLE = ("created", "in_progress")
@@ -47,6 +49,19 @@ def show_params(task: Any, items: Mapping[str, Item]) -> None:
     shown = {name: tasks.ParamsItem(**item) for name, item in items.items()}
     held[SECTION] = {**(held.get(SECTION) or {}), **shown}
     data.hyperparams = held
+
+
+@contextlib.contextmanager
+def edit_lock(task: Any) -> Iterator[None]:
+    """The SDK's lock of a task. During an outage its own threads hold it while they repeat a
+    request, for minutes. Raises SinkUnavailableError then, or what the lock raises."""
+    lock = task._edit_lock
+    if lock.acquire(timeout=_LOCK_S) is False:
+        raise SinkUnavailableError("ClearML's SDK is changing the task, and waits for the server")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def section_items(values: Mapping[str, Any]) -> list[Item]:
