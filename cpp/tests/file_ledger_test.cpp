@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -150,6 +152,36 @@ TEST_SUITE("file_ledger") {
     CHECK(ledger->is_damaged());
     ledger->acknowledge(ledger->entries()[0].place, 5, 6);
     CHECK(ledger->entries()[0].size_bytes == 5);
+  }
+
+  TEST_CASE("a ledger whose number of used bytes is damaged is gone on with behind its entries") {
+    TempDir dir;
+    const std::string path = dir.file("ledger");
+    {
+      const auto ledger = FileLedger::create(path);
+      ledger->acknowledge(ledger->add(1, "one", 0), 10, 1);
+      ledger->acknowledge(ledger->add(2, "two", 0), 20, 2);
+    }
+    const std::string good = read_bytes(path);
+    // None, too few, not a multiple of 8, behind the file's end, and such that adding wraps.
+    for (const std::uint64_t used :
+         {std::uint64_t{0}, std::uint64_t{24}, std::uint64_t{0x247c4}, std::uint64_t{1} << 40,
+          ~std::uint64_t{0} - 7, ~std::uint64_t{0}}) {
+      CAPTURE(used);
+      std::string bad = good;
+      std::memcpy(bad.data() + 16, &used, sizeof(used));
+      write_bytes(path, bad);
+      {
+        const auto ledger = FileLedger::open(path);
+        CHECK(ledger->is_damaged());
+        ledger->acknowledge(ledger->add(3, "three", 0), 30, 3);
+      }
+      const auto entries = FileLedger::open(path)->entries();
+      REQUIRE(entries.size() == 3);
+      for (std::size_t n = 0; n < 3; ++n) CHECK(entries[n].size_bytes == 10 * (n + 1));
+      CHECK(entries[2].path == "three");
+      CHECK(!FileLedger::open(path)->is_damaged());
+    }
   }
 
   TEST_CASE("a ledger of version 1 is read and gone on with, one of a later version refused") {

@@ -71,6 +71,14 @@ struct FileLedger::EntryHeader {
   }
 };
 
+std::size_t FileLedger::first_free_place() const {
+  const std::size_t last_end = visit_entries([](std::size_t) {}).last_end;
+  // Behind the last whole entry there may be a damaged one: it stays, for who can read it.
+  const std::uint64_t used = header()->used_bytes.load(std::memory_order_acquire);
+  const bool is_plausible = used > last_end && used <= file_.size_bytes() && used % 8 == 0;
+  return is_plausible ? static_cast<std::size_t>(used) : last_end;
+}
+
 FileLedger::Header* FileLedger::header() const { return reinterpret_cast<Header*>(file_.data()); }
 
 FileLedger::EntryHeader* FileLedger::at(std::size_t place) const {
@@ -136,7 +144,8 @@ std::size_t FileLedger::add(std::uint32_t writer_id, std::string_view path,
   if (path.size() > kMostPathBytes) {
     throw std::system_error(ENAMETOOLONG, std::generic_category(), "cannot note a file's path");
   }
-  const auto place = static_cast<std::size_t>(header()->used_bytes.load(std::memory_order_relaxed));
+  if (end_ == 0) end_ = first_free_place();
+  const std::size_t place = end_;
   const std::size_t end = place + sizeof(EntryHeader) + padded(path.size());
   if (end > file_.size_bytes() && !file_.grow((end + kGrowBytes - 1) / kGrowBytes * kGrowBytes)) {
     throw std::system_error(ENOSPC, std::generic_category(), "cannot grow " + file_.path());
@@ -149,6 +158,7 @@ std::size_t FileLedger::add(std::uint32_t writer_id, std::string_view path,
   entry->crc = entry->right_crc();
   acknowledge(place, 0, sequence);
   header()->used_bytes.store(end, std::memory_order_release);
+  end_ = end;
   return place;
 }
 
@@ -182,7 +192,7 @@ bool FileLedger::is_whole(std::size_t place, std::size_t end) const {
 }
 
 template <typename Visit>
-bool FileLedger::visit_entries(Visit visit) const {
+FileLedger::Look FileLedger::visit_entries(Visit visit) const {
   const std::size_t size_bytes = std::min(file_.size_bytes(), kReservedBytes);
   const std::uint64_t used = header()->used_bytes.load(std::memory_order_acquire);
   std::size_t last_end = sizeof(Header);
@@ -199,8 +209,7 @@ bool FileLedger::visit_entries(Visit visit) const {
     place += sizeof(EntryHeader) + padded(at(place)->path_bytes);
     last_end = place;
   }
-  is_right &= last_end == used;
-  return is_right;
+  return {is_right && last_end == used, last_end};
 }
 
 std::vector<FileLedger::Entry> FileLedger::entries() const {
@@ -217,9 +226,9 @@ std::vector<FileLedger::Entry> FileLedger::entries() const {
 
 bool FileLedger::is_damaged() const {
   bool has_states = true;
-  const bool is_right =
+  const Look look =
       visit_entries([&](std::size_t place) { has_states &= newest(at(place)) != nullptr; });
-  return !is_right || !has_states;
+  return !look.is_right || !has_states;
 }
 
 }  // namespace tracelet

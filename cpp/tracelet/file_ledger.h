@@ -58,18 +58,28 @@ class FileLedger {
   struct EntryHeader;
   struct State;
 
-  // Goes through the entries; false when something between them is none.
+  struct Look {
+    bool is_right;         // nothing between the entries is none
+    std::size_t last_end;  // where the last whole one ends
+  };
+  // Goes through the entries.
   template <typename Visit>
-  bool visit_entries(Visit visit) const;
+  Look visit_entries(Visit visit) const;
   static std::unique_ptr<FileLedger> open_version_1(const std::string& path);
   static State* newest(EntryHeader* entry);
   bool is_whole(std::size_t place, std::size_t end) const;
+
+  // Where the next entry goes, by what the whole entries say: `used_bytes` has no checksum, and a
+  // damaged one would have an entry, or memory, written over.
+  std::size_t first_free_place() const;
 
   explicit FileLedger(MappedFile file) : file_(std::move(file)) {}
   Header* header() const;
   EntryHeader* at(std::size_t place) const;
 
   MappedFile file_;
+  // Where `add` puts the next entry; 0 until it has looked.
+  std::size_t end_ = 0;
 };
 
 }  // namespace tracelet
