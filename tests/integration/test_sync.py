@@ -317,6 +317,39 @@ def test_what_a_session_has_already_is_not_appended_again(killed):
     assert session_scalars(folder)["a", "b"] == points
 
 
+@pytest.mark.parametrize("trap", ["another folder", "a link", "no session", "a linked file"])
+def test_a_folder_that_is_not_the_run_s_offline_session_is_left_alone(
+    killed, tmp_path, capsys, trap
+):
+    """The manifest's word was enough to append to a file of any folder and to zip it."""
+    run = killed(START + "for step in range(100): writer.add_scalar('a/b', step * 0.5, step)\n")
+    reopen = run.manifest["reopen"]
+    folder = Path(reopen["clearml"]["offline_folder"])
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter").write_text("years of work")
+    if trap == "another folder":
+        run.update(
+            reopen={**reopen, "clearml": {**reopen["clearml"], "offline_folder": str(thesis)}}
+        )
+    elif trap == "a link":
+        shutil.copytree(folder, thesis, dirs_exist_ok=True)
+        shutil.rmtree(folder)
+        folder.symlink_to(thesis)
+    elif trap == "no session":
+        (folder / "task.json").unlink()
+    else:
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        (folder / "metrics.jsonl").symlink_to(thesis / "chapter")
+    before = sorted(os.listdir(thesis))
+    assert main(["sync", run.run_id]) == 1
+    assert "is not the folder of this user's offline session" in capsys.readouterr().err
+    assert sorted(os.listdir(thesis)) == before
+    assert (thesis / "chapter").read_text() == "years of work"
+    assert not Path(f"{thesis}.zip").exists()
+    assert os.path.isdir(run.path)
+
+
 def test_a_sink_of_ones_own_is_found_by_its_module(killed, tmp_path, capsys):
     (tmp_path / "mysink.py").write_text(
         textwrap.dedent("""

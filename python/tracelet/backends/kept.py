@@ -29,18 +29,28 @@ class KeptLines:
         self._file: io.FileIO | None = None  # while it is open
 
     def read(self) -> Iterator[Any]:
+        """What each whole line holds. A damaged one costs itself, and is told once."""
         try:
-            with open(self._path, encoding="utf-8") as file:
-                for line in file:
-                    if line.endswith("\n"):
-                        yield json.loads(line)
+            file = open(self._path, "rb")  # noqa: SIM115
         except FileNotFoundError:
             return
-        except ValueError as error:
-            _log.warning("tracelet: %s is damaged: %s", self._path, error)
+        is_told = False
+        with file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    values = json.loads(line)
+                except ValueError as error:
+                    if not is_told:
+                        _log.warning("tracelet: %s is damaged: %s", self._path, error)
+                    is_told = True
+                    continue
+                yield values
 
-    def append(self, *values: Any) -> None:
-        """Failure costs no point: after a crash names or places may then differ."""
+    def append(self, *values: Any) -> bool:
+        """Whether it is in the file. Failure costs no point: after a crash names or places may then
+        differ."""
         try:
             if self._file is None:
                 self._file = io.FileIO(self._path, "a+", opener=private)
@@ -48,6 +58,8 @@ class KeptLines:
             self._file.write((json.dumps(values) + "\n").encode())
         except OSError as error:
             _log.debug("tracelet: %s can't be written: %s", self._path, error)
+            return False
+        return True
 
     def close(self) -> None:
         """Until the next line is appended. The garbage collector would be late: the SDK's frames

@@ -36,18 +36,27 @@ class KeptParams:
         self._waiting: dict[int, Mapping[str, Any]] = {}  # by the number of the call
         self._number = 0
         self._is_queued = False
+        self._has_told = False
         self._later: Later | None = None
 
     def add(self, params: Mapping[str, Any], later: Later) -> None:
-        """One call: it is on disk when this returns. No request is sent here."""
+        """One call: it is on disk when this returns, or a warning says why not, and that it is in
+        memory alone. No request is sent here."""
         if not params:
             return
         with self._lock:
             self._later = later
             self._number += 1
-            self._lines.append(self._number, dict(params))
+            is_kept = self._lines.append(self._number, dict(params))
             self._waiting[self._number] = dict(params)
             is_queued, self._is_queued = self._is_queued, True
+            is_news = not is_kept and not self._has_told
+            self._has_told |= is_news
+        if is_news:
+            _log.warning(
+                "tracelet: parameters can't be written to the run's folder: they are sent, and are "
+                "lost if this process dies before that"
+            )
         if not is_queued:
             later.soon(self)
 

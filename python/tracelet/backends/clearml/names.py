@@ -37,7 +37,7 @@ class SeriesNames:
     The names depend on the order in which series first appear, as the binding's do.
     """
 
-    def __init__(self, keep: Callable[[str, str, str], None] = lambda *_: None) -> None:
+    def __init__(self, keep: Callable[[str, str, str], object] = lambda *_: None) -> None:
         """`keep(log_dir, tag, key)` is told of each name that is given, before it is used."""
         self._owner: dict[str, tuple[str, str]] = {}
         self._keep = keep
