@@ -66,6 +66,7 @@ ODD = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_points_the_server_would_refuse_cost_no_other_point(tmp_path, caplog):
     experiment = tracelet.start_logging("odd", "tests")
     writer = SummaryWriter(tmp_path / "log")
@@ -130,6 +131,7 @@ def test_a_tag_of_ten_thousand_characters_is_kept_whole(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_events_have_the_form_the_sdk_gives_them(run_script):
     """Same keys, types and values as the SDK's own reporter writes for the same points."""
     done = run_script(

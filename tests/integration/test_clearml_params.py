@@ -96,6 +96,7 @@ def test_an_outage_costs_log_params_no_time_and_no_parameter(run_script):
     assert sum("parameters can't be sent now" in each for each in told) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_sync_sends_the_parameters_that_a_process_left(
     clearml_server, run_script, run_sync, tmp_path, end
@@ -127,6 +128,7 @@ def test_sync_sends_the_parameters_that_a_process_left(
     assert clearml_server.schema_violations == []
 
 
+@pytest.mark.slow
 def test_a_parameter_that_is_refused_is_counted_and_costs_no_other(clearml_server, run_script):
     clearml_server.faults.add("400", endpoints=["tasks.edit_hyper_params"], times=3)
     code = """
@@ -143,6 +145,7 @@ def test_a_parameter_that_is_refused_is_counted_and_costs_no_other(clearml_serve
     assert params_of(clearml_server) == {"b": "2", "c": "3", "d": "4"}
 
 
+@pytest.mark.slow
 def test_an_agents_overrides_are_written_back_without_a_request(clearml_server, run_script):
     """They were read when the run started; what the task does not have is sent, as ever."""
     items = {"lr": "0.5", "layers": "[3, 4]", "use": "False"}

@@ -28,6 +28,7 @@ def s3_host():
     server.stop()
 
 
+@pytest.mark.slow
 def test_what_is_uploaded_goes_to_an_s3_server(clearml_server, run_script, tmp_path, s3_host):
     client = boto3.client("s3", endpoint_url=f"http://{s3_host}", region_name="us-east-1", **KEYS)
     client.create_bucket(Bucket="experiments")

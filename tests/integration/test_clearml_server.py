@@ -263,6 +263,7 @@ def test_sdk_session_renews_its_token(server: ClearMLServer, tmp_path: Path) -> 
     assert endpoints == ["auth.login", "events.add_batch", "auth.login"] + ["events.add_batch"] * 2
 
 
+@pytest.mark.slow
 def test_sdk_session_resends_what_got_no_answer(server: ClearMLServer, tmp_path: Path) -> None:
     task = server.add_task()
     lost = ["close before", "close after", "half answer", "503"]

@@ -213,6 +213,7 @@ def test_three_hundred_writers_with_few_file_descriptors(run_script, tmp_path):
         assert steps(path) == expected
 
 
+@pytest.mark.slow
 def test_forked_children_log_events_into_the_run(run_script, tmp_path):
     """Small and large ones; by a writer of the parent's and by one of their own."""
     run_script(

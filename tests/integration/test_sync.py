@@ -437,6 +437,7 @@ def test_an_interrupted_sync_goes_on_where_it_stopped(killed, monkeypatch, tmp_p
     assert [p[:2] for f in files for p in [(f.name, 0)]] == sorted((f.name, 0) for f in files)
 
 
+@pytest.mark.slow
 def test_the_next_start_tells_of_unsent_runs_of_its_project(killed, caplog):
     run = killed(START + "writer.add_scalar('a', 1.0, 1)\n")
     tracelet.start_logging("next", "another project", backend="tensorboard")

@@ -142,6 +142,7 @@ def test_of_runs_with_each_kind_of_damage_the_good_one_is_sent_and_the_others_ar
     assert outside.read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_a_log_folder_that_can_t_be_written_keeps_the_run_until_it_can(tmp_path, capsys):
     """It said "0 to tensorboard", and deleted the run with exit code 0."""
     (run,) = make_dead_runs(tmp_path, ["locked"]).values()
@@ -158,6 +159,7 @@ def test_a_log_folder_that_can_t_be_written_keeps_the_run_until_it_can(tmp_path,
     assert not os.path.exists(run.path)
 
 
+@pytest.mark.slow
 def test_one_locked_folder_of_two_does_not_keep_the_other_waiting_nor_give_it_twice(tmp_path):
     code = f"""
 import os, signal, tracelet
@@ -196,6 +198,7 @@ from tracelet.records import RECORD_DTYPE  # noqa: E402
 RECORD_WRITER_OFFSET = RECORD_DTYPE.fields["writer_id"][1]
 
 
+@pytest.mark.slow
 def test_a_moved_folder_with_its_ring_is_sent(tmp_path):
     (run,) = make_dead_runs(tmp_path, ["moved"]).values()
     elsewhere = tmp_path / "elsewhere"
@@ -258,6 +261,7 @@ def test_progress_that_can_t_be_read_costs_no_point_and_gives_none_twice(tmp_pat
         assert not os.path.exists(run.path)
 
 
+@pytest.mark.slow
 def test_a_file_that_can_t_be_opened_now_is_no_damage(tmp_path, capsys, monkeypatch):
     """For want of a descriptor, how far each sink had come was written anew from 0, and a ring was
     taken for one that is not there: then delivered points counted as lost."""
@@ -288,6 +292,7 @@ def test_a_ring_that_can_t_be_opened_now_is_not_taken_for_lost(tmp_path, capsys)
     assert run.has_ring
 
 
+@pytest.mark.slow
 def test_a_run_that_can_t_be_deleted_now_is_left_whole(tmp_path, capsys, monkeypatch):
     """Its ring went, its folder stayed: a run whose points could not be found, kept for ever."""
     (run,) = make_dead_runs(tmp_path, ["stuck"]).values()
@@ -310,6 +315,7 @@ def test_a_run_that_can_t_be_deleted_now_is_left_whole(tmp_path, capsys, monkeyp
     assert steps_in(tmp_path / "logs" / "stuck") == list(range(POINTS))
 
 
+@pytest.mark.slow
 def test_what_the_run_dropped_is_told_by_the_sync_that_ends_it(tmp_path, capsys, monkeypatch):
     """The counters lie in the ring, which goes with the first sync, also when that one fails."""
     (run,) = make_dead_runs(tmp_path, ["dropped"]).values()
@@ -323,6 +329,7 @@ def test_what_the_run_dropped_is_told_by_the_sync_that_ends_it(tmp_path, capsys,
     assert "dropped by the run: 1 no disk space" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_start_says_how_much_unsent_runs_take(tmp_path, caplog, monkeypatch):
     runs = make_dead_runs(tmp_path, ["small", "large"])
     Path(runs["large"].path, "payloads").mkdir(exist_ok=True)
@@ -340,6 +347,7 @@ def test_the_start_says_how_much_unsent_runs_take(tmp_path, caplog, monkeypatch)
     assert not caplog.text
 
 
+@pytest.mark.slow
 def test_the_table_s_sums_agree(tmp_path, capsys):
     (run,) = make_dead_runs(tmp_path, ["summed"]).values()
     result = resend.resend(run)
@@ -410,6 +418,7 @@ def test_a_run_is_deleted_by_proof_only(tmp_path, ends, objection):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_of_the_version_before_is_read(tmp_path):
     (run,) = make_dead_runs(tmp_path, ["older"]).values()
     manifest = {

@@ -229,6 +229,7 @@ def test_signatures_are_those_of_torch():
     assert parameters() == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_childs_histograms_arrive(run_script, tmp_path):
     run_script(

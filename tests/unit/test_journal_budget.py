@@ -96,6 +96,7 @@ def test_block_waits_once_and_then_drops_new_ones(caplog):
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.slow
 def test_a_backend_that_comes_back_in_time_gets_everything_under_block():
     sink = Away()
     tracelet.register_sink("away", lambda info: sink)

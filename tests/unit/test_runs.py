@@ -128,6 +128,7 @@ ENDS = {
 EXIT_CODES = {"an uncaught exception": 1, "sys.exit": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_points_are_flushed_when_the_process_ends_without_stop(end, run_script, tmp_path):
     done = run_script(
@@ -161,6 +162,7 @@ def test_the_ring_lies_in_the_run_folder_when_shared_memory_has_no_room(monkeypa
     assert str(tmp_path) in experiment._run.folder.ring_path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_childs_points_arrive_and_its_exit_ends_nothing(run_script, tmp_path):
     run_script(
