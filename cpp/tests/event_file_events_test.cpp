@@ -1,7 +1,9 @@
 // EVENT records in an EventFileSet: events built elsewhere, in the arena or in files; very many
 // writers.
 #include <doctest/doctest.h>
-#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
@@ -9,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "event_reader.h"
@@ -73,6 +76,18 @@ std::size_t open_file_count() {
 
 using Data = std::vector<std::string>;
 
+// Makes a socket: opening it fails with ENXIO, like a device that is away for a moment.
+void listen_at(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  REQUIRE(path.size() < sizeof(address.sun_path));
+  std::memcpy(address.sun_path, path.c_str(), path.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  REQUIRE(fd >= 0);
+  REQUIRE(bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
+  close(fd);
+}
+
 TEST_SUITE("event_file_events") {
   TEST_CASE("an event's bytes are written as they are, whatever they are") {
     Run run;
@@ -131,20 +146,17 @@ TEST_SUITE("event_file_events") {
   TEST_CASE("an event whose file can't be opened now is given again, and none behind it is lost") {
     Run run;
     run.open(1);
-    write_bytes(run.dir.file("there"), "there");
+    const std::string path = run.dir.file("there");
+    listen_at(path);  // which can be opened by no one
     Batch batch;
     batch.add("first");
-    batch.add(run.dir.file("there"), kPayloadInFile);
+    batch.add(path, kPayloadInFile);
     batch.add("last");
-    struct rlimit before;
-    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
-    struct rlimit none = before;
-    none.rlim_cur = 0;  // no descriptor is to be had; those that are open stay
-    REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
     for (int tries = 0; tries < 7; ++tries) {
       CHECK_THROWS_AS(batch.write_to(run.set), std::system_error);
     }
-    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    std::filesystem::remove(path);
+    write_bytes(path, "there");
     CHECK(run.data(1) == Data{"first"});
     const auto written = batch.write_to(run.set);
     CHECK(written.unreadable == 0);
