@@ -176,8 +176,8 @@ def test_stop_logging_ends_at_its_deadline(way, clearml_server, run_script, tmp_
     director.start()
     prepare = {
         "refused": "",
-        "no answer": "api._session._Session__host = DEAF",
-        "no such host": "api._session._Session__host = 'http://nowhere.invalid:8008'",
+        "no answer": "api.connect(); api._session._Session__host = DEAF",
+        "no such host": "api.connect(); api._session._Session__host = 'http://nowhere.invalid:8008'",
     }[way]
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and says nothing
         done = run_script(
