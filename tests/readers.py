@@ -95,3 +95,13 @@ def histograms(folder: Any) -> dict[str, list[tuple[int, Any]]]:
 def session_plots(folder: Any) -> list[dict[str, Any]]:
     """The plot events of an offline session, in order."""
     return [event for event in session_events(folder) if event["type"] == "plot"]
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps of all event files of a folder, in order."""
+    return sorted(
+        event.step
+        for path in event_files(folder)
+        for event in quick_events(path)
+        for _ in event.summary.value
+    )

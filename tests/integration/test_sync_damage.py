@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dead_runs import POINTS, make_dead_runs
-from readers import event_files, quick_events
+from readers import steps_in
 from tracelet import _core
 from tracelet.cli import main
 from tracelet.journal.journal import Journal
@@ -32,15 +32,6 @@ BAD = 71  # the position of the record that is damaged
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACELET_RING_DIR", str(tmp_path / "shm"))
-
-
-def steps_in(folder):
-    return sorted(
-        event.step
-        for path in event_files(folder)
-        for event in quick_events(path)
-        for _ in event.summary.value
-    )
 
 
 def poke(path, offset, form, value):

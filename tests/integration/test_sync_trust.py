@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from dead_runs import POINTS, make_dead_runs
-from readers import event_files, quick_events
+from readers import steps_in
 from tracelet import _core
 from tracelet.cli import main
 from tracelet.errors import TraceletError
@@ -31,16 +31,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def _here(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACELET_RING_DIR", str(tmp_path / "shm"))
     monkeypatch.setattr(resend, "_FIRST_PAUSE_S", 0.001)
-
-
-def steps_in(folder):
-    """The steps of all event files of a folder, in order."""
-    return sorted(
-        event.step
-        for path in event_files(folder)
-        for event in quick_events(path)
-        for _ in event.summary.value
-    )
 
 
 def edit(run, /, **changes):

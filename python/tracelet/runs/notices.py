@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 
 from tracelet.errors import TraceletError
+from tracelet.places import file_system_of
 from tracelet.runs.stored_run import StoredRun, find_runs
 
 _log = logging.getLogger("tracelet")
@@ -87,20 +88,3 @@ def tell_of_network_file_system(folder: str) -> None:
             "there after the death of the process, but not for certain after that of the machine; "
             "TRACELET_DIR chooses a local disk.", folder, kind,
         )  # fmt: skip
-
-
-def file_system_of(folder: str) -> str | None:
-    """The kind of file system, as the kernel names it; None where that can't be told."""
-    path = os.path.realpath(folder)
-    best, kind = "", None
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                before, _, after = line.partition(" - ")
-                point = before.split()[4].replace("\\040", " ")
-                inside = path == point or path.startswith(point.rstrip("/") + "/")
-                if inside and len(point) >= len(best):
-                    best, kind = point, after.split()[0]
-    except (OSError, IndexError):
-        return None
-    return kind

@@ -45,17 +45,17 @@ def read_own(path: str, most_bytes: int) -> bytes:
 
 
 def is_own_file(path: str) -> bool:
-    try:
-        _check(path, os.lstat(path), wants_folder=False)
-    except (OSError, TraceletError):
-        return False
-    return True
+    return _is_own(path, wants_folder=False)
 
 
 def is_own_folder(path: str) -> bool:
     """Whether it is a folder of this user's, and no link to one. What is in it is not looked at."""
+    return _is_own(path, wants_folder=True)
+
+
+def _is_own(path: str, wants_folder: bool) -> bool:
     try:
-        _check(path, os.lstat(path), wants_folder=True)
+        _check(path, os.lstat(path), wants_folder)
     except (OSError, TraceletError):
         return False
     return True
