@@ -280,6 +280,11 @@ class Backend:
     def note_failure(self, failure: BaseException) -> None:
         """Says what ended the run, if it did not end well, before `close`."""
 
+    def give_back(self) -> None:
+        """Gives back what it took of the process while SummaryWriters logged to the run: they do no
+        more. Called first of all at the run's end, also when `close` will not be; must not wait,
+        and may be called again."""
+
     def close(self, process_is_ending: bool) -> None:
         """Ends the run in the tracker, after its sinks were closed. `process_is_ending`: it was not
         stopped by the user."""

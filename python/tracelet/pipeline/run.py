@@ -154,6 +154,7 @@ class Run:
         """Ends what was opened before the start failed."""
         for backend in self.backends:
             with contextlib.suppress(Exception):  # the error of the start is the one to be told
+                backend.give_back()
                 for sink in backend.sinks:
                     sink.close(process_is_ending=False)
                 backend.close(process_is_ending=False)
@@ -277,6 +278,9 @@ class Run:
             return
         deadline_s = time.monotonic() + timeout_s
         delivery_deadline_s = deadline_s - min(_CLOSE_S, timeout_s / 4)
+        for backend in live.backends:
+            with _told("giving back what a backend took"):
+                backend.give_back()
         with _told("ending the uploads"):
             self.verbs.stop()
         live.drainer.stop()

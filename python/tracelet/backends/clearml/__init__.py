@@ -9,6 +9,7 @@ create_once.py  tasks.create, never twice
 online.py     a batch of them to events.add_batch requests
 add_batch.py  that request
 media.py      the sink for all other events, offline and online
+own_binding.py  ClearML's own TensorBoard binding, off during a run
 samples.py    the files of debug samples: their names, their upload
 sdk.py        the SDK, made ready
 sdk_mends.py  bugs of it, mended
@@ -17,6 +18,8 @@ signals.py    what the SDK puts over the process' signal handlers
 """
 
 from __future__ import annotations
+
+import contextlib
 
 from tracelet.backends.base import Backend, RunInfo
 
@@ -29,6 +32,13 @@ def open_clearml(info: RunInfo) -> Backend:
     from tracelet.backends.clearml.task import open_task
 
     # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
-    return ClearMLBackend(
-        open_task(info.options) if info.reopen is None else ReopenedTask(info.reopen), info
-    )
+    if info.reopen is not None:
+        return ClearMLBackend(ReopenedTask(info.reopen), info)
+    task = open_task(info.options)
+    try:
+        return ClearMLBackend(task, info)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the error of the start is the one to be told
+            task.give_back()
+            task.close(process_is_ending=False)
+        raise

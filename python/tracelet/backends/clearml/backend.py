@@ -69,6 +69,9 @@ class ClearMLBackend(Backend):
     def note_failure(self, failure: BaseException) -> None:
         self.task.note_failure(failure)
 
+    def give_back(self) -> None:
+        self.task.give_back()
+
     def close(self, process_is_ending: bool) -> None:
         self._params.close()
         self.task.close(process_is_ending)

@@ -14,6 +14,7 @@ from tracelet.backends.base import Upload
 from tracelet.backends.clearml.artifacts import ArtifactUpload
 from tracelet.backends.clearml.child_task import SetAsideTask
 from tracelet.backends.clearml.models import ModelMetadataUpload, ModelRegistry
+from tracelet.backends.clearml.own_binding import OwnBinding
 from tracelet.backends.clearml.parameters import Overrides, model_metadata
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
 from tracelet.backends.clearml.sdk_mends import mend_offline_models
@@ -61,6 +62,8 @@ class ClearMLTask:
     """Whether an agent gave it to this process: what was set on it wins."""
     stand_in: OfflineStandIn | None = None
     """That the run is offline because the server was away when it started."""
+    own_binding: OwnBinding | None = None
+    """Of a task that is not ours, or of the one around it: off until then."""
 
     def __post_init__(self) -> None:
         self._models = ModelRegistry(self.task, self.is_offline, self.output_uri)
@@ -149,6 +152,11 @@ class ClearMLTask:
         assert model.file is not None
         return ArtifactUpload(self.task, self._models, model.file, model, is_artifact=False)
 
+    def give_back(self) -> None:
+        """Has ClearML's own binding report to a task of the user's again."""
+        if self.own_binding is not None and self.parent is None:
+            self.own_binding.put_back()
+
     def close(self, process_is_ending: bool) -> None:
         """Ends a task that is ours.
 
@@ -169,6 +177,8 @@ class ClearMLTask:
             _use_threads(type(self.task), False)
             if self.parent is not None:
                 self.parent.put_back()
+                if self.own_binding is not None:
+                    self.own_binding.put_back()
                 if process_is_ending:
                     end_with_process(self.parent.task, self.failure)
             if self.stand_in is not None:
@@ -214,7 +224,8 @@ def open_task(options: Options) -> ClearMLTask:
             if current is not None and options.child_task and task_name_of(options) != current.name:
                 return _open_child(Task, current, options)
             if current is not None:
-                return _as_run_task(current, options, is_owned=False)
+                adopted = _as_run_task(current, options, is_owned=False)
+                return replace(adopted, own_binding=OwnBinding())
             if not environment.clearml_offline():
                 go_online(Task)
             return _as_run_task(_init_task(Task, options), options, is_owned=True)
@@ -254,15 +265,23 @@ def _open_offline(
 def _open_child(task_class: Any, current: Any, options: Options) -> ClearMLTask:
     if options.project == Options.project:
         options = replace(options, project=current.get_project_name())
-    parent = SetAsideTask(current)
+    # First: what is set aside with the task, and put back before this is, is then that it is off.
+    own_binding = OwnBinding()
+    try:
+        parent = SetAsideTask(current)
+    except BaseException:
+        own_binding.put_back()
+        raise
     try:
         task = _init_task(task_class, options)
         parent.adopt(task, options.comment)
     except BaseException:
         _use_threads(task_class, False)
         parent.put_back()
+        own_binding.put_back()
         raise
-    return replace(_as_run_task(task, options, is_owned=True), parent=parent)
+    child = _as_run_task(task, options, is_owned=True)
+    return replace(child, parent=parent, own_binding=own_binding)
 
 
 def _as_run_task(task: Any, options: Options, is_owned: bool) -> ClearMLTask:
