@@ -113,7 +113,8 @@ Pushed add_entries(Producer& producer, PyObject* self, PyObject* main_tag, PyObj
   }
   const std::string_view tag = utf8(main_tag);
   std::string writer;
-  if (!producer.writer_text(self, &writer)) return Pushed::kError;
+  const Pushed known = producer.writer_text(self, &writer);
+  if (known != Pushed::kYes) return known;
   std::shared_ptr<RunRing> run = producer.share();
   bool is_begun = false;
 
@@ -222,8 +223,16 @@ void register_capture(nb::module_& m) {
   m.def(
       "set_writer_resolver", [](nb::handle resolver) { set_writer_resolver(resolver.ptr()); },
       nb::arg("resolver"),
-      "Sets the function that gives a SummaryWriter's log folder as a str. It sees to it that "
-      "forget_writers is called when that writer dies.");
+      "Sets the function that gives a SummaryWriter's log folder as a str, or None for one whose "
+      "points go to the run by its class' own methods. It sees to it that forget_writers is called "
+      "when that writer dies.");
+  m.def(
+      "watch_class",
+      [](nb::handle cls) { Producer::watch_class(reinterpret_cast<PyTypeObject*>(cls.ptr())); },
+      nb::arg("cls"),
+      "From now on, setting something in one of the bases of `cls` has every SummaryWriter's "
+      "folder "
+      "asked for anew.");
   m.def("set_argument_errors", &set_argument_errors, nb::arg("wrong_type"), nb::arg("wrong_value"),
         "The exceptions for arguments of a wrong type and a wrong value.");
   m.def("set_odd_teller", &set_odd_teller, nb::arg("teller"),

@@ -91,15 +91,16 @@ bool explain(const char* method, PyObject* tag, const char* problem, PyObject* o
 // throws.
 bool name_call(const char* method, PyObject* tag);
 
-// Runs the body of a method. Where no run is active any more when the point is to be pushed, the
-// call is the original's. nanobind's raise_from throws; CPython wants null and the error indicator.
+// Runs the body of a method. Where no run is active any more when the point is to be pushed, or the
+// writer is not ours, the call is the original's. nanobind's raise_from throws; CPython wants null
+// and the error indicator.
 template <typename Body>
 PyObject* guarded(Method method, PyObject* self, PyObject* const* args, Py_ssize_t count,
                   PyObject* keywords, Body body) noexcept {
   try {
     const Pushed pushed = enter_python(body);
     if (pushed == Pushed::kError) return nullptr;
-    if (pushed == Pushed::kNoRun) [[unlikely]]
+    if (pushed == Pushed::kNoRun || pushed == Pushed::kNotOurs) [[unlikely]]
       return call_original(method, self, args, count, keywords);
     Py_RETURN_NONE;
   } catch (nb::python_error& error) {

@@ -82,12 +82,30 @@ void set_end_teller(PyObject* teller) {
 PyObject* Producer::folder_of(PyObject* writer) {
   PyObject* folder = enter_python(
       [writer] { return PyObject_CallFunctionObjArgs(writer_resolver, writer, nullptr); });
-  if (folder != nullptr && !PyUnicode_Check(folder)) {
+  if (folder != nullptr && folder != Py_None && !PyUnicode_Check(folder)) {
     PyErr_Format(PyExc_TypeError, "a writer's log folder must be a str, not %.200s",
                  Py_TYPE(folder)->tp_name);
     Py_CLEAR(folder);
   }
   return folder;
+}
+
+void Producer::watch_class(PyTypeObject* type) {
+  Py_INCREF(reinterpret_cast<PyObject*>(type));  // kept for good, as the classes are
+  watched_.store(type, std::memory_order_relaxed);
+  class_version_.store(&type->tp_version_tag, std::memory_order_relaxed);
+  look_at_classes();
+}
+
+void Producer::look_at_classes() {
+  PyTypeObject* type = watched_.load(std::memory_order_relaxed);
+  if (type == nullptr || type->tp_version_tag != 0) return;
+  forget_logged_writers();
+  // Looking an attribute up gives the class a version again, until it has had too many: then each
+  // call asks here, and nothing is known for longer than a call.
+  const nb::object found =
+      nb::steal(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "_get_file_writer"));
+  if (!found.is_valid()) PyErr_Clear();
 }
 
 void count_after_end(RunRing& run) {
@@ -218,14 +236,18 @@ class ObjectIds {
   ObjectIds(const ObjectIds&) = delete;
   ObjectIds& operator=(const ObjectIds&) = delete;
 
-  bool prepare(View& view, PyObject* tag) {
+  // kYes, kNotOurs, or kError with a Python exception set.
+  Pushed prepare(View& view, PyObject* tag) {
+    Producer::look_at_classes();
     // A writer that dies from here on makes what is remembered of it void.
     generation_ = detail::view_generation.load(std::memory_order_relaxed);
     if (!is_known(view)) {
       folder_ = Producer::folder_of(writer_);
-      if (folder_ == nullptr || !folder_text_.read(folder_, "a writer's log folder")) return false;
+      if (folder_ == Py_None) return Pushed::kNotOurs;
+      if (folder_ == nullptr || !folder_text_.read(folder_, "a writer's log folder"))
+        return Pushed::kError;
     }
-    return tag_.read(tag, "tag");
+    return tag_.read(tag, "tag") ? Pushed::kYes : Pushed::kError;
   }
 
   Ids operator()(View::Use& use, Point& point) const {
@@ -270,19 +292,22 @@ std::size_t Producer::payload_limit_bytes() {
   return use ? use.run().file->payloads().size_bytes() : 0;
 }
 
-bool Producer::writer_text(PyObject* writer, std::string* text) {
+Pushed Producer::writer_text(PyObject* writer, std::string* text) {
+  look_at_classes();
   {
     View::Use use(view_);
     const std::uint32_t known = use ? use.known_writer(writer) : 0;
     if (known != 0) {
       *text = use.run().file->tags().text(known);
-      return true;
+      return Pushed::kYes;
     }
   }
   const std::uint64_t generation = detail::view_generation.load(std::memory_order_relaxed);
   const nb::object folder = nb::steal(folder_of(writer));
+  if (folder.is_none()) return Pushed::kNotOurs;
   Text read;
-  if (!folder.is_valid() || !read.read(folder.ptr(), "a writer's log folder")) return false;
+  if (!folder.is_valid() || !read.read(folder.ptr(), "a writer's log folder"))
+    return Pushed::kError;
   *text = read.bytes;
   View::Use use(view_);
   const bool is_certain = use &&
@@ -290,14 +315,15 @@ bool Producer::writer_text(PyObject* writer, std::string* text) {
                           use.known_writer(writer) == 0;
   const std::uint32_t id = is_certain ? use.intern(read.hash, read.bytes) : 0;
   if (id != 0) use.add_writer(writer, id);
-  return true;
+  return Pushed::kYes;
 }
 
 Pushed Producer::push_slow(PyObject* writer, PyObject* tag, Point& point) {
   Pushed pushed;
   do {
     ObjectIds ids(writer);
-    if (!ids.prepare(view_, tag)) return Pushed::kError;
+    const Pushed prepared = ids.prepare(view_, tag);
+    if (prepared != Pushed::kYes) return prepared;
     pushed = push_with(ids, point, nullptr);
   } while (pushed == Pushed::kAgain);
   return pushed;
@@ -308,7 +334,8 @@ Pushed Producer::push(PyObject* writer, PyObject* tag, Point& point,
   Pushed pushed;
   do {
     ObjectIds ids(writer);
-    if (!ids.prepare(view_, tag)) return Pushed::kError;
+    const Pushed prepared = ids.prepare(view_, tag);
+    if (prepared != Pushed::kYes) return prepared;
     pushed = push_with(ids, point, payload, run);
   } while (pushed == Pushed::kAgain);
   return pushed;

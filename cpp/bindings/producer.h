@@ -4,6 +4,7 @@
 
 #include <Python.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -26,6 +27,7 @@ enum class Pushed {
   kYes,
   kDropped,  // counted under its reason
   kNoRun,    // none is active, maybe since a moment ago
+  kNotOurs,  // somebody's own code stands on the writer's way: the call is the original's
   kError,    // a Python exception is set
   kAgain,    // within Producer: what was known of the writer is void
 };
@@ -51,7 +53,8 @@ class Producer {
   Pushed push(PyObject* writer, PyObject* tag, Point& point) {
     {
       View::Use use(view_);
-      if (use && find_known(use, writer, tag, point) && use.ring().try_push(point)) [[likely]]
+      if (use && classes_are_unchanged() && find_known(use, writer, tag, point) &&
+          use.ring().try_push(point)) [[likely]]
         return Pushed::kYes;
     }
     return push_slow(writer, tag, point);
@@ -68,15 +71,24 @@ class Producer {
   std::shared_ptr<RunRing> share() { return View::Use(view_).share(); }
   // How large a payload the active run takes; 0 without a run.
   std::size_t payload_limit_bytes();
-  // The log folder of a SummaryWriter, from what is known of it or from the resolver. False with a
-  // Python exception set.
-  bool writer_text(PyObject* writer, std::string* text);
+  // The log folder of a SummaryWriter, from what is known of it or from the resolver: kYes,
+  // kNotOurs, or kError with a Python exception set.
+  Pushed writer_text(PyObject* writer, std::string* text);
 
-  // The log folder of a SummaryWriter as the resolver knows it, a str; null with a Python exception
-  // set. A new reference.
+  // The log folder of a SummaryWriter as the resolver knows it, a str, or None; null with a Python
+  // exception set. A new reference.
   static PyObject* folder_of(PyObject* writer);
 
+  // A class derived from all on a SummaryWriter's way to its file. Python makes its version 0 when
+  // something is set in one of them: then all that is known of writers is void.
+  static void watch_class(PyTypeObject* type);
+  // Makes it void, where that is so.
+  static void look_at_classes();
+
  private:
+  static bool classes_are_unchanged() {
+    return *class_version_.load(std::memory_order_relaxed) != 0;
+  }
   static bool find_known(const View::Use& use, PyObject* writer, PyObject* tag, Point& point) {
     point.writer_id = use.known_writer(writer);
     point.tag_id = known_tag(use, tag);
@@ -101,6 +113,13 @@ class Producer {
                       std::shared_ptr<RunRing>* run);
   Pushed push_slow(PyObject* writer, PyObject* tag, Point& point);
 
+  // Written at a run's start, read by calls.
+  inline static std::atomic<PyTypeObject*> watched_ = nullptr;
+  // Python's version of the watched class, or a number that stays. Written by look_at_classes, read
+  // by calls, relaxed: either tells the same, and Python writes the version itself.
+  inline static const unsigned int kStays = 1;
+  inline static std::atomic<const unsigned int*> class_version_ = &kStays;
+
   View view_;
   WallClock clock_;
 };
@@ -116,7 +135,7 @@ void count_after_end(RunRing& run);
 // Makes a run the one that is logged into; null for none.
 void set_active_run(std::shared_ptr<RunRing> run);
 // The function that gives a SummaryWriter's log folder, as str, and calls forget_writers when that
-// writer dies.
+// writer dies; None for one whose points go to the run by the original methods.
 void set_writer_resolver(PyObject* resolver);
 // The function that is called, once in a process and run, when a point comes after the run's end:
 // (is_forked), whether the run is that of the process this one was forked from.

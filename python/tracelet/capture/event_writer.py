@@ -15,23 +15,40 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tracelet import _core
 from tracelet.capture.events import EventCapture
+from tracelet.capture.origin import is_its_own, package_of
 from tracelet.writer_key import writer_key
 
 _capture: EventCapture | None = None  # of the active run; set by `set_event_capture`
+_files_are_theirs = False  # likewise: the run leaves the event files to the writers
+_pushed = threading.local()  # `.count`
 _making = threading.RLock()  # of the writers' own files, after a run
 
 
-def set_event_capture(capture: EventCapture | None) -> None:
-    """Where events go from now on; None when no run is active."""
-    global _capture
-    _capture = capture
+def set_event_capture(capture: EventCapture | None, files_are_theirs: bool = False) -> None:
+    """Where events go from now on; None when no run is active. With `files_are_theirs` the writers
+    write to their own files besides."""
+    global _capture, _files_are_theirs
+    _capture, _files_are_theirs = capture, files_are_theirs
+
+
+def has_run() -> bool:
+    """Whether a run is active that events go to."""
+    return _capture is not None
 
 
 def push_event(writer: str, event: Any) -> bool:
     """Pushes an event; `writer` is a `writer_key`, or "" for none. False when no run is active."""
     capture = _capture
-    return capture is not None and capture.push(writer, event)
+    is_pushed = capture is not None and capture.push(writer, event)
+    _pushed.count = pushed_count() + is_pushed
+    return is_pushed
+
+
+def pushed_count() -> int:
+    """How many events this thread has pushed."""
+    return getattr(_pushed, "count", 0)
 
 
 def _after_fork_in_child() -> None:
@@ -47,9 +64,50 @@ if hasattr(os, "register_at_fork"):
 class _State:
     """What a captured writer knows besides what its package knows of it."""
 
+    package_class: type
     key: str  # a writer_key
     make: Callable[[], None] | None  # makes its own file and thread; None when they are there
     again: Callable[[], None] | None = None  # the same, when it is used once more after its close
+    diversion: _Diversion | None = None
+
+
+class _Diversion:
+    """In the place of what a package's event writer hands its events on to, when others have put a
+    method in the place of the package's `add_event`: theirs are called, and the event goes to the
+    run at the end of the way, not at its beginning."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        own = vars(writer)
+        # tensorboard's, and tensorboardX', which looks first at whether it is closed.
+        ours: dict[str, Any] = {"_async_writer": self}
+        if package_of(writer._tracelet.package_class) == "tensorboardX":
+            ours = {"_event_queue": self, "_closed": False}
+        self._place = next(iter(ours))
+        self._instead_of = {name: own[name] for name in ours if name in own}
+        self._added = [name for name in ours if name not in own]
+        own.update(ours)
+
+    def write(self, content: bytes) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._give(Event.FromString(content), "write", content)
+
+    def put(self, event: Any) -> None:
+        self._give(event, "put", event)
+
+    def _give(self, event: Any, method: str, content: Any) -> None:
+        if not push_event(self._writer._tracelet.key, event):
+            self._writer._to_its_own()
+            getattr(getattr(self._writer, self._place), method)(content)
+
+    def undo(self) -> None:
+        vars(self._writer).update(self._instead_of)
+        for name in self._added:
+            vars(self._writer).pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._instead_of[self._place], name)
 
 
 class _Captured:
@@ -65,9 +123,20 @@ class _Captured:
         """Pushes the event, which others then may not change. Raises TypeError for none."""
         if not hasattr(event, "SerializeToString") or not hasattr(event, "summary"):
             raise TypeError(f"Expected an event_pb2.Event proto,  but got {type(event)}")
-        if not push_event(self._tracelet.key, event):
-            self._make_own()
+        if _files_are_theirs:  # whoever called this one gives the event to the run
+            self._to_its_own()
             super().add_event(event)  # type: ignore[misc]
+        elif _capture is not None and not is_its_own(self._tracelet.package_class, "add_event"):
+            self._divert()
+            super().add_event(event)  # type: ignore[misc]
+        elif not push_event(self._tracelet.key, event):
+            self._to_its_own()
+            super().add_event(event)  # type: ignore[misc]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "add_event":
+            _core.forget_writers()  # its scalars go by what has just been put there
 
     def flush(self) -> Any:
         return super().flush() if self._tracelet.make is None else None  # type: ignore[misc]
@@ -75,6 +144,8 @@ class _Captured:
     def close(self) -> None:
         """Closes its own file; events after it go on to the run's, as torch makes a new one."""
         state = self._tracelet
+        with _making:
+            self._end_diversion()
         if state.make is None:
             super().close()  # type: ignore[misc]
             state.make = state.again
@@ -86,9 +157,21 @@ class _Captured:
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError("cannot pickle an event writer: it has a file and a thread")
 
-    def _make_own(self) -> None:
+    def _divert(self) -> None:
+        with _making:
+            if self._tracelet.diversion is None:
+                self._tracelet.diversion = _Diversion(self)
+
+    def _end_diversion(self) -> None:
+        diversion, self._tracelet.diversion = self._tracelet.diversion, None
+        if diversion is not None:
+            diversion.undo()
+
+    def _to_its_own(self) -> None:
+        """Without a run: what it is given next goes to its own file, which is made if need be."""
         state = self._tracelet
         with _making:
+            self._end_diversion()
             make, state.make = state.make, None  # first: making one adds an event
             if make is not None:
                 make()
@@ -115,9 +198,9 @@ def key_of(writer: Any) -> str | None:
 
 
 def package_class_of(cls: Any) -> Any:
-    """The package's own class of event writers, below what others have derived from it."""
+    """The package's own class of writers, below what others have derived from it."""
     if not isinstance(cls, type):
-        raise AttributeError(f"EventFileWriter is no class but {cls!r:.100}")
+        raise AttributeError(f"a writer's class is no class but {cls!r:.100}")
     return next(each for each in reversed(cls.__mro__) if "add_event" in vars(each))
 
 
@@ -153,17 +236,20 @@ def without_a_file(package_class: type, original: Callable[..., None]) -> Callab
         make = functools.partial(original, self, logdir, *args, **kwargs)
         self._logdir = logdir
         self._file_name = path
-        self._tracelet = _State(writer_key(logdir, suffix), make, make)
+        self._tracelet = _State(package_class, writer_key(logdir, suffix), make, make)
         self.__class__ = _capturing(type(self), package_class)
 
     return init
 
 
-def adopt(writer: Any, package_class: type) -> None:
+def adopt(writer: Any, package_class: Any) -> None:
     """Has a writer from before the run give its events to it; its file is its own again later."""
-    if not isinstance(writer, _Captured):
-        writer._tracelet = _State(writer_key(writer.get_logdir(), _filename_suffix(writer)), None)
+    if isinstance(writer, package_class) and not isinstance(writer, _Captured):
+        key = writer_key(writer.get_logdir(), _filename_suffix(writer))
+        writer._tracelet = _State(package_class, key, None)
         writer.__class__ = _capturing(type(writer), package_class)
+    if isinstance(writer, _Captured) and "add_event" in vars(writer):
+        writer._divert()  # what somebody has put there may call the package's own, not ours
 
 
 def _filename_suffix(writer: Any) -> str:

@@ -16,14 +16,20 @@ from typing import Any
 from tracelet.capture.event_writer import (
     adopt,
     for_its_events,
+    has_run,
     key_of,
     package_class_of,
     push_event,
+    pushed_count,
     without_a_file,
 )
 from tracelet.capture.origin import is_its_own
-from tracelet.capture.patch import Patch, then
+from tracelet.capture.patch import Patch, bound_by, then
+from tracelet.capture.ways import telling_of_new_ways
 from tracelet.writer_key import writer_key
+
+_METHODS = ("__init__", "add_event", "flush", "close")
+_TO_ADD_EVENT = ("add_summary", "add_graph", "add_onnx_graph")
 
 
 def key_of_file_writer(file_writer: Any) -> str | None:
@@ -36,14 +42,17 @@ def patch_file_writer(module: Any, flush_event_files: Callable[[], None]) -> lis
 
     `flush_event_files` waits until the run's event files hold what was logged.
     """
-    cls, package_class = module.FileWriter, package_class_of(module.EventFileWriter)
+    cls = package_class_of(module.FileWriter)
+    package_class = package_class_of(module.EventFileWriter)
+    theirs = {name: bound_by(vars(cls)[name]) for name in (*_METHODS, *_TO_ADD_EVENT)}
     methods = {
-        "__init__": for_its_events(cls.__init__),
-        "add_event": _adopting(cls.add_event, package_class),
-        "flush": then(cls.flush, flush_event_files),
-        "close": then(cls.close, flush_event_files),
+        **{name: _adopting_first(theirs[name], package_class) for name in _TO_ADD_EVENT},
+        "__init__": for_its_events(theirs["__init__"]),
+        "add_event": _adopting(theirs["add_event"], package_class),
+        "flush": then(theirs["flush"], flush_event_files),
+        "close": then(theirs["close"], flush_event_files),
     }
-    patches = [Patch(cls, methods)]
+    patches = [Patch(cls, methods, added={"__setattr__": telling_of_new_ways(cls)})]
     # One that somebody has wrapped makes its file as ever: we can't get beneath it.
     if is_its_own(package_class, "__init__"):
         init = without_a_file(package_class, vars(package_class)["__init__"])
@@ -53,7 +62,8 @@ def patch_file_writer(module: Any, flush_event_files: Callable[[], None]) -> lis
 
 def patch_file_writer_beside(module: Any) -> list[Patch]:
     """Has the FileWriters of a module write their own files, and the run get their events too."""
-    return [Patch(module.FileWriter, {"add_event": _sharing(module.FileWriter.add_event)})]
+    cls = package_class_of(module.FileWriter)
+    return [Patch(cls, {"add_event": _sharing(bound_by(vars(cls)["add_event"]))})]
 
 
 _own_file_only = threading.local()  # `.depth`: calls within `for_own_file_only`
@@ -75,7 +85,9 @@ def _adopting(original: Callable[..., None], package_class: type) -> Callable[..
 
     @functools.wraps(original)
     def add_event(self: Any, event: Any, step: Any = None, walltime: Any = None) -> None:
-        if isinstance(self.event_writer, package_class):
+        if not has_run():
+            original(self, event, step, walltime)
+        elif isinstance(self.event_writer, package_class):
             adopt(self.event_writer, package_class)
             original(self, event, step, walltime)
         else:  # somebody's own: it gets what it would get, and the run too
@@ -84,12 +96,28 @@ def _adopting(original: Callable[..., None], package_class: type) -> Callable[..
     return add_event
 
 
+def _adopting_first(original: Callable[..., Any], package_class: type) -> Callable[..., Any]:
+    """A method of a FileWriter that calls its `add_event`, which somebody may have replaced on the
+    object before the run: then ours is not called."""
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if has_run():
+            adopt(getattr(self, "event_writer", None), package_class)
+        return original(self, *args, **kwargs)
+
+    return method
+
+
 def _sharing(original: Callable[..., None]) -> Callable[..., None]:
     """FileWriter.add_event that gives the event to the run, and to its own file as ever."""
 
     @functools.wraps(original)
     def add_event(self: Any, event: Any, step: Any = None, walltime: Any = None) -> None:
+        before = pushed_count()
         original(self, event, step, walltime)
+        if pushed_count() > before:
+            return  # what the writer has in the place of its own hands on to one of ours
         if not getattr(_own_file_only, "depth", 0):
             push_event(writer_key(self.get_logdir()), event)
 

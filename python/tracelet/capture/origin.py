@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 # ClearML's wrapper passes everything on: its binding is off while a run of ours is on.
@@ -15,15 +16,30 @@ def is_its_own(cls: type, name: str) -> bool:
     """
     for owner in cls.__mro__:
         if name in vars(owner):
-            return _is_of(vars(owner)[name], _package(owner.__module__))
+            return _is_of(vars(owner)[name], (package_of(owner), *_OURS))
     return False
 
 
-def _is_of(function: Any, package: str) -> bool:
+def is_only_of(packages: tuple[str, ...], obj: Any, name: str) -> bool:
+    """Whether a call of `obj.name` runs code of these packages and of ours alone: nothing stands on
+    the object itself, nor in a class of its, on the way to the package's own."""
+    if name in getattr(obj, "__dict__", ()):
+        return False
+    found = [vars(owner)[name] for owner in type(obj).__mro__ if name in vars(owner)]
+    return bool(found) and all(_is_of(each, (*packages, *_OURS)) for each in found)
+
+
+def package_of(cls: type) -> str:
+    return _package(cls.__module__)
+
+
+def _is_of(function: Any, packages: tuple[str, ...]) -> bool:
     while function is not None:
-        code_of = getattr(function, "__globals__", None)
-        # A method without globals is a native one: ours.
-        if code_of is not None and _package(code_of.get("__name__", "")) not in (package, *_OURS):
+        # By its type: a wrapper may hand out the attributes, and even the class, of what it wraps.
+        if type(function) is types.FunctionType:
+            if _package(function.__globals__.get("__name__", "")) not in packages:
+                return False
+        elif type(function) is not types.MethodDescriptorType:  # a native one: ours
             return False
         function = getattr(function, "__wrapped__", None)
     return True

@@ -5,18 +5,22 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from tracelet import _core
+from tracelet.capture.event_writer import package_class_of
 from tracelet.capture.file_writer import (
     for_own_file_only,
     key_of_file_writer,
     patch_file_writer,
     patch_file_writer_beside,
 )
-from tracelet.capture.patch import Patch, then
+from tracelet.capture.origin import is_its_own
+from tracelet.capture.patch import Patch, bound_by, then
+from tracelet.capture.ways import has_others_on_its_way, telling_of_new_ways, watch
 from tracelet.errors import WrongTypeError, WrongValueError
 from tracelet.option_kinds import describe
 from tracelet.writer_key import writer_key
@@ -24,11 +28,22 @@ from tracelet.writer_key import writer_key
 _log = logging.getLogger("tracelet")
 _told_odd: set[str] = set()  # of this process
 _MOST_TOLD = 1_000
-_native_methods: dict[type, dict[str, Any]] = {}
+_HOT = ("add_scalar", "add_scalars", "add_histogram", "add_histogram_raw")
+_own_methods: dict[type, dict[str, Any]] = {}  # of each class, as its package wrote them
 _writers: dict[int, weakref.ref[Any]] = {}
 
 
-def _writer_key_of(writer: Any) -> str:
+def _never(_: Any) -> bool:
+    return False
+
+
+# Whether a writer's calls go by torch's own methods, and so through its FileWriter.
+_takes_the_long_way: Callable[[Any], bool] = _never
+
+
+def _writer_key_of(writer: Any) -> str | None:
+    if _takes_the_long_way(writer):
+        return None
     key = id(writer)
 
     def forget(_: weakref.ref[Any]) -> None:
@@ -79,31 +94,53 @@ def find_summary_writer() -> type | None:
 
 def patch_summary_writer(cls: type, flush_event_files: Callable[[], None]) -> list[Patch]:
     """Native methods for what is hot; the rest of `cls` reaches the run through its FileWriter."""
-    ours = dict(_native_methods_for(cls))
+    global _takes_the_long_way
+    _takes_the_long_way = functools.partial(has_others_on_its_way, cls=cls)
+    module = sys.modules[cls.__module__]
+    ours = _native_methods_for(cls)
     for name in ("flush", "close"):
-        ours[name] = then(cls.__dict__[name], flush_event_files)
-    return [Patch(cls, ours), *patch_file_writer(sys.modules[cls.__module__], flush_event_files)]
+        ours[name] = then(bound_by(vars(cls)[name]), flush_event_files)
+    added = {"__setattr__": telling_of_new_ways(cls, is_known=lambda self: id(self) in _writers)}
+    patches = [Patch(cls, ours, added), *patch_file_writer(module, flush_event_files)]
+    watch((cls, package_class_of(module.FileWriter), package_class_of(module.EventFileWriter)))
+    return patches
 
 
 def patch_summary_writer_beside(cls: type) -> list[Patch]:
     """`cls` writes its own event files as ever; the run gets everything too."""
-    ours = {
-        name: _both(native, cls.__dict__[name]) for name, native in _native_methods_for(cls).items()
-    }
+    global _takes_the_long_way
+    native = _native_methods_for(cls)
+    _takes_the_long_way = _never
+    if len(native) < len(_HOT):
+        # A native one that somebody's wrapper has kept would not write the writer's own file.
+        native.clear()
+        _takes_the_long_way = _always
+    ours = {name: _both(method, cls.__dict__[name]) for name, method in native.items()}
     return [Patch(cls, ours), *patch_file_writer_beside(sys.modules[cls.__module__])]
 
 
+def _always(_: Any) -> bool:
+    return True
+
+
 def _native_methods_for(cls: type) -> dict[str, Any]:
-    if cls not in _native_methods:
-        _native_methods[cls] = _core.make_methods(cls, dict(cls.__dict__))
-    return _native_methods[cls]
+    """Those that nobody has wrapped: a wrapper stays where it is, above torch's own method."""
+    own = [name for name in _HOT if is_its_own(cls, name)]
+    originals = _own_methods.setdefault(cls, dict(vars(cls)))
+    for name in own:
+        if type(vars(cls)[name]) is not types.MethodDescriptorType:  # ours of a run before
+            originals[name] = vars(cls)[name]
+    methods = _core.make_methods(cls, originals)
+    return {name: methods[name] for name in own}
 
 
-def _both(native: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+def _both(native: Any, original: Any) -> Callable[..., Any]:
+    call_original = bound_by(original)
+
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         native(self, *args, **kwargs)
         with for_own_file_only():
-            return original(self, *args, **kwargs)
+            return call_original(self, *args, **kwargs)
 
     return method

@@ -202,7 +202,7 @@ def _capture_for(run: Run | None) -> None:
         if run is not None:
             _core.set_histogram_threads(run.options.histogram_threads)
     finally:
-        set_event_capture(None if run is None else run.event_capture)
+        set_event_capture(None if run is None else run.event_capture, _patches_are_beside is True)
         _core.set_active_run(None if run is None else run.ring)
 
 
