@@ -99,10 +99,10 @@ PyObject* guarded(Method method, PyObject* self, PyObject* const* args, Py_ssize
                   PyObject* keywords, Body body) noexcept {
   try {
     const Pushed pushed = enter_python(body);
+    if (pushed <= Pushed::kDropped) [[likely]]
+      Py_RETURN_NONE;
     if (pushed == Pushed::kError) return nullptr;
-    if (pushed == Pushed::kNoRun || pushed == Pushed::kNotOurs) [[unlikely]]
-      return call_original(method, self, args, count, keywords);
-    Py_RETURN_NONE;
+    return call_original(method, self, args, count, keywords);
   } catch (nb::python_error& error) {
     error.restore();
   } catch (const std::bad_alloc&) {
@@ -163,8 +163,9 @@ inline bool read_step_and_time(const char* method, PyObject* tag, PyObject* step
 
 // After a push: a parked value whose point is not in the ring is forgotten.
 inline Pushed settled(const Point& point, Pushed pushed) {
-  if (pushed != Pushed::kYes) [[unlikely]]
-    forget_parked(point);
+  if (pushed == Pushed::kYes) [[likely]]
+    return Pushed::kYes;
+  forget_parked(point);
   return pushed;
 }
 

@@ -44,9 +44,10 @@ def patch_file_writer(module: Any, flush_event_files: Callable[[], None]) -> lis
     """
     cls = package_class_of(module.FileWriter)
     package_class = package_class_of(module.EventFileWriter)
-    theirs = {name: bound_by(vars(cls)[name]) for name in (*_METHODS, *_TO_ADD_EVENT)}
+    to_add_event = [name for name in _TO_ADD_EVENT if name in vars(cls)]  # as the package has them
+    theirs = {name: bound_by(vars(cls)[name]) for name in (*_METHODS, *to_add_event)}
     methods = {
-        **{name: _adopting_first(theirs[name], package_class) for name in _TO_ADD_EVENT},
+        **{name: _adopting_first(theirs[name], package_class) for name in to_add_event},
         "__init__": for_its_events(theirs["__init__"]),
         "add_event": _adopting(theirs["add_event"], package_class),
         "flush": then(theirs["flush"], flush_event_files),
