@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "dlpack.h"
+#include "scalar_value.h"
 
 namespace tracelet::bindings {
 namespace {
@@ -113,7 +114,8 @@ bool is_on_device(PyObject* values) {
 }
 
 bool ArrayArgument::read(PyObject* values) {
-  if (read_tensor(values) || read_buffer(values, false)) return true;
+  if (read_tensor(values)) return true;
+  if (!is_array_of_its_own_kind(values) && read_buffer(values, false)) return true;
   if (PyErr_Occurred() != nullptr) return false;
   converted_ =
       nb::steal(enter_python([values] { return PyObject_CallOneArg(array_converter, values); }));

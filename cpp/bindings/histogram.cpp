@@ -91,12 +91,28 @@ bool has_length(PyObject* object) {
          (type->tp_as_mapping != nullptr && type->tp_as_mapping->mp_length != nullptr);
 }
 
+// A number of bins: an int, or what has one, as an array without dimensions. Null, without an
+// exception, for all else.
+nb::object whole_number(PyObject* bins) {
+  if (!PyIndex_Check(bins) || PyBool_Check(bins)) return {};
+  if (!has_length(bins)) return nb::borrow(bins);
+  const nb::object dimensions =
+      nb::steal(enter_python([bins] { return PyObject_GetAttrString(bins, "ndim"); }));
+  nb::object number;
+  if (dimensions.is_valid() && PyLong_Check(dimensions.ptr()) &&
+      PyObject_Not(dimensions.ptr()) == 1) {
+    number = nb::steal(enter_python([bins] { return PyNumber_Index(bins); }));
+  }
+  PyErr_Clear();  // the edge finder has more to say
+  return number;
+}
+
+}  // namespace
+
 bool is_tensorflow(PyObject* bins) {
   return bins == nullptr ||
          (PyUnicode_Check(bins) && PyUnicode_CompareWithASCIIString(bins, "tensorflow") == 0);
 }
-
-}  // namespace
 
 void set_edge_finder(PyObject* finder) {
   Py_XINCREF(finder);
@@ -115,9 +131,10 @@ void count_values(const ArrayView& view, const BinEdges& edges, int threads) {
 bool Bins::choose(PyObject* values, const ArrayView& view, PyObject* bins, PyObject* range,
                   int threads) {
   if (is_tensorflow(bins)) return true;
-  const bool is_number = PyIndex_Check(bins) && !PyBool_Check(bins) && !has_length(bins);
+  const nb::object number = whole_number(bins);
   try {
-    return is_number ? divide(view, bins, range, threads) : find(values, bins, range);
+    return number.is_valid() ? divide(view, number.ptr(), range, threads)
+                             : find(values, bins, range);
   } catch (const std::invalid_argument& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
     return false;

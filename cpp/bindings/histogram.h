@@ -14,6 +14,9 @@ namespace tracelet::bindings {
 // float64 array. It raises TypeError or ValueError.
 void set_edge_finder(PyObject* finder);
 
+// Whether a call asks for TensorBoard's bins; `bins` may be null.
+bool is_tensorflow(PyObject* bins);
+
 // The calling thread's counter, with what it counted last.
 HistogramCounter& thread_counter();
 

@@ -97,6 +97,19 @@ struct NumpyType {
 };
 std::array<NumpyType, 12> numpy_types;
 std::size_t numpy_type_count = 0;
+PyTypeObject* numpy_float64 = nullptr;
+PyTypeObject* numpy_array = nullptr;
+
+unaryfunc float_of(const PyTypeObject* type) {
+  return type->tp_as_number == nullptr ? nullptr : type->tp_as_number->nb_float;
+}
+
+// Whether float() of it is what a float holds: a subclass may have a __float__ of its own.
+bool is_read_as_float(PyObject* object) {
+  if (!PyFloat_Check(object)) return false;
+  const unaryfunc converts = float_of(Py_TYPE(object));
+  return converts == float_of(&PyFloat_Type) || converts == float_of(numpy_float64);
+}
 
 const void* numpy_value(PyObject* object) {
   return reinterpret_cast<const char*>(object) + sizeof(PyObject);
@@ -132,11 +145,17 @@ bool read_cpu_tensor(PyObject* object, double* value) {
 }  // namespace
 
 bool read_scalar_in_place(PyObject* object, double* value) {
-  if (PyFloat_Check(object)) {
+  if (is_read_as_float(object)) {
     *value = PyFloat_AS_DOUBLE(object);
     return true;
   }
   return read_numpy_scalar(object, value) || read_cpu_tensor(object, value);
+}
+
+bool is_array_of_its_own_kind(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  return type != numpy_array && PyObject_TypeCheck(object, numpy_array) &&
+         float_of(type) != float_of(numpy_array);
 }
 
 bool is_scalar_on_device(PyObject* object) {
@@ -149,10 +168,14 @@ bool read_scalar_by_call(PyObject* object, double* value) {
     *value = PyLong_AsDouble(object);
     return *value != -1.0 || PyErr_Occurred() == nullptr;
   }
-  const nb::object item =
-      nb::steal(enter_python([object] { return PyObject_GetAttrString(object, "item"); }));
+  const bool has_own = is_array_of_its_own_kind(object);  // item() knows no mask
+  const nb::object item = has_own ? nb::object() : nb::steal(enter_python([object] {
+    return PyObject_GetAttrString(object, "item");
+  }));
   nb::object number;
-  if (item.is_valid()) {
+  if (has_own) {
+    number = nb::borrow(object);
+  } else if (item.is_valid()) {
     number = nb::steal(enter_python([&] { return PyObject_CallNoArgs(item.ptr()); }));
     if (!number.is_valid()) return false;
   } else if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
@@ -190,6 +213,9 @@ void learn_numpy_types() {
       {"float64", {kFloat, 64, 1}},
   }};
   const nb::module_ numpy = nb::module_::import_("numpy");
+  numpy_float64 =
+      reinterpret_cast<PyTypeObject*>(nb::object(numpy.attr("float64")).release().ptr());
+  numpy_array = reinterpret_cast<PyTypeObject*>(nb::object(numpy.attr("ndarray")).release().ptr());
   for (const auto& [name, dtype] : kTypes) {
     const nb::object type = numpy.attr(name);
     const nb::object one = type(1);

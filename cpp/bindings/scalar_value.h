@@ -7,7 +7,7 @@
 
 namespace tracelet::bindings {
 
-// Reads subclasses of float, numpy scalars and one-element CPU tensors where they lie. False,
+// Reads floats, numpy scalars and one-element CPU tensors where they lie. False,
 // without an exception, for all else.
 bool read_scalar_in_place(PyObject* object, double* value);
 
@@ -15,6 +15,10 @@ bool read_scalar_in_place(PyObject* object, double* value);
 // that of a tensor on a device waits for the device. False with a Python exception set; it does not
 // know the tag yet.
 bool read_scalar_by_call(PyObject* object, double* value);
+
+// Whether it is an array of a class derived from numpy's with a __float__ of its own: one of
+// numpy.ma, whose masked elements have memory like the others.
+bool is_array_of_its_own_kind(PyObject* object);
 
 // Whether it is a tensor with one element that lies on a device.
 bool is_scalar_on_device(PyObject* object);

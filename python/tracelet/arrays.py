@@ -24,6 +24,9 @@ def as_readable(values: Any) -> tuple[Any, bool]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
         return _read_tensor(torch, values)
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and isinstance(values, masked.MaskedArray):
+        values = _without_mask(values)
     try:
         array = np.asarray(values)
     except ValueError as error:  # a ragged list
@@ -35,6 +38,13 @@ def as_readable(values: Any) -> tuple[Any, bool]:
     elif array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     return array.astype(array.dtype.newbyteorder("="), copy=False), False
+
+
+def _without_mask(values: Any) -> Any:
+    """An array of numpy.ma with NaN where it is masked: there is no value."""
+    if values.dtype.kind not in "biuf" or not np.any(values.mask):
+        return np.asarray(values)
+    return np.asarray(values.astype(np.float64).filled(math.nan))
 
 
 def _read_tensor(torch: Any, tensor: Any) -> tuple[Any, bool]:

@@ -77,7 +77,7 @@ CLIPPED = np.clip(NORMAL, -100, 100)
 BINS = [
     "tensorflow", 1, 10, 64, 1000, "auto", "fd", "sqrt", "doane", [-10.0, 0, 10],
     np.linspace(-20, 20, 41), [-1e300, -5, -5, 0, 0, 3, 1e300], [-np.inf, 0, np.inf],
-    torch.linspace(-9, 9, 19),
+    torch.linspace(-9, 9, 19), np.array(7), torch.tensor(7),
 ]  # fmt: skip
 DTYPES = [
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16",
@@ -108,6 +108,48 @@ def test_max_bins(tmp_path, bins):
         for size in (1, 17, 3000)
     ]
     check_same(tmp_path, calls)
+
+
+def test_the_default_bins_are_the_writers_own(tmp_path):
+    """torch takes them from the writer, also after they were replaced or changed in place."""
+
+    def calls(writer):
+        def log(bins):
+            writer.default_bins = bins
+            for values in (np.arange(10.0), torch.arange(10.0)):
+                writer.add_histogram("given", values, 1, bins="tensorflow", walltime=1.0)
+                writer.add_histogram("default", values, 1, walltime=1.0)
+                writer.add_histogram("own", values, 1, [0.0, 1.0], walltime=1.0)
+
+        standard = writer.default_bins
+        for bins in (standard, [0.0, 5.0, 10.0], standard, (0, 3, 9), np.array([0.0, 9.0]), 3,
+                     [*standard, 1e30], list(standard)):  # fmt: skip
+            log(bins)
+        standard[-1] = 1e30
+        log(standard)
+
+    theirs, ours = write_both(tmp_path, calls)
+    assert len(theirs) == len(ours) == 9 * 2 * 3
+    for their_event, our_event in zip(theirs, ours):
+        check_event(our_event, their_event, 45.0, 285.0)
+
+
+def test_masked_values_are_counted_as_nan_and_left_out(run, tmp_path):
+    writer = SummaryWriter(tmp_path / "log")
+    writer.add_histogram("some", np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False]), 1)
+    writer.add_histogram("ints", np.ma.array([1, 2, 3], mask=[False, True, False]), 1)
+    writer.add_histogram("none", np.ma.array([1.0, 2.0, 3.0]), 1)
+    writer.add_histogram("one", np.ma.masked, 1)
+    writer.add_histogram("floats", np.ma.array(np.ones(2, np.float16), mask=[True, False]), 1)
+    tracelet.stop_logging()
+    found = {
+        tag: (each[0][1].num, each[0][1].sum) for tag, each in histograms(tmp_path / "log").items()
+    }
+    assert found == {
+        "some": (2.0, 4.0), "ints": (2.0, 4.0), "none": (3.0, 6.0), "one": (0.0, 0.0),
+        "floats": (1.0, 1.0),
+    }  # fmt: skip
+    assert run.stats.not_finite_values == 4
 
 
 def test_shapes_and_views(tmp_path):

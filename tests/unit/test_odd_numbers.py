@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tracelet
-from readers import event_file_scalars
+from readers import event_file_scalars, quick_events
 
 SummaryWriter = pytest.importorskip("torch.utils.tensorboard").SummaryWriter
 
@@ -70,3 +70,50 @@ def test_errors_are_of_the_type_that_torchs_writer_raises(value, theirs, tmp_pat
         writer.add_scalar("tag", 1.0, 1, "5")
     with pytest.raises(ValueError, match="embedded null byte"):
         writer.add_scalars("a\0b", {"c": 1.0}, 1)
+
+
+class _Doubled(float):
+    def __float__(self):
+        return 2 * super().__float__()
+
+
+class _DoubledNumpy(np.float64):
+    def __float__(self):
+        return 2 * super().__float__()
+
+
+class _Plain(float):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore:Warning. converting a masked element")
+@pytest.mark.parametrize(
+    "value",
+    [
+        _Doubled(1.5), _DoubledNumpy(1.5), _Plain(1.5), np.float64(1.5), np.ma.masked,
+        np.ma.array(1.5, mask=True), np.ma.array([1.5], mask=[True]), np.ma.array([1.5]),
+    ],
+    ids=lambda value: f"{type(value).__name__} {value}",
+)  # fmt: skip
+def test_float_of_a_subclass_and_of_a_masked_value_is_what_torch_writes(value, tmp_path):
+    """A masked value's memory may hold any number: it is NaN, never that number."""
+    theirs = SummaryWriter(str(tmp_path / "theirs"))
+    theirs.add_scalar("a", value, 1)
+    theirs.add_scalars("b", {"c": value}, 1)
+    theirs.close()
+    experiment = tracelet.start_logging(
+        "run", "p", "tensorboard", config={"log_dir": str(tmp_path / "handle")}
+    )
+    ours = SummaryWriter(str(tmp_path / "ours"))
+    ours.add_scalar("a", value, 1)
+    ours.add_scalars("b", {"c": value}, 1)
+    experiment.log_metric("a", value, 1)
+    tracelet.stop_logging()
+
+    def values(folder):
+        (path,) = (tmp_path / folder).glob("*tfevents*")
+        return [v.simple_value for event in quick_events(path) for v in event.summary.value]
+
+    for folder in ("", "/b_c"):
+        np.testing.assert_array_equal(values("ours" + folder), values("theirs" + folder))
+    np.testing.assert_array_equal(values("handle"), values("theirs"))
