@@ -26,6 +26,7 @@ class Experiment:
 
         self._active_run = lifecycle.active_run
         self._is_running = lifecycle.is_running
+        self._takes_points = lifecycle.takes_points
         self._stop_run = lifecycle.stop_run
         self._run = run
         self._metric_writer = run.metric_writer
@@ -82,7 +83,7 @@ class Experiment:
         TypeError or ValueError naming the metric.
         """
         if self._active_run() is not self._run:  # another run is inside this one, or it has ended
-            self._check_active("log_metric")
+            self._check_takes_points("log_metric")
             _core.log_metric_into(self._run.ring, name, value, step, self._metric_writer)
             return
         _core.log_metric(name, value, step, self._metric_writer)
@@ -129,7 +130,7 @@ class Experiment:
     def _log_event(self, method: str, name: str, event: Any) -> None:
         if not isinstance(name, str) or not name:
             raise TypeError(f"{method}: name must be a str that is not empty, not {name!r}")
-        self._check_active(method)
+        self._check_takes_points(method)
         self._run.push_event(event)
 
     def log_params(self, params: Any) -> None:
@@ -191,9 +192,17 @@ class Experiment:
         """Whether the run goes on, in this process."""
         return self._is_running(self._run)
 
+    def _check_takes_points(self, method: str) -> None:
+        if not self._takes_points(self._run):
+            raise TraceletError(f"{method}: this run has ended")
+
     def _check_active(self, method: str) -> None:
+        self._check_takes_points(method)
         if not self._is_running(self._run):
-            raise TraceletError(f"{method}: this run has ended (or belongs to the parent process)")
+            raise TraceletError(
+                f"{method}: this process was forked from the run's. It can log points into the "
+                f"run; call {method} in the process that started it"
+            )
 
     def __repr__(self) -> str:
         return f"<tracelet.Experiment {self.name!r} id={self.id!r}>"

@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 from tracelet.backends.base import Later
 from tracelet.backends.kept import KeptLines
+from tracelet.fork import renew_at_fork
 
 _log = logging.getLogger("tracelet")
 
@@ -32,12 +33,17 @@ class KeptParams:
         self._backend = backend
         self._lines = lines
         self._send = send
-        self._lock = threading.Lock()  # of all that follows
-        self._waiting: dict[int, Mapping[str, Any]] = {}  # by the number of the call
         self._number = 0
-        self._is_queued = False
+        self.renew_in_child()
+        renew_at_fork(self)
         self._has_told = False
         self._later: Later | None = None
+
+    def renew_in_child(self) -> None:
+        """What waits is the parent's to send."""
+        self._lock = threading.Lock()  # of all that is here
+        self._waiting: dict[int, Mapping[str, Any]] = {}  # by the number of the call
+        self._is_queued = False
 
     def add(self, params: Mapping[str, Any], later: Later) -> None:
         """One call: it is on disk when this returns, or a warning says why not, and that it is in

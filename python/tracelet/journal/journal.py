@@ -19,6 +19,7 @@ import numpy as np
 
 from tracelet import _core
 from tracelet.errors import JournalError, TraceletError
+from tracelet.fork import renew_at_fork
 from tracelet.journal.drops import DropNotes
 from tracelet.journal.format import (
     Block,
@@ -59,7 +60,8 @@ class Journal:
         self._names = names
         self._names_file = NamesFile(folder)
         self._drop_notes = DropNotes(folder)
-        self._lock = threading.Lock()
+        self.renew_in_child()
+        renew_at_fork(self)
         self._index = JournalIndex()  # guarded by the lock
         self._segments: set[str] = set()  # guarded by the lock; files that may be deleted one day
         self._retired_fds: list[int] = []  # guarded by the lock; written, to be synced and closed
@@ -72,6 +74,9 @@ class Journal:
         """Once a segment has so many bytes, the next one is begun."""
         self.damages: list[Damage] = []
         """What `recover` found that can't be trusted."""
+
+    def renew_in_child(self) -> None:
+        self._lock = threading.Lock()
 
     @classmethod
     def recover(cls, folder: str, names: NameSource | None = None) -> Journal:

@@ -78,6 +78,12 @@ def is_running(run: Run) -> bool:
     return any(each.run is run and each.owner_pid == os.getpid() for each in list(_runs))
 
 
+def takes_points(run: Run) -> bool:
+    """Whether what is logged goes to the run: it goes on, in this process or, when that was forked
+    in the middle of it, in its parent. The end of the parent's is in the ring."""
+    return any(each.run is run for each in list(_runs))
+
+
 def start(options: Options, block: object = None, is_inside: bool = False) -> Run:
     """Starts a run, and makes it the active one; a run that is active ends first.
 

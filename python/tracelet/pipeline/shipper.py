@@ -9,6 +9,7 @@ import time
 
 from tracelet import _core
 from tracelet.errors import JournalError
+from tracelet.fork import renew_at_fork
 from tracelet.journal.journal import Journal
 from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
@@ -41,12 +42,16 @@ class Shipper(threading.Thread):
         self._lane = lane
         self._journal = journal
         self._options = options
-        self._changed = threading.Condition()
+        self.renew_in_child()
+        renew_at_fork(self)
         self._haste_until_position = 0
         self._is_stopping = False
         self._is_abandoned = False
         self._failures = 0
         self._oldest_seen_s = 0.0
+
+    def renew_in_child(self) -> None:
+        self._changed = threading.Condition()
 
     def notify(self) -> None:
         """There are more records in the journal."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tracelet.backends.base import Upload
+from tracelet.fork import renew_at_fork
 
 _log = logging.getLogger("tracelet")
 
@@ -41,14 +42,19 @@ class Uploads:
         aside nor counted here."""
         self._set_aside_dir = set_aside_dir
         self._are_kept = are_kept
+        self._is_stopping = False
+        self._uploaded = 0
+        self._failed = 0
+        self.renew_in_child()
+        renew_at_fork(self)
+
+    def renew_in_child(self) -> None:
+        """What waits is the parent's, whose thread goes on with it."""
         self._changed = threading.Condition()
         self._waiting: list[_Job] = []
         self._last: _Job | None = None
         self._busy: _Job | None = None
         self._thread: threading.Thread | None = None
-        self._is_stopping = False
-        self._uploaded = 0
-        self._failed = 0
 
     def add(self, upload: Upload) -> None:
         with self._changed:

@@ -14,6 +14,7 @@ from tracelet.backends.artifact import Artifact, Artifacts, check_model_argument
 from tracelet.backends.base import Backend, Upload
 from tracelet.backends.params import check_params, flat_params
 from tracelet.errors import NotTakenError
+from tracelet.fork import renew_at_fork
 from tracelet.pipeline.uploads import Uploads
 
 _log = logging.getLogger("tracelet")
@@ -67,8 +68,12 @@ class Verbs:
         uploads holds back no parameters."""
         self._later = _Later(self.uploads, self.calls, push_event, self._count)
         self._artifacts = Artifacts(folder)
-        self._lock = threading.Lock()  # of `_artifacts` and the counts
         self._not_taken: Counter[str] = Counter()
+        self.renew_in_child()
+        renew_at_fork(self)
+
+    def renew_in_child(self) -> None:
+        self._lock = threading.Lock()  # of `_artifacts` and the counts
 
     @property
     def not_taken(self) -> dict[str, int]:

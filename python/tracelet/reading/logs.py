@@ -10,6 +10,7 @@ from typing import Any
 
 from tracelet import _core
 from tracelet.errors import TraceletError
+from tracelet.fork import renew_at_fork
 from tracelet.reading.series import Histograms, Scalars, Texts
 
 _log = logging.getLogger("tracelet")
@@ -31,6 +32,10 @@ class RunLogs:
         self._places: dict[str, int] = {}  # tag to its place in the reader
         self._counts: list[tuple[bytes, int, int, int, int]] = []
         self._damaged = 0
+        self.renew_in_child()
+        renew_at_fork(self)
+
+    def renew_in_child(self) -> None:
         self._lock = threading.Lock()
 
     def _read(self, paths: list[str]) -> None:

@@ -13,6 +13,7 @@ from tracelet.backends.tensorboard.event_files import TensorBoardSink
 from tracelet.backends.tensorboard.files import CopyUpload
 from tracelet.backends.tensorboard.params import params_event
 from tracelet.errors import NotTakenError
+from tracelet.fork import renew_at_fork
 
 ARTIFACTS = "artifacts"
 MODELS = "models"
@@ -31,9 +32,13 @@ class TensorBoardBackend(Backend):
     def __init__(self, info: RunInfo) -> None:
         self._info = info
         self._folder = info.options.handle_log_dir
-        self._lock = threading.Lock()  # of the two that follow
+        self.renew_in_child()
+        renew_at_fork(self)
         self._params: dict[str, Any] = {}
         self._calls = 0
+
+    def renew_in_child(self) -> None:
+        self._lock = threading.Lock()  # of the parameters
 
     def open_sinks(self, ring: Any) -> None:
         if self._info.options.tensorboard == "native":

@@ -10,6 +10,7 @@ import threading
 import time
 
 from tracelet import _core
+from tracelet.fork import renew_at_fork
 from tracelet.writer_key import split_writer_key, writer_key
 
 _file_numbers = itertools.count()
@@ -54,10 +55,14 @@ class EventFilePaths:
     def __init__(self) -> None:
         self._owner_pid = os.getpid()
         # Held for a look-up alone: a file system may hang, and the sink is not to wait for it.
-        self._lock = threading.Lock()
+        self.renew_in_child()
+        renew_at_fork(self)
         self._paths: dict[str, str] = {}
         self.generation = 0
         """How often they were renewed: a file from before is closed."""
+
+    def renew_in_child(self) -> None:
+        self._lock = threading.Lock()
 
     def renew(self) -> None:
         """From now on all writers get new files."""
