@@ -12,6 +12,7 @@
 # make soak-network  each failure of a ClearML server with 500,000 points
 # make soak-calls  200,000 random calls to each method of SummaryWriter, against the unpatched one
 # make soak-kills  the crash matrix with 10,000 deaths
+# make soak-sessions  200 rounds of processes killed in one ClearML session, beside living ones
 # make soak-faults  3,000 runs and syncs whose system calls fail, 10,000 losses of power
 # make clean  removes everything that was built or installed here
 #
@@ -32,7 +33,7 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: soak-calls soak-faults soak-kills demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-python-slow
+.PHONY: soak-calls soak-faults soak-kills soak-sessions demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-python-slow
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -79,6 +80,10 @@ soak-calls: $(INSTALLED)
 
 soak-kills: $(INSTALLED)
 	TRACELET_SOAK_KILLS=10000 $(BIN)/python -m pytest -s tests/integration/test_crash_matrix.py
+
+soak-sessions: $(INSTALLED)
+	TRACELET_SOAK_SESSIONS=200 $(BIN)/python -m pytest -s -o timeout=0 \
+	    tests/integration/test_shared_sessions.py
 
 soak-faults: $(INSTALLED)
 	TRACELET_SOAK_FAULTS=3000 TRACELET_SOAK_IMAGES=10000 $(BIN)/python -m pytest -s -o timeout=0 \

@@ -166,7 +166,7 @@ void register_encoders(nb::module_& m) {
           "is written twice.")
       .def("close", [](RunEventFiles& self) { self.files.close(); });
 
-  nb::class_<AppendFile>(m, "AppendFile", "A file that only grows, by whole pieces.")
+  nb::class_<AppendFile>(m, "AppendFile", "A file of lines of JSON, by one or several processes.")
       .def(nb::init<const std::string&>(), nb::arg("path"))
       .def_prop_ro("path", [](const AppendFile& self) { return self.path(); })
       .def(
@@ -174,8 +174,7 @@ void register_encoders(nb::module_& m) {
           [](AppendFile& self, nb::bytes piece) {
             const std::string_view bytes(piece.c_str(), piece.size());
             ReleasedGil released;
-            if (self.wait_for_whole_line()) return self.append(bytes);
-            return self.append(std::string(1, '\n').append(bytes));
+            return self.append_line(bytes);
           },
           nb::arg("piece"),
           "Appends a line, or several, whole or not at all; returns where they end, in bytes. "

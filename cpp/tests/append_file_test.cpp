@@ -126,6 +126,35 @@ TEST_SUITE("append_file") {
     }
   }
 
+  TEST_CASE("a line behind one that a death has torn is a line of its own") {
+    TempDir dir;
+    const std::string whole = "[{\"iter\":1}]\n";
+    const std::string torn(200'000, 'x');  // more than is looked at at once
+    for (const std::string& before : {std::string(), whole}) {
+      write_bytes(dir.file("log"), before + torn);
+      AppendFile file(dir.file("log"));
+      const std::size_t end = before.size() + torn.size() + whole.size();
+      CHECK(file.append_line(whole) == end);
+      CHECK(read_bytes(dir.file("log")) == before + std::string(torn.size(), ' ') + whole);
+      CHECK(file.append_line(whole) == end + whole.size());
+      CHECK(read_bytes(dir.file("log")).substr(end) == whole);
+    }
+  }
+
+  TEST_CASE("of a shared file nothing is cut off: what is torn becomes blanks") {
+    TempDir dir;
+    AppendFile file(dir.file("log"));
+    const std::string line = std::string(999, 'x') + "\n";
+    file.append_line(line);
+    {
+      const FileSizeLimit limit(1500);
+      CHECK_THROWS_AS(file.append_line(line), std::system_error);
+    }
+    CHECK(read_bytes(file.path()) == line + std::string(500, ' '));
+    file.append_line(line);
+    CHECK(read_bytes(file.path()) == line + std::string(500, ' ') + line);
+  }
+
   TEST_CASE("wait_for_whole_line waits for another writer's line end, but not for ever") {
     TempDir dir;
     AppendFile file(dir.file("log"));

@@ -110,6 +110,7 @@ inline std::vector<ParsedEvent> parse_lines(std::string_view text) {
 inline std::vector<std::vector<ParsedEvent>> parse_array_lines(std::string_view text) {
   std::vector<std::vector<ParsedEvent>> lines;
   for (JsonReader reader(text); !reader.at_end(); reader.take("]\n")) {
+    while (reader.take_if(" ")) continue;  // where a piece was torn
     reader.take("[");
     lines.emplace_back().push_back(reader.event());
     while (reader.take_if(",")) lines.back().push_back(reader.event());

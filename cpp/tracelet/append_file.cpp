@@ -1,5 +1,6 @@
 #include "tracelet/append_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <system_error>
@@ -9,6 +10,12 @@
 #include "tracelet/platform.h"
 
 namespace tracelet {
+
+namespace {
+
+constexpr std::size_t kBlock = 1 << 16;
+
+}  // namespace
 
 int append_content(const std::string& path, std::string& out) {
   const int fd = open_to_read(path);
@@ -40,7 +47,8 @@ AppendFile::AppendFile(AppendFile&& other) noexcept
     : path_(std::move(other.path_)),
       fd_(std::exchange(other.fd_, -1)),
       torn_start_bytes_(other.torn_start_bytes_),
-      torn_bytes_(other.torn_bytes_) {}
+      torn_bytes_(other.torn_bytes_),
+      is_shared_(other.is_shared_) {}
 
 AppendFile::~AppendFile() {
   if (fd_ >= 0) close_file(fd_);
@@ -62,18 +70,55 @@ std::uint64_t AppendFile::append(std::string_view piece) {
   throw std::system_error(error, std::generic_category(), "cannot write to " + path_);
 }
 
-// Cut off where it is the file's end. Where another writer has appended behind it, a cut would take
-// that one's line along; blanks before it do no harm, as the files that
-// have several writers hold lines of JSON. (An event file has one.)
+std::uint64_t AppendFile::append_line(std::string_view line) {
+  is_shared_ = true;
+  if (line.empty()) return append(line);
+  wait_for_whole_line();
+  const std::uint64_t end = append(line);
+  blank_torn_before(end - line.size(), line.size());
+  return end;
+}
+
+// Looked at when the line is there: before that, another writer may die any time until it is. So
+// exactly one writer, whose line it is, finds the torn piece. Should it die right here, its line is
+// no JSON, and `tracelet sync` appends what is in no line.
+void AppendFile::blank_torn_before(std::uint64_t start_bytes, std::size_t line_bytes) {
+  std::string block;
+  std::uint64_t torn_start = start_bytes;
+  for (bool is_found = false; torn_start > 0 && !is_found;) {
+    // The first byte alone: it is a line end but for a death.
+    const std::size_t size =
+        torn_start == start_bytes ? 1 : std::min<std::uint64_t>(torn_start, kBlock);
+    block.resize(size);
+    if (read_at(fd_, block.data(), size, static_cast<std::int64_t>(torn_start - size)) !=
+        static_cast<std::int64_t>(size)) {
+      return;  // somebody has cut the file
+    }
+    const std::size_t line_end = block.rfind('\n');
+    is_found = line_end != std::string::npos;
+    torn_start -= is_found ? size - line_end - 1 : size;
+  }
+  if (torn_start == start_bytes) return;
+  const auto torn_bytes = static_cast<std::size_t>(start_bytes - torn_start);
+  const int error = blank_out(path_, static_cast<std::int64_t>(torn_start), torn_bytes);
+  if (error == 0) return;
+  // This line can't be read: it goes with the torn piece, and the caller tries again.
+  torn_start_bytes_ = static_cast<std::int64_t>(torn_start);
+  torn_bytes_ = torn_bytes + line_bytes;
+  throw std::system_error(error, std::generic_category(), "cannot mend " + path_);
+}
+
+// Cut off where it is the file's end and nobody else writes to it. Else another writer's line may
+// stand behind it at any time, and go with it; blanks before a line of JSON do no harm.
 int AppendFile::take_back_torn() {
   if (torn_bytes_ == 0) return 0;
   const std::int64_t torn_end = torn_start_bytes_ + static_cast<std::int64_t>(torn_bytes_);
   const std::int64_t size_bytes = file_size_bytes(fd_);
   if (size_bytes < 0) return EIO;
   int error = 0;
-  if (size_bytes == torn_end) {
+  if (size_bytes == torn_end && !is_shared_) {
     error = truncate_file(fd_, torn_start_bytes_);
-  } else if (size_bytes > torn_end) {
+  } else if (size_bytes >= torn_end) {
     error = blank_out(path_, torn_start_bytes_, torn_bytes_);
   }  // else somebody has cut the file
   if (error == 0) torn_bytes_ = 0;
@@ -84,15 +129,14 @@ bool AppendFile::is_empty() const { return file_size_bytes(fd_) == 0; }
 
 bool AppendFile::is_named() const { return tracelet::is_named(fd_, path_); }
 
-bool AppendFile::wait_for_whole_line() const {
-  for (int tries = 0; tries < 100; ++tries) {
+void AppendFile::wait_for_whole_line() const {
+  for (int tries = 0; tries < 500; ++tries) {
     const std::int64_t size = file_size_bytes(fd_);
     char last;
-    if (size <= 0) return true;
-    if (read_at(fd_, &last, 1, size - 1) != 1 || last == '\n') return true;
+    if (size <= 0) return;
+    if (read_at(fd_, &last, 1, size - 1) != 1 || last == '\n' || last == ' ') return;
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
-  return false;
 }
 
 }  // namespace tracelet

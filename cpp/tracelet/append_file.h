@@ -26,10 +26,15 @@ class AppendFile {
   // be taken back either stays the file's torn end: nothing is appended behind it before it is
   // gone. Returns where the piece ends, in bytes; another process may have appended behind it.
   std::uint64_t append(std::string_view piece);
-  // For a file that others append lines to as well: waits a moment while its last byte is not a
-  // line end, so that this piece does not land inside another writer's line. False when there is
-  // none still: its writer died in the middle, and what follows must begin a line of its own.
-  bool wait_for_whole_line() const;
+  // As `append`, for a file to which other processes append lines of JSON as well, with or without
+  // this class: one of them may die in the middle of a line, and this one may die at any
+  // instruction. No line of anybody's is lost by that: what is torn before this line becomes
+  // blanks, which are allowed there, and nothing is ever cut off, because another writer's line may
+  // stand behind it by then. A lock would do it, too, and wait for a writer that is stopped.
+  std::uint64_t append_line(std::string_view line);
+  // Waits a moment while the last byte is not a line end, so that a line does not land inside that
+  // of a writer that needs several writes for one.
+  void wait_for_whole_line() const;
 
   bool is_empty() const;
   // Whether what is appended is to be found under `path` still.
@@ -38,12 +43,14 @@ class AppendFile {
 
  private:
   int take_back_torn();
+  void blank_torn_before(std::uint64_t start_bytes, std::size_t line_bytes);
 
   std::string path_;
   int fd_;
   // A part of a piece that could not be written whole and is in the file yet.
   std::int64_t torn_start_bytes_ = 0;
   std::size_t torn_bytes_ = 0;
+  bool is_shared_ = false;  // by `append_line`
 };
 
 }  // namespace tracelet

@@ -182,8 +182,7 @@ void JsonLinesEncoder::append_array_lines(RecordSpan records, PayloadSpan payloa
     const EncodeCounts counts = encode(records, payloads, line_bytes, ',', line_);
     if (counts.encoded > 0) {
       line_.append("]\n");
-      if (!file.wait_for_whole_line()) line_.insert(0, 1, '\n');
-      file.append(line_);
+      file.append_line(line_);
     }
     total.consumed += counts.consumed;
     total.encoded += counts.encoded;

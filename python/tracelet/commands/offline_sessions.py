@@ -33,15 +33,16 @@ def find_session(
     """The session of a run that has no folder any more; None where there is no such one."""
     if os.path.exists(os.path.join(runs_dir, name, MANIFEST)):
         return None
-    return next((each for each in sessions if name in (each.run_id, str(each.folder))), None)
+    return next((each for each in sessions if name in (*each.run_ids, str(each.folder))), None)
 
 
 def send_session(session: OfflineSession, runs_dir: str) -> int:
     """The command's exit code."""
-    folder = os.path.join(runs_dir, session.run_id)
-    if os.path.exists(os.path.join(folder, MANIFEST)) and StoredRun(folder).state != "finished":
-        print(f"{session.run_id}: its offline session waits until the run itself is sent")
-        return 1
+    for run_id in session.run_ids:
+        folder = os.path.join(runs_dir, run_id)
+        if os.path.exists(os.path.join(folder, MANIFEST)) and StoredRun(folder).state != "finished":
+            print(f"{run_id}: its offline session waits until the run itself is sent")
+            return 1
     try:
         url = session.send()
     except TraceletError as error:

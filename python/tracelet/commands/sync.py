@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         if session := find_session(sessions, runs_dir, arguments.run):
             return send_session(session, runs_dir)
         run = find_run(runs_dir, arguments.run)
-        own = [each for each in sessions if each.run_id == run.run_id]
+        own = [each for each in sessions if run.run_id in each.run_ids]
         return max([send(run), *(send_session(each, runs_dir) for each in own)])
     found, unreadable = scan_runs(runs_dir)
     runs = [run for run in found if run.state == "unsent"]

@@ -33,7 +33,7 @@ def open_clearml(info: RunInfo) -> Backend:
 
     # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
     if info.reopen is not None:
-        return ClearMLBackend(ReopenedTask(info.reopen), info)
+        return ClearMLBackend(ReopenedTask(info.reopen, info.run_id), info)
     task = open_task(info.options)
     try:
         return ClearMLBackend(task, info)

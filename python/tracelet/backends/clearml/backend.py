@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
@@ -13,6 +14,7 @@ from tracelet.backends.clearml.names import TaskNames
 from tracelet.backends.clearml.offline import OfflineClearMLSink
 from tracelet.backends.clearml.online import OnlineClearMLSink
 from tracelet.backends.clearml.reopen import reopen_state
+from tracelet.backends.clearml.session import SessionUsers
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.clearml.task_names import SHORTEST_NAME
 from tracelet.backends.kept import NAMES, KeptLines
@@ -32,8 +34,11 @@ class ClearMLBackend(Backend):
         self.id = task.id
         self.url = task.url
         self.reopen_state = info.reopen or reopen_state(task)
+        self._run_id = info.run_id
+        self._session: SessionUsers | None = None
         if task.is_offline and info.reopen is None:
             note_session(task.task, info, task.stand_in)
+            self._session = SessionUsers(Path(task.task.get_offline_mode_folder()))
         self._params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), task.send_params)
         names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
         series = OfflineClearMLSink if task.is_offline else OnlineClearMLSink
@@ -75,6 +80,8 @@ class ClearMLBackend(Backend):
     def close(self, process_is_ending: bool) -> None:
         self._params.close()
         self.task.close(process_is_ending)
+        if self._session is not None:
+            self._session.end(self._run_id)
 
     def let_process_end(self) -> None:
         self.task.let_process_end()

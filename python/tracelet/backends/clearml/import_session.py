@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tracelet import environment
 from tracelet.backends.base import RunInfo
 from tracelet.backends.clearml.create_once import CreateOnce
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
+from tracelet.backends.clearml.session import METRICS, TASK, SessionUsers, mend_lines
 from tracelet.backends.clearml.start import (
     OfflineStandIn,
     ServerAwayError,
@@ -37,7 +39,9 @@ _SILENCE_S = 60.0
 
 
 def note_session(task: Any, info: RunInfo, stand_in: OfflineStandIn | None) -> None:
-    """Leaves the note in the folder of a session that begins. Failure costs no point."""
+    """Leaves the note in the folder of a session that begins, and that this run writes to it: of
+    several processes the first one's note is kept, or that of one that knows the task. Failure
+    costs no point."""
     note = {
         "run": info.run_id,
         "project": info.options.project,
@@ -47,8 +51,11 @@ def note_session(task: Any, info: RunInfo, stand_in: OfflineStandIn | None) -> N
         "token": stand_in.token if stand_in else None,
         **process_identity(),
     }
+    folder = Path(task.get_offline_mode_folder())
     try:
-        _write(Path(task.get_offline_mode_folder()), note)
+        SessionUsers(folder).add(info.run_id)
+        if stand_in is not None or not (folder / _NOTE).exists():
+            _write(folder, note)
     except OSError as error:
         _log.warning("tracelet: `tracelet sync` will not find this session: %s", error)
 
@@ -61,15 +68,30 @@ class OfflineSession:
         self.folder = folder
         self.note: dict[str, Any] = dict(json.loads((folder / _NOTE).read_text("utf-8")))
         self.run_id = str(self.note["run"])
+        users = SessionUsers(folder)
+        self.run_ids = list(dict.fromkeys([self.run_id, *(each["run"] for each in users.all())]))
+        self._is_used = users.others_live("")
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is written to it any more: it is zipped, or its process is gone."""
-        return Path(f"{self.folder}.zip").exists() or is_alive(self.note) is False
+        """Whether nothing is written to it any more: it is zipped, or its process is gone, and none
+        of the other processes that share it is at it."""
+        is_zipped = Path(f"{self.folder}.zip").exists()
+        return not self._is_used and (is_zipped or is_alive(self.note) is False)
 
     @property
     def is_imported(self) -> bool:
-        return bool(self.note.get("url"))
+        """Whether all that is there now is: `tracelet sync` may have put a run's rest into a
+        session that was imported before."""
+        return bool(self.note.get("url")) and self.note.get("state") in (None, self._state())
+
+    def _state(self) -> list[int]:
+        """What changes when something is added to it."""
+        metrics, task = self.folder / METRICS, self.folder / TASK
+        return [
+            metrics.stat().st_size if metrics.exists() else 0,
+            zlib.crc32(task.read_bytes()) if task.exists() else 0,
+        ]
 
     def send(self) -> str:
         """Imports it; returns the task's page. Raises TraceletError when that can't be done now, or
@@ -80,6 +102,9 @@ class OfflineSession:
         creation = CreateOnce(self.note.get("token"))
         deadline = StartDeadline(_SILENCE_S, is_renewed=True, creation=creation)
         try:
+            # A line that a death has torn ends the SDK's import, or has it send another twice.
+            mend_lines(self.folder / METRICS, is_settled=True)
+            state = self._state()
             with deadline:
                 go_online(task_class)
                 url = self._send(task_class, creation.token)
@@ -93,11 +118,11 @@ class OfflineSession:
             raise BackendError(
                 f"ClearML did not take {len(deadline.refused)} requests: {deadline.refused[0]}"
             )
-        self._update(url=url)
+        self._update(url=url, state=state)
         return url
 
     def _send(self, task_class: Any, token: str) -> str:
-        content = json.loads((self.folder / "task.json").read_text("utf-8"))
+        content = json.loads((self.folder / TASK).read_text("utf-8"))
         if not self.note.get("task"):
             self._update(token=token)  # first: the task may be made, and this process may die
             self._update(task=_target(task_class, self.note, content))

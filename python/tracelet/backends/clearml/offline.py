@@ -15,8 +15,9 @@ from typing import Any
 from tracelet import _core
 from tracelet.backends.base import Batch, Delivery, RunInfo
 from tracelet.backends.clearml.names import TaskNames
-from tracelet.backends.clearml.reopen import METRICS, event_key, events_behind
+from tracelet.backends.clearml.reopen import event_key, events_behind
 from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
+from tracelet.backends.clearml.session import METRICS
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.records import HISTOGRAM, SCALAR
 
@@ -35,7 +36,7 @@ def open_session_file(task: ClearMLTask) -> _core.AppendFile:
     """The session's metrics file, to which the SDK and either sink append whole lines."""
     folder = task.task.get_offline_mode_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    return _core.AppendFile(str(folder / "metrics.jsonl"))
+    return _core.AppendFile(str(folder / METRICS))
 
 
 @dataclass(frozen=True)

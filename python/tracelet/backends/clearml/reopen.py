@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,14 @@ from typing import Any
 from tracelet import environment
 from tracelet.backends.clearml.api import RefusedError
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
+from tracelet.backends.clearml.session import (
+    METRICS,
+    TASK,
+    SessionUsers,
+    edit_task,
+    mend_lines,
+    zip_session,
+)
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.clearml.task_edits import Item, TaskEdits, section_items
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
@@ -27,8 +34,6 @@ from tracelet.runs.ownership import is_own_file, is_own_folder
 
 _log = logging.getLogger("tracelet")
 
-METRICS = "metrics.jsonl"
-_TASK = "task.json"
 _SESSION_ID = re.compile(r"offline-[0-9a-f]{32}")  # the SDK's, and the folder's name
 _UNFINISHED = ("created", "queued", "in_progress", "unknown")
 _REASON = "the process ended without closing the task"
@@ -79,7 +84,8 @@ class StoredTask:
 class ReopenedTask(ClearMLTask):
     """A dead process' task. One thread."""
 
-    def __init__(self, state: Mapping[str, Any]) -> None:
+    def __init__(self, state: Mapping[str, Any], run_id: str = "") -> None:
+        self._run_id = run_id
         offline_folder = state["offline_folder"]
         super().__init__(StoredTask(state), bool(state["is_owned"]), offline_folder is not None)
         if offline_folder is not None:
@@ -109,24 +115,30 @@ class ReopenedTask(ClearMLTask):
             self._edits.set_configuration(name, text)
 
     def _edit_session(self, field: str, items: Sequence[Item]) -> None:
-        path = self.task.get_offline_mode_folder() / _TASK
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        held = content.setdefault(field, None) or {}
-        for item in items:
-            section = held.setdefault(item["section"], {}) if "section" in item else held
-            section[item["name"]] = dict(item)
-        content[field] = held
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(new, path)
+        def change(content: dict[str, Any]) -> None:
+            held = content.get(field) or {}
+            for item in items:
+                section = held.setdefault(item["section"], {}) if "section" in item else held
+                section[item["name"]] = dict(item)
+            content[field] = held
+
+        edit_task(self.task.get_offline_mode_folder(), change)
 
     def close(self, process_is_ending: bool) -> None:
-        """Ends the task as its process would have: an offline session is zipped, a task that the
-        server still thinks is running is stopped, with a message."""
+        """Ends the task as its process would have: an offline session is zipped, unless other
+        processes are still at it, a task that the server still thinks is running is stopped, with
+        a message."""
         if self.is_offline:
-            _zip(self.task.get_offline_mode_folder())
+            self._close_session()
         elif self.is_owned:
             self._stop()
+
+    def _close_session(self) -> None:
+        folder = self.task.get_offline_mode_folder()
+        is_shared = SessionUsers(folder).others_live(self._run_id)
+        mend_lines(folder / METRICS, is_settled=not is_shared)
+        if not is_shared or os.path.exists(f"{folder}.zip"):
+            zip_session(folder)
 
     def _stop(self) -> None:
         """Raises SinkUnavailableError unless the server says that it is done."""
@@ -146,7 +158,7 @@ def _check_session(folder: str, task_id: str) -> None:
     must be what the SDK makes for that task, this user's own, and no link. Raises BackendError."""
     if not os.path.lexists(folder):
         raise BackendError(f"the offline session {folder} is gone")
-    in_it = [os.path.join(folder, name) for name in (METRICS, _TASK)]
+    in_it = [os.path.join(folder, name) for name in (METRICS, TASK)]
     is_session = (
         _SESSION_ID.fullmatch(task_id) is not None
         and os.path.basename(folder) == task_id
@@ -170,17 +182,6 @@ def connected_edits(task_id: str) -> TaskEdits:
     return edits
 
 
-def _zip(folder: Path) -> None:
-    """As the SDK's Task does it when it is closed; whole, or as it was before."""
-    new = f"{folder}.zip.{os.getpid()}.new"
-    with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-        for path in folder.rglob("*"):
-            if path.is_file():
-                archive.write(path, path.relative_to(folder).as_posix())
-    os.replace(new, f"{folder}.zip")
-    _log.info("tracelet: the offline session is in %s.zip", folder)
-
-
 def events_behind(path: str, size_bytes: int, prefix: bytes, wanted: set[str]) -> set[str]:
     """Those of the events `wanted` (see `event_key`) that whole lines of the session's metrics file
     have behind `size_bytes`, in lines that begin with `prefix`.
@@ -196,6 +197,7 @@ def events_behind(path: str, size_bytes: int, prefix: bytes, wanted: set[str]) -
     with file:
         file.seek(size_bytes)
         for line in file:
+            line = line.lstrip(b" ")  # where a torn piece was
             if line.startswith(prefix) and line.endswith(b"\n"):
                 try:
                     events = json.loads(line)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 import threading
 from typing import Any
+
+from tracelet.backends.clearml.session import TASK, locked, merged, read_task, write_task
+
+_BASE = "_tracelet_base"  # of a task's data: what is in it of what this process has not changed
 
 
 def mend_sdk() -> None:
@@ -60,23 +66,47 @@ def _mend_edit_lock(task_class: Any) -> None:
 def _mend_offline_file(task_class: Any) -> None:
     """An offline session's task.json is truncated and then written, at each change of the task. A
     process that dies in between leaves a session that `Task.import_offline_session` refuses, with
-    all its points (one of 350 deaths).
+    all its points (one of 350 deaths). And it is written from what this process has in memory: what
+    another process of the session has set, a rank or a subprocess, was gone.
     """
     save = getattr(task_class, "_save_data_to_offline_dir", None)
-    name = getattr(task_class, "_offline_filename", None)
-    if save is None or not isinstance(name, str):
+    read = getattr(task_class, "_reload", None)
+    if save is None or read is None or getattr(task_class, "_offline_filename", None) != TASK:
         return
 
+    @functools.wraps(read)
+    def read_and_note(task: Any) -> Any:
+        data = read(task)
+        if task._offline_mode and data is not None and not hasattr(data, _BASE):
+            # What this process has changed is told by comparison with what it began from.
+            with contextlib.suppress(AttributeError, TypeError, ValueError):
+                setattr(data, _BASE, json.loads(json.dumps(data.to_dict())))
+        return data
+
     @functools.wraps(save)
-    def save_whole(task: Any, **changes: Any) -> None:
+    def save_merged(task: Any, **changes: Any) -> None:
         with task._edit_lock:
-            task._offline_filename = name + ".new"
+            task._offline_filename = f"{TASK}.{os.getpid()}.own"
             try:
                 save(task, **changes)
             finally:
+                name = task._offline_filename
                 del task._offline_filename
             folder = task.get_offline_mode_folder()
             if folder:
-                os.replace(os.path.join(folder, name + ".new"), os.path.join(folder, name))
+                _merge(task, os.path.join(folder, name), folder)
 
-    task_class._save_data_to_offline_dir = save_whole
+    task_class._reload = read_and_note
+    task_class._save_data_to_offline_dir = save_merged
+
+
+def _merge(task: Any, path: str, folder: Any) -> None:
+    """Puts into the session's task what this process has changed of it, and no more."""
+    with open(path, encoding="utf-8") as file:
+        mine = json.load(file)
+    os.unlink(path)
+    base = getattr(task.data, _BASE, None)
+    with locked(folder):
+        theirs = read_task(folder)
+        write_task(folder, merged(base, mine, theirs) if theirs else mine)
+    setattr(task.data, _BASE, mine)

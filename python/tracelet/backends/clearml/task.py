@@ -217,7 +217,7 @@ def open_task(options: Options) -> ClearMLTask:
     option `on_unreachable` says "raise". Raises CredentialsError, ConfigurationError, BackendError.
     """
     Task = load_task_class()  # noqa: N806
-    current = Task.current_task()
+    current = _current_task(Task)
     deadline = StartDeadline(options.start_timeout_s)
     try:
         with deadline:
@@ -238,6 +238,22 @@ def open_task(options: Options) -> ClearMLTask:
     except Exception as error:
         raise error if isinstance(error, TraceletError) else startup_error(error) from error
     return _open_offline(Task, options, why, deadline)
+
+
+def _current_task(task_class: Any) -> Any:
+    """The current task. In a process that one with a task has started (a rank, a subprocess) the
+    SDK attaches to that one's here, and would fork its reporter, which a killed process leaves
+    behind: its run then counted as alive for as long as that lived."""
+    if getattr(task_class, "_Task__main_task", None) is not None:
+        return task_class.current_task()
+    _use_threads(task_class, True)
+    task = None
+    try:
+        task = task_class.current_task()
+    finally:
+        if task is None:
+            _use_threads(task_class, False)
+    return task
 
 
 def _open_offline(

@@ -1,0 +1,241 @@
+"""An offline session that several processes write to: ranks, subprocesses, `tracelet sync`.
+
+Each appends whole lines to its metrics file, which nobody cuts or replaces. Its `task.json` each
+process of the SDK writes whole, from what it has in memory: here it is merged with what others have
+written since. Which processes there are is noted in the session's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Callable
+
+from tracelet.runs.ownership import is_own_file
+from tracelet.runs.private_file import private
+from tracelet.runs.process_identity import is_alive, process_identity
+
+_log = logging.getLogger("tracelet")
+
+METRICS = "metrics.jsonl"
+TASK = "task.json"
+_LOCK_S = 2.0
+_PAUSE_S = 0.01
+_MOST_STARTS = 32
+_USER = "tracelet-{}.json"
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Alone among the processes that change the session's task. One that holds this and is stopped
+    costs the others a moment, no more: an edit may be lost then, and nothing hangs."""
+    fd = None
+    try:
+        import fcntl
+
+        fd = os.open(folder, os.O_RDONLY)
+        deadline_s = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline_s:
+                    _log.debug("tracelet: %s is locked by another process", folder)
+                    break
+                time.sleep(_PAUSE_S)
+    except (ImportError, OSError) as error:  # Windows; a file system without locks
+        _log.debug("tracelet: %s can't be locked: %s", folder, error)
+    try:
+        yield
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def read_task(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the session's task.json holds; {} when there is none, or it can't be read."""
+    try:
+        content = json.loads((Path(folder) / TASK).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_task(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Whole, or not at all. Raises OSError."""
+    path = Path(folder) / TASK
+    new = f"{path}.{os.getpid()}.new"
+    try:
+        with open(new, "w", encoding="utf-8") as file:
+            json.dump(content, file, sort_keys=True)
+        os.replace(new, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise
+
+
+def edit_task(folder: str | os.PathLike[str], change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes the session's task as it is now, beside living processes. Raises OSError."""
+    with locked(folder):
+        content = read_task(folder)
+        change(content)
+        write_task(folder, content)
+
+
+def merged(base: Any, mine: Any, theirs: Any) -> Any:
+    """`theirs` with what `mine` changed of `base`."""
+    if mine in (base, theirs):
+        return theirs
+    if theirs == base:
+        return mine
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        before = base if isinstance(base, dict) else {}
+        result = {}
+        for key in {**theirs, **mine}:
+            if key in mine and key in theirs:
+                result[key] = merged(before.get(key), mine[key], theirs[key])
+            else:  # the other one has removed it, or never had it
+                value = mine.get(key, theirs.get(key))
+                if key not in before or value != before[key]:
+                    result[key] = value
+        return result
+    if isinstance(mine, list) and isinstance(theirs, list):
+        held = base if isinstance(base, list) else []
+        parts = [{_name_of(each): each for each in part} for part in (held, mine, theirs)]
+        return list(merged(*parts).values())
+    return mine
+
+
+def _name_of(item: Any) -> str:
+    """What makes two entries of a list the same one: an artifact's key, a model's id, a tag."""
+    if isinstance(item, dict):
+        name = [item[key] for key in ("key", "mode", "id") if key in item]
+        if name:
+            return json.dumps(name)
+    return json.dumps(item, sort_keys=True)
+
+
+def mend_lines(path: str | os.PathLike[str], is_settled: bool) -> None:
+    """Makes lines that a death has torn empty lists, and whole ones of what stands behind a torn
+    piece: at one that it can't read the SDK's import sends the line before it again, or ends.
+
+    In its place, byte for byte: other processes may be appending. The last line, when it has no
+    end, only if `is_settled`, that is nobody does. Raises OSError.
+    """
+    try:
+        file = open(path, "r+b", buffering=1 << 20)  # noqa: SIM115
+    except FileNotFoundError:
+        return
+    with file:
+        start = 0
+        repairs: list[tuple[int, bytes]] = []
+        for line in file:
+            repair = _repair_of(line)
+            if not line.endswith(b"\n") and not is_settled:
+                repair = None
+            if repair is not None:
+                repairs.append((start, repair))
+            start += len(line)
+        for offset, repair in repairs:
+            file.seek(offset)
+            file.write(repair)
+
+
+def _repair_of(line: bytes) -> bytes | None:
+    """What is to be written over a line's beginning, or over all of it; None for a whole one."""
+    end = b"" if line.endswith(b"\n") else b"\n"
+    if _is_events(line):
+        return line + end if end else None
+    text = line.rstrip(b"\n")
+    start = len(text)
+    for _ in range(_MOST_STARTS):
+        start = text.rfind(b'[{"', 0, start)
+        if start <= 0:
+            break
+        if _is_events(text[start:]):
+            return b" " * start + (text[start:] + end if end else b"")
+    if len(text) == 1:
+        return b"[]\n" if end else None  # no room for a list: the SDK passes over it
+    return b"[]".ljust(len(text)) + end if text else None
+
+
+def _is_events(text: bytes) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False
+
+
+def zip_session(folder: Path) -> None:
+    """As the SDK's Task does it when it is closed; whole, or as it was before. Raises OSError."""
+    new = f"{folder}.zip.{os.getpid()}.new"
+    with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder).as_posix())
+    os.replace(new, f"{folder}.zip")
+    _log.info("tracelet: the offline session is in %s.zip", folder)
+
+
+class SessionUsers:
+    """The runs that write, or wrote, to a session, each with the process that it is of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, run_id: str) -> None:
+        """Raises OSError."""
+        self._write(run_id, {"run": run_id, **process_identity()})
+
+    def end(self, run_id: str) -> None:
+        """This run writes no more. Where the SDK has zipped the session before that, or the process
+        is dead that would have, it is zipped now."""
+        try:
+            self._end(run_id)
+        except OSError as error:
+            _log.debug("tracelet: %s: %s", self.folder, error)
+
+    def _end(self, run_id: str) -> None:
+        self._write(run_id, {"run": run_id, **process_identity(), "ended": True})
+        archive = Path(f"{self.folder}.zip")
+        if not archive.exists():
+            is_late = not self.others_live(run_id) and any(
+                is_alive(each) is False for each in self.all() if not each.get("ended")
+            )
+        else:
+            held = [each for name in (METRICS, TASK) if (each := self.folder / name).exists()]
+            is_late = any(each.stat().st_mtime > archive.stat().st_mtime for each in held)
+        if is_late:
+            zip_session(self.folder)
+
+    def all(self) -> list[dict[str, Any]]:
+        found = []
+        for path in sorted(self.folder.glob(_USER.format("*"))):
+            if not is_own_file(str(path)):
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                user = json.loads(path.read_text("utf-8"))
+                if isinstance(user, dict) and isinstance(user.get("run"), str):
+                    found.append(user)
+        return found
+
+    def others_live(self, run_id: str) -> bool:
+        """Whether another run may be writing yet."""
+        return any(
+            each["run"] != run_id and not each.get("ended") and is_alive(each) is not False
+            for each in self.all()
+        )
+
+    def _write(self, run_id: str, content: Mapping[str, Any]) -> None:
+        path = self.folder / _USER.format(run_id)
+        with open(f"{path}.new", "w", encoding="utf-8", opener=private) as file:
+            json.dump(content, file)
+        os.replace(f"{path}.new", path)

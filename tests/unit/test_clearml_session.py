@@ -1,0 +1,97 @@
+"""What processes of one ClearML offline session do to its files: merged, mended, never cut."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+
+import pytest
+from tracelet.backends.clearml import session
+from tracelet.backends.clearml.session import SessionUsers, edit_task, mend_lines, merged
+
+LINE = b'[{"iter": 1}]\n'
+
+
+@pytest.mark.parametrize(
+    ("base", "mine", "theirs", "wanted"),
+    [
+        ({"a": 1}, {"a": 1}, {"a": 2}, {"a": 2}),
+        ({"a": 1}, {"a": 2}, {"a": 1}, {"a": 2}),
+        ({}, {"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+        (None, {"a": {"x": 1}}, {"a": {"y": 2}}, {"a": {"x": 1, "y": 2}}),
+        ({"a": {"x": 1, "y": 1}}, {"a": {"x": 2, "y": 1}}, {"a": {"x": 1, "y": 3}},
+         {"a": {"x": 2, "y": 3}}),
+        ({"a": 1, "b": 1}, {"b": 1}, {"a": 1, "b": 2}, {"b": 2}),  # I removed it
+        ({"a": 1, "b": 1}, {"a": 1, "b": 2}, {"b": 1}, {"b": 2}),  # they did
+        ({"a": 1}, {"a": 2}, {}, {"a": 2}),
+        (["t"], ["t", "mine"], ["t", "theirs"], ["t", "theirs", "mine"]),
+        ([{"key": "a", "v": 1}], [{"key": "a", "v": 2}], [{"key": "a", "v": 1}, {"key": "b"}],
+         [{"key": "a", "v": 2}, {"key": "b"}]),
+        ([{"id": "a"}, {"id": "b"}], [{"id": "b"}], [{"id": "a"}, {"id": "b"}, {"id": "c"}],
+         [{"id": "b"}, {"id": "c"}]),
+        ([1, 1], [1, 1, 1], [1, 1], [1, 1, 1]),
+    ],
+)  # fmt: skip
+def test_an_edit_changes_what_it_changed_alone(base, mine, theirs, wanted):
+    assert merged(base, mine, theirs) == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (LINE + b'[{"iter": 2}, {"it' + b"\n" + LINE, LINE + b"[]                \n" + LINE),
+        (b'[{"type":"' + LINE, b"          " + LINE),
+        (b'[{"a": "' + LINE[:-1], b"        " + LINE),
+        (LINE + LINE[:-1], LINE + LINE),
+        (LINE + b'[{"iter', LINE + b"[]     \n"),
+        (b"[", b"[]\n"),
+        (LINE + LINE, LINE + LINE),
+        (b"", b""),
+    ],
+)
+def test_torn_lines_become_empty_and_what_stands_behind_them_whole(tmp_path, content, wanted):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(content)
+    mend_lines(path, is_settled=True)
+    assert path.read_bytes() == wanted
+    assert all(isinstance(json.loads(line), list) for line in wanted.splitlines())
+
+
+def test_the_end_of_a_line_that_may_yet_come_is_left_alone(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"[{\n" + LINE + LINE[:5])
+    mend_lines(path, is_settled=False)
+    assert path.read_bytes() == b"[]\n" + LINE + LINE[:5]
+
+
+def test_a_stopped_process_that_holds_the_lock_keeps_nobody_waiting_for_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "_LOCK_S", 0.1)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    start_s = time.monotonic()
+    edit_task(tmp_path, lambda content: content.update(a=1))
+    assert 0.1 <= time.monotonic() - start_s < 30
+    os.close(fd)
+    assert session.read_task(tmp_path) == {"a": 1}
+
+
+def test_who_ends_last_zips_the_session_anew(tmp_path):
+    folder = tmp_path / "offline-1"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_bytes(LINE)
+    users = SessionUsers(folder)
+    users.add("one")
+    users.add("two")
+    assert users.others_live("one")
+    archive = tmp_path / "offline-1.zip"
+    users.end("one")  # its SDK zips it, if that is its task
+    assert not archive.exists()
+    session.zip_session(folder)
+    old = archive.stat().st_mtime_ns
+    time.sleep(0.02)
+    (folder / "metrics.jsonl").write_bytes(LINE + LINE)
+    users.end("two")
+    assert archive.stat().st_mtime_ns > old
+    assert not users.others_live("")
