@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from readers import event_files, events
 torch = pytest.importorskip("torch")
 import numpy as np  # noqa: E402
 from event_session import all_files, events_by_folder  # noqa: E402
+from tensorboard.summary.writer import event_file_writer as tensorboard_writer  # noqa: E402
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402
 from torch.utils.tensorboard.writer import FileWriter  # noqa: E402
+from tracelet.capture import event_writer  # noqa: E402
 
 PIXELS = np.zeros((3, 4, 4))
 
@@ -278,3 +281,56 @@ def test_one_writer_without_a_file_holds_back_no_other(tmp_path, caplog):
     assert run.stats.dropped == {"event file can't be opened": 3}
     assert run.stats.pending == 0
     assert caplog.text.count("there is no event file in") == 2
+
+
+def test_two_threads_adopt_a_writer_that_is_older_than_the_run(tmp_path, monkeypatch):
+    """The second begins while the first is at it: one of them adopts the writer."""
+    writer = SummaryWriter(str(tmp_path / "log"))
+    suffix_of = event_writer._filename_suffix
+    others = []
+
+    def log_in_another_thread(event_writer):
+        if not others:
+            others.append(threading.Thread(target=writer.add_text, args=("other", "text", 1)))
+            others[0].start()
+            others[0].join(0.2)  # it waits for this thread, or it is done
+        return suffix_of(event_writer)
+
+    monkeypatch.setattr(event_writer, "_filename_suffix", log_in_another_thread)
+    experiment = start()
+    writer.add_text("first", "text", 1)
+    others[0].join()
+    tracelet.stop_logging()
+    assert experiment.stats.accepted == experiment.stats.delivered["tensorboard"] == 2
+    (path,) = event_files(tmp_path / "log")
+    tags = {value.tag for event in events(path) for value in event.summary.value}
+    assert tags == {"first/text_summary", "other/text_summary"}
+
+
+def test_a_run_that_starts_while_a_writer_of_the_run_before_makes_its_own_file(
+    tmp_path, monkeypatch
+):
+    """What a file begins with is in that file, and no point of the run."""
+    start()
+    writer = SummaryWriter(str(tmp_path / "log"))
+    tracelet.stop_logging()
+    started = []
+    make = tensorboard_writer._AsyncWriter
+
+    def start_and_make(*args, **kwargs):
+        if not started:
+            started.append(start())
+            other = threading.Thread(target=writer.flush)  # of a file that is not there yet
+            other.start()
+            other.join()
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(tensorboard_writer, "_AsyncWriter", start_and_make)
+    writer.add_text("between", "text", 1)
+    tracelet.stop_logging()
+    writer.close()
+    assert started[0].stats.accepted == 0
+    (own,) = torch_files(tmp_path / "log")
+    first, point = events(own)
+    assert first.file_version == "brain.Event:2"
+    assert point.summary.value[0].tag == "between/text_summary"

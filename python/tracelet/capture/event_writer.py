@@ -24,6 +24,7 @@ _capture: EventCapture | None = None  # of the active run; set by `set_event_cap
 _files_are_theirs = False  # likewise: the run leaves the event files to the writers
 _pushed = threading.local()  # `.count`
 _making = threading.RLock()  # of the writers' own files, after a run
+_adopting = threading.RLock()  # of the classes of writers, and of `_classes`
 
 
 def set_event_capture(capture: EventCapture | None, files_are_theirs: bool = False) -> None:
@@ -52,8 +53,9 @@ def pushed_count() -> int:
 
 
 def _after_fork_in_child() -> None:
-    global _making
+    global _making, _adopting
     _making = threading.RLock()
+    _adopting = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -69,6 +71,12 @@ class _State:
     make: Callable[[], None] | None  # makes its own file and thread; None when they are there
     again: Callable[[], None] | None = None  # the same, when it is used once more after its close
     diversion: _Diversion | None = None
+    maker: int | None = None  # the thread that makes its own file at the moment
+
+    @property
+    def is_maker(self) -> bool:
+        """Whether this thread makes its own file at the moment."""
+        return self.maker is not None and self.maker == threading.get_ident()
 
 
 class _Diversion:
@@ -123,7 +131,10 @@ class _Captured:
         """Pushes the event, which others then may not change. Raises TypeError for none."""
         if not hasattr(event, "SerializeToString") or not hasattr(event, "summary"):
             raise TypeError(f"Expected an event_pb2.Event proto,  but got {type(event)}")
-        if _files_are_theirs:  # whoever called this one gives the event to the run
+        # With files of theirs, whoever called this one gives the event to the run. The event that a
+        # file begins with is added while that is made, after a run; the next run may be active by
+        # then, and is no place for it.
+        if _files_are_theirs or self._tracelet.is_maker:
             self._to_its_own()
             super().add_event(event)  # type: ignore[misc]
         elif _capture is not None and not is_its_own(self._tracelet.package_class, "add_event"):
@@ -139,7 +150,8 @@ class _Captured:
             _core.forget_writers()  # its scalars go by what has just been put there
 
     def flush(self) -> Any:
-        return super().flush() if self._tracelet.make is None else None  # type: ignore[misc]
+        state = self._tracelet
+        return super().flush() if state.make is None or state.is_maker else None  # type: ignore[misc]
 
     def close(self) -> None:
         """Closes its own file; events after it go on to the run's, as torch makes a new one."""
@@ -170,11 +182,20 @@ class _Captured:
     def _to_its_own(self) -> None:
         """Without a run: what it is given next goes to its own file, which is made if need be."""
         state = self._tracelet
+        if state.make is None and state.diversion is None:
+            return
         with _making:
+            if state.maker is not None:  # the event that the file begins with
+                return
             self._end_diversion()
-            make, state.make = state.make, None  # first: making one adds an event
-            if make is not None:
-                make()
+            if state.make is None:
+                return
+            state.maker = threading.get_ident()
+            try:
+                state.make()
+                state.make = None  # now: before, another thread's flush has nothing to flush
+            finally:
+                state.maker = None
 
 
 _classes: dict[tuple[type, type], type] = {}
@@ -182,14 +203,15 @@ _classes: dict[tuple[type, type], type] = {}
 
 def _capturing(cls: type, package_class: type) -> type:
     """`cls`, which is `package_class` or derived from it, with `_Captured` right before that."""
-    if (cls, package_class) not in _classes:
-        if cls is package_class:
-            bases: tuple[type, ...] = (_Captured, cls)
-        else:
-            bases = (cls, _capturing(package_class, package_class))
-        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-        _classes[cls, package_class] = type(cls.__name__, bases, names)
-    return _classes[cls, package_class]
+    with _adopting:  # one class for all of its writers
+        if (cls, package_class) not in _classes:
+            if cls is package_class:
+                bases: tuple[type, ...] = (_Captured, cls)
+            else:
+                bases = (cls, _capturing(package_class, package_class))
+            names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+            _classes[cls, package_class] = type(cls.__name__, bases, names)
+        return _classes[cls, package_class]
 
 
 def key_of(writer: Any) -> str | None:
@@ -243,11 +265,17 @@ def without_a_file(package_class: type, original: Callable[..., None]) -> Callab
 
 
 def adopt(writer: Any, package_class: Any) -> None:
-    """Has a writer from before the run give its events to it; its file is its own again later."""
+    """Has a writer from before the run give its events to it; its file is its own again later.
+
+    Of two threads that log their first event to it at once, one adopts it: what the other looked
+    at, its class above all, would be that of a writer that is adopted by now.
+    """
     if isinstance(writer, package_class) and not isinstance(writer, _Captured):
-        key = writer_key(writer.get_logdir(), _filename_suffix(writer))
-        writer._tracelet = _State(package_class, key, None)
-        writer.__class__ = _capturing(type(writer), package_class)
+        with _adopting:
+            if not isinstance(writer, _Captured):
+                key = writer_key(writer.get_logdir(), _filename_suffix(writer))
+                writer._tracelet = _State(package_class, key, None)
+                writer.__class__ = _capturing(type(writer), package_class)
     if isinstance(writer, _Captured) and "add_event" in vars(writer):
         writer._divert()  # what somebody has put there may call the package's own, not ours
 
