@@ -11,6 +11,8 @@
 # make soak  an hour of training at 20,000 points a second, with outages; SOAK_S: seconds
 # make soak-network  each failure of a ClearML server with 500,000 points
 # make soak-calls  200,000 random calls to each method of SummaryWriter, against the unpatched one
+# make soak-stress  runs that start and stop beside 16 threads that log, 200 exits beside them; each with
+#             AddressSanitizer + UBSan and ThreadSanitizer besides
 # make soak-kills  the crash matrix with 10,000 deaths
 # make soak-sessions  200 rounds of processes killed in one ClearML session, beside living ones
 # make soak-faults  3,000 runs and syncs whose system calls fail, 10,000 losses of power
@@ -33,7 +35,7 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: soak-calls soak-faults soak-kills soak-sessions demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-python-slow
+.PHONY: soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -52,10 +54,14 @@ test-all:
 	$(MAKE) test
 	$(MAKE) test-slow
 
-test-slow: test-cpp-sanitized test-python-slow
+test-slow: test-cpp-sanitized test-python-slow test-stress
 
 test-cpp-sanitized: $(VENV)/.tools
 	PRESETS="asan tsan" PATH="$(CURDIR)/$(BIN):$$PATH" .ci/cpp-tests
+
+# The extension module under the sanitizers, in Python.
+test-stress: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/stress
 
 test-python-slow: $(VENV)/.users
 	.ci/browser
@@ -84,6 +90,10 @@ soak-kills: $(INSTALLED)
 soak-sessions: $(INSTALLED)
 	TRACELET_SOAK_SESSIONS=200 $(BIN)/python -m pytest -s -o timeout=0 \
 	    tests/integration/test_shared_sessions.py
+
+soak-stress: $(INSTALLED)
+	STRESS_S=60 STRESS_EXITS=200 $(BIN)/python -m pytest -s tests/integration/test_stress.py
+	STRESS_S=60 STRESS_EXITS=200 PATH="$(CURDIR)/$(BIN):$$PATH" .ci/stress
 
 soak-faults: $(INSTALLED)
 	TRACELET_SOAK_FAULTS=3000 TRACELET_SOAK_IMAGES=10000 $(BIN)/python -m pytest -s -o timeout=0 \

@@ -95,7 +95,23 @@ nb::object storage_of(PyObject* tensor) {
   return call_method(tensor, name);
 }
 
-// torch negates some views lazily, which DLPack does not tell.
+// torch negates x.conj().imag lazily, which DLPack does not tell. Such elements lie in the second
+// halves of complex numbers: at no multiple of twice their size, or with even strides alone.
+bool may_be_negated(const DLTensor& tensor) {
+  const auto element_bytes = static_cast<std::uintptr_t>(tensor.dtype.bits / 8);
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
+  if (tensor.dtype.code != kFloat || element_bytes == 0) return false;
+  if (address % (2 * element_bytes) != 0) return true;
+  for (std::int32_t i = 0; i < tensor.ndim; ++i) {
+    const bool is_odd =
+        tensor.strides == nullptr ? i + 1 == tensor.ndim : tensor.strides[i] % 2 != 0;
+    if (tensor.shape[i] > 1 && is_odd) return false;
+  }
+  return true;
+}
+
+// Asked only where it may be: torch gives up the GIL for it, in a function that is noexcept, so
+// that a daemon thread in it would end an exiting process with SIGABRT (see python_calls.h).
 bool is_lazily_negated(PyObject* tensor) {
   static PyObject* const name = PyUnicode_InternFromString("is_neg");
   return call_method(tensor, name).ptr() != Py_False;
@@ -140,7 +156,7 @@ bool ArrayArgument::read_tensor(PyObject* values) {
   const void* seen;
   do {
     seen = tensor.data;
-    is_negated = is_lazily_negated(values);
+    is_negated = may_be_negated(tensor) && is_lazily_negated(values);
     storage_ = storage_of(values);
     if (!storage_.is_valid() || !read_torch_tensor(values, &tensor) ||
         tensor.device.device_type != kDLCPU) {

@@ -15,7 +15,8 @@ def use_core_of_environment() -> None:
     if not path:
         return
     spec = importlib.util.spec_from_file_location("tracelet._core", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["tracelet._core"] = module
     spec.loader.exec_module(module)

@@ -1,9 +1,9 @@
 """`python runs_beside_calls.py SECONDS`: 16 threads log on 24 writers while runs start and stop.
 
 Scalars, histograms, texts, images and metrics of the handle, each with a step and a value that no
-other has. In the end each call that returned is in one event file once, ours or torch's own (between
-two runs), with its value and in the folder of its writer, or it is counted as dropped; and each run's
-accounts add up, with what is in that run's files, too. Prints the sums as JSON.
+other has. In the end each call that returned is in one event file once, ours or torch's own
+(between two runs), with its value and in the folder of its writer, or it is counted as dropped; and
+each run's accounts add up, with what is in that run's files, too. Prints the sums as JSON.
 """
 
 from __future__ import annotations
@@ -253,8 +253,8 @@ def main(duration_s: float) -> None:
     missing = found.missing
     print(
         json.dumps(
-            {"runs": sum(len(each) for each, _ in scene.groups), "calls": calls, "accepted": accepted, "between": between,
-             "run ended": ended, "missing": missing}
+            {"runs": sum(len(each) for each, _ in scene.groups), "calls": calls,
+             "accepted": accepted, "between": between, "run ended": ended, "missing": missing}
         )
     )  # fmt: skip
     assert not wrong, wrong
