@@ -19,11 +19,19 @@
 #include <cxxabi.h>
 #endif
 
+// Such an unwinding has no object that the handler's reference could be bound to; UBSan is not to
+// look.
+#if defined(__SANITIZE_ADDRESS__)
+#define TRACELET_NO_NULL_CHECK __attribute__((no_sanitize("null")))
+#else
+#define TRACELET_NO_NULL_CHECK
+#endif
+
 namespace tracelet::bindings {
 
 // Calls what may run Python code, and so may wait for the GIL.
 template <typename Call>
-auto enter_python(Call call) -> decltype(call()) {
+TRACELET_NO_NULL_CHECK auto enter_python(Call call) -> decltype(call()) {
 #if defined(TRACELET_THREADS_ARE_UNWOUND)
   try {
     return call();
