@@ -64,7 +64,10 @@ class Artifact:
         """The path of the file, written now if it was not yet. Raises ChangedError, OSError."""
         if not self.path and self.content.write is not None:
             path = os.path.join(self.place, self.content.filename)
-            self.content.write(path)
+            with tempfile.TemporaryDirectory(dir=self.place) as temporary:  # a name in it is kept
+                new = os.path.join(temporary, self.content.filename)
+                self.content.write(new)
+                os.replace(new, path)
             self.path = path
         self.path = self.path or self.content.path
         self.content.check_unchanged()

@@ -261,10 +261,12 @@ class Backend:
         """Calls of verbs that are in the run's folder and not in the tracker yet."""
         return 0
 
-    def send_unsent(self) -> None:
-        """Sends what a dead process' verbs have left in the run's folder. Called once the sinks of
-        a run that is reopened have all points; may be called again. Raises when the tracker can't
-        take it now."""
+    def send_unsent(self) -> int:
+        """Sends what a dead process' verbs have left in the run's folder; returns how many calls
+        that were. Called once the sinks of a run that is reopened have been given all points; may
+        be called again. Raises when the tracker can't take it now. Artifacts and models come after
+        that, by `prepare_artifact` and `prepare_model`."""
+        return 0
 
     def check_model_name(self, name: str) -> None:
         """Raises ValueError for a name that the tracker would refuse, before anything is made."""

@@ -20,6 +20,7 @@ from typing import Any, Callable
 import numpy as np
 
 COPIED_BYTES = 256 << 20
+_QUICK_BYTES = 1 << 20  # to be compressed: some 30 ms
 _PREVIEW_CHARACTERS = 65_536
 
 
@@ -37,6 +38,15 @@ class Content:
     path: str = ""
     state: tuple[int, int] | None = None
     """Size and time of change of a file that is read where it lies, as they were at the call."""
+    folder: str = ""
+    """The folder that `write` makes an archive of."""
+    is_quick: bool = True
+    """Whether `write` takes a moment only, so that a call may wait for it."""
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it is in memory until `write` was called."""
+        return self.write is not None and not self.folder
 
     @property
     def content_type(self) -> str | None:
@@ -50,7 +60,7 @@ class Content:
             return replace(self)  # an object, or a file that is read where it lies
         if os.path.isdir(first):
             shutil.copytree(first, path, copy_function=_link)
-            return replace(self, write=lambda target: _write_zip(target, path))
+            return replace(self, write=zip_of(path), folder=path)
         _link(first, path)
         return replace(self, path=path)
 
@@ -93,8 +103,9 @@ def content_of(value: Any, name: str, copy_to: str, is_ours: bool = False) -> Co
         return _of_frame(value.copy(), base)
     if _is_a(value, "PIL.Image", "Image"):
         image = value.copy()
+        is_quick = image.size[0] * image.size[1] * len(image.getbands()) <= _QUICK_BYTES
         return Content("image", _with_end(base, ".png"), f"{image.size[0]}x{image.size[1]} pixels",
-                       lambda path: image.save(path, format="PNG"))  # fmt: skip
+                       lambda path: image.save(path, format="PNG"), is_quick=is_quick)  # fmt: skip
     if _is_a(value, "matplotlib.figure", "Figure"):
         data = figure_png(value)
         return Content("image", _with_end(base, ".png"), "figure",
@@ -123,17 +134,17 @@ def _is_a(value: Any, module: str, name: str) -> bool:
 def _of_path(path: str, copy_to: str, is_ours: bool) -> Content:
     filename = os.path.basename(os.path.abspath(path))
     if os.path.isdir(path):
-        size_bytes = sum(os.path.getsize(each) for each in _files_in(path))
+        size_bytes = sum(os.path.getsize(each) for each in files_in(path))
         source = path
         if size_bytes <= COPIED_BYTES:
             shutil.copytree(path, copy_to)
             source = copy_to
         preview = "\n".join(
             f"{os.path.relpath(each, source)} - {os.path.getsize(each)} bytes"
-            for each in _files_in(source)
+            for each in files_in(source)
         )
         return Content("archive", filename + ".zip", preview[:_PREVIEW_CHARACTERS],
-                       lambda target: _write_zip(target, source))  # fmt: skip
+                       zip_of(source), folder=source)  # fmt: skip
     size_bytes = os.path.getsize(path)
     preview = f"{filename} - {size_bytes} bytes"
     if is_ours:
@@ -161,16 +172,18 @@ def _state_of(path: str) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _files_in(folder: str) -> list[str]:
+def files_in(folder: str) -> list[str]:
     return sorted(
         os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names
     )
 
 
 def _of_frame(frame: Any, base: str) -> Content:
+    is_quick = int(frame.memory_usage(deep=True).sum()) <= _QUICK_BYTES
     if frame.index.nlevels > 1 or frame.columns.nlevels > 1:
         return Content("pickle", _with_end(base, ".pkl"), str(frame)[:_PREVIEW_CHARACTERS],
-                       lambda path: frame.to_pickle(path, compression=None))  # fmt: skip
+                       lambda path: frame.to_pickle(path, compression=None),
+                       is_quick=is_quick)  # fmt: skip
     filename = base + ".gz" if base.endswith(".csv") else _with_end(base, ".csv.gz")
 
     def write(path: str) -> None:
@@ -178,7 +191,7 @@ def _of_frame(frame: Any, base: str) -> Content:
         with gzip.GzipFile(path, "wb", mtime=0) as file:
             file.write(frame.to_csv(index=True).encode())
 
-    return Content("pandas", filename, str(frame)[:_PREVIEW_CHARACTERS], write)
+    return Content("pandas", filename, str(frame)[:_PREVIEW_CHARACTERS], write, is_quick=is_quick)
 
 
 def _json_of(value: Any, name: str) -> str:
@@ -195,8 +208,10 @@ def _with_end(base: str, end: str) -> str:
 
 
 def _write_array(path: str, name: str, array: Any) -> None:
+    # A large one as it is: the call waits for it, so that it is on disk from then on.
+    save = np.savez_compressed if array.nbytes <= _QUICK_BYTES else np.savez
     with open(path, "wb") as file:
-        np.savez_compressed(file, **{name: array})
+        save(file, **{name: array})
 
 
 def _write_text(path: str, text: str) -> None:
@@ -209,7 +224,12 @@ def _write_bytes(path: str, data: bytes) -> None:
         file.write(data)
 
 
-def _write_zip(path: str, folder: str) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
-        for each in _files_in(folder):
-            archive.write(each, os.path.relpath(each, folder))
+def zip_of(folder: str) -> Callable[[str], None]:
+    """What writes an archive of a folder to a path."""
+
+    def write(path: str) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            for each in files_in(folder):
+                archive.write(each, os.path.relpath(each, folder))
+
+    return write

@@ -37,6 +37,8 @@ class KeptParams:
         self.renew_in_child()
         renew_at_fork(self)
         self._has_told = False
+        self.logged: dict[str, Any] = {}
+        """All that a dead process has logged, from `restore` on."""
         self._later: Later | None = None
 
     def renew_in_child(self) -> None:
@@ -80,6 +82,7 @@ class KeptParams:
                 continue
             number, *params = line
             if params:
+                self.logged.update(params[0])
                 self._waiting[number] = params[0]
             else:  # all up to this one were sent
                 self._waiting = {n: each for n, each in self._waiting.items() if n > number}

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable
 
-from tracelet.backends.artifact import Artifact, Artifacts, check_model_arguments
+from tracelet.backends.artifact import Artifact, Artifacts, Model, check_model_arguments
 from tracelet.backends.base import Backend, Upload
+from tracelet.backends.kept_artifacts import keep
 from tracelet.backends.params import check_params, flat_params
 from tracelet.errors import NotTakenError
 from tracelet.fork import renew_at_fork
@@ -108,7 +109,9 @@ class Verbs:
             found = self._artifacts.prepare(artifact, artifact_path, len(self._backends))
         for copy, backend in zip(found, self._backends):
             with self._counted("log_artifact", backend, copy):
-                self.uploads.add(backend.prepare_artifact(copy))
+                upload = backend.prepare_artifact(copy)
+                self._keep(copy, backend)
+                self.uploads.add(upload)
 
     def log_model(
         self,
@@ -128,7 +131,20 @@ class Verbs:
             )
         for copy, backend in zip(found, self._backends):
             with self._counted("log_model", backend, copy.file):
-                self.uploads.add(backend.prepare_model(copy))
+                upload = backend.prepare_model(copy)
+                if copy.file is not None:
+                    self._keep(copy.file, backend, copy)
+                self.uploads.add(upload)
+
+    def _keep(self, artifact: Artifact, backend: Backend, model: Model | None = None) -> None:
+        """Says beside the copy what it is: a killed process' are sent by `tracelet sync`."""
+        try:
+            keep(artifact, backend.name, model)
+        except OSError as error:
+            _log.warning(
+                "tracelet: %r is uploaded, and is lost if this process dies before that: %s",
+                artifact.name, error,
+            )  # fmt: skip
 
     def let_go(self) -> None:
         """Forgets the backends, when the run has ended: their sinks hold the ring."""

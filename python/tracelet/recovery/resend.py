@@ -6,6 +6,7 @@ interrupted at any instruction and called again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -26,6 +27,7 @@ from tracelet.records import EVENT, RECORD_DTYPE, SKIPPED
 from tracelet.recovery.payload_files import PAYLOADS, in_folder
 from tracelet.recovery.rescue import recover_journal
 from tracelet.recovery.result import Result, SinkResult
+from tracelet.recovery.uploads import send_uploads
 from tracelet.runs.deletion import Delivered, NothingLogged, SinkEnd
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import ARTIFACTS
@@ -212,7 +214,7 @@ class _Resending:
                 )
             for number, sink in zip(numbers, sinks):
                 ways.append(self._send(sink, names, progress, number, end))
-            reopened.send_unsent()
+            self._send_uploads(reopened)
             if not any(way.failure for way in ways):
                 for sink in sinks:
                     sink.close(process_is_ending=False)
@@ -233,6 +235,15 @@ class _Resending:
             else:
                 ends.append(SinkEnd(name, progress[number], missing=before))
         return ends
+
+    def _send_uploads(self, backend: Backend) -> None:
+        """What its verbs have left. What fails here keeps the run, and holds back nothing else."""
+        calls = backend.send_unsent()
+        done = send_uploads(backend, self._run.path)
+        done.calls = calls
+        self._result.uploads.append(done)
+        for what, why in done.left.items():
+            self._result.failures[what] = f"{backend.name}: {what} is not sent: {why}"
 
     def _reopen(self, backend: str) -> Backend:
         run = self._run
@@ -368,7 +379,9 @@ def options_of(manifest: Mapping[str, Any]) -> Options:
 
 def _finish(run: StoredRun, proof: Delivered, result: Result) -> None:
     left = os.path.join(run.path, ARTIFACTS)
-    if os.path.isdir(left) and os.listdir(left):
+    with contextlib.suppress(OSError):
+        os.rmdir(left)  # unless there is something in it
+    if os.path.isdir(left):
         result.notes.append(f"artifacts that were not uploaded are kept in {left}")
     if any(name.startswith("set_aside-") for name in os.listdir(run.path)):
         run.update(state="finished")

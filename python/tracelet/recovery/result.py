@@ -38,12 +38,27 @@ class SinkResult:
 
 
 @dataclass
+class UploadResult:
+    """What became of the artifacts, models and calls that a dead run had not sent to a backend."""
+
+    backend: str
+    sent: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    """What the server refuses for good, with its words; it is set aside in the run's folder."""
+    left: dict[str, str] = field(default_factory=dict)
+    """What could not be sent, with the reason."""
+    calls: int = 0
+    """Of verbs like log_params."""
+
+
+@dataclass
 class Result:
     """What became of a run's points."""
 
     logged: int | None = None
     """Records that the run accepted; None when that can't be known: its ring is not there."""
     sinks: list[SinkResult] = field(default_factory=list)
+    uploads: list[UploadResult] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     """Backends and sinks that lack points still, with the reason."""
     dropped: dict[str, int] = field(default_factory=dict)
@@ -85,6 +100,15 @@ def table_of(result: Result) -> list[str]:
     lines = _aligned(rows)
     for sink in result.sinks:
         lines += [f"  {sink.name}: {count:,} {why}" for why, count in sink.set_aside.items()]
+    for each in result.uploads:
+        if each.calls:
+            lines.append(f"  {each.backend}: {each.calls:,} calls (log_params) sent")
+        if each.sent or each.refused or each.left:
+            lines.append(
+                f"  {each.backend}: artifacts and models: {each.sent:,} sent, "
+                f"{len(each.refused):,} refused, {len(each.left):,} left"
+            )
+        lines += [f"  {each.backend}: {what}: {why}" for what, why in each.refused.items()]
     full = "dropped by the run: its journal was full (option journal_overflow)"
     lines += [f"  {sink.name}: {sink.dropped:,} {full}" for sink in result.sinks if sink.dropped]
     lines += [f"  dropped by the run: {n:,} {why}" for why, n in result.dropped.items() if n]

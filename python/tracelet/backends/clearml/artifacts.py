@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from tracelet.backends.artifact import Artifact, FileUpload, Model, sha256_of
-from tracelet.backends.clearml.models import ModelRegistry
 from tracelet.backends.clearml.storage import ProgressFile, is_verdict, open_storage
 from tracelet.errors import BackendError
+
+
+class Registry(Protocol):
+    def register(self, model: Model, url: str, path: str) -> None:
+        """Makes a model of what is at `url`, and here at `path`; once, however often."""
 
 
 class ArtifactUpload(FileUpload):
     """One file on its way. `upload` may be called again after it failed: it goes on from there."""
 
     def __init__(
-        self, task: Any, models: ModelRegistry, artifact: Artifact, model: Model | None,
+        self, task: Any, models: Registry, artifact: Artifact, model: Model | None,
         is_artifact: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(artifact, is_artifact)

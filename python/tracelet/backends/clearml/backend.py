@@ -13,7 +13,7 @@ from tracelet.backends.clearml.media import ClearMLMediaSink
 from tracelet.backends.clearml.names import TaskNames
 from tracelet.backends.clearml.offline import OfflineClearMLSink
 from tracelet.backends.clearml.online import OnlineClearMLSink
-from tracelet.backends.clearml.reopen import reopen_state
+from tracelet.backends.clearml.reopen import ReopenedTask, reopen_state
 from tracelet.backends.clearml.session import SessionUsers
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.clearml.task_names import SHORTEST_NAME
@@ -54,9 +54,11 @@ class ClearMLBackend(Backend):
     def unsent(self) -> int:
         return self._params.unsent
 
-    def send_unsent(self) -> None:
+    def send_unsent(self) -> int:
         self._params.restore()
+        count = self._params.unsent
         self._params.upload()
+        return count
 
     def check_model_name(self, name: str) -> None:
         if len(name.replace(" ", "")) < SHORTEST_NAME:
@@ -79,6 +81,8 @@ class ClearMLBackend(Backend):
 
     def close(self, process_is_ending: bool) -> None:
         self._params.close()
+        if isinstance(self.task, ReopenedTask):
+            self.task.finish_models(self._params.logged)
         self.task.close(process_is_ending)
         if self._session is not None:
             self._session.end(self._run_id)

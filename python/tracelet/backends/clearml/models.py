@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tracelet.backends.artifact import Model as Weights
@@ -93,11 +94,7 @@ class ModelRegistry:
         values = {**self._metadata, **self._own.get(model.id, {})}
         if not values:
             return
-        typed = {
-            key: {"value": str(value), "type": _METADATA_TYPES.get(type(value), "str")}
-            for key, value in values.items()
-        }
-        if not model.set_all_metadata(typed, replace=False):
+        if not model.set_all_metadata(typed(values), replace=False):
             raise BackendError(f"ClearML did not take the metadata of model {model.name!r}")
 
     # An offline session: its import makes the models, by what is noted here in the SDK's form. Not
@@ -112,66 +109,88 @@ class ModelRegistry:
         if not self._is_offline:
             return
         entries = self._task._offline_output_models
-        last = {_source_of(entry) or entry["id"]: entry for entry in entries}
+        last = {source_of(entry) or entry["id"]: entry for entry in entries}
         entries[:] = [entry for entry in entries if entry in last.values()]
 
     def _register_offline(self, model: Weights, path: str) -> None:
         entries = self._task._offline_output_models
         for entry in list(entries):
-            if model.source and _source_of(entry) == model.source:
+            if model.source and source_of(entry) == model.source:
                 entries.remove(entry)
-        # One file for each, in the session and at the import: the SDK takes the base name alone.
-        target = file_name(model.entry) + model.extension
-        folder = os.path.join(str(self._task.get_offline_mode_folder()), "models")
-        os.makedirs(folder, exist_ok=True)
-        kept = os.path.join(folder, target)
-        shutil.copyfile(path, kept)
-        identifier = f"offline-{uuid.uuid4().hex}"
-        destination = self._import_destination()
-        entry = {
-            "init": {
-                "config_text": None,
-                "config_dict": None,
-                "label_enumeration": None,
-                "name": model.name or f"{self._task.name} - {model.entry}",
-                "tags": self._tags(model),
-                "comment": "",
-                "framework": model.framework,
-            },
-            "weights": {
-                "weights_filename": kept,
-                "upload_uri": destination,
-                "target_filename": target,
-                "register_uri": None,
-                "iteration": None,
-                "update_comment": False,
-                "is_package": False,
-            },
-            "output_uri": destination,
-            "id": identifier,
-            "source": model.source,
-        }
-        self._own[identifier] = dict(model.metadata)
+        folder = Path(self._task.get_offline_mode_folder())
+        name = model.name or f"{self._task.name} - {model.entry}"
+        destination = import_destination(self._output_uri)
+        entry = put_into_session(folder, model, path, name, self._tags(model), destination)
+        self._own[entry["id"]] = dict(model.metadata)
         entry["init"]["comment"] = self._comment(entry)
         entries.append(entry)
 
     def _comment(self, entry: dict[str, Any]) -> str:
         values = {**self._metadata, **self._own.get(str(entry["id"]), {})}
-        head = str(entry["init"].get("comment") or "").partition("\nmetadata:\n")[0]
-        lines = "".join(f"{key}: {value}\n" for key, value in values.items())
-        return f"{head}\nmetadata:\n{lines}" if lines else head
-
-    def _import_destination(self) -> str | None:
-        """Where the import is to upload the weights: else it registers the path in the session."""
-        from clearml.backend_api.session.defs import ENV_FILES_HOST
-        from clearml.config import config_obj
-
-        if isinstance(self._output_uri, str):
-            return self._output_uri
-        return ENV_FILES_HOST.get(default=config_obj.get("api.files_server", "")) or None
+        return model_comment(str(entry["init"].get("comment") or ""), values)
 
 
-def _source_of(entry: Mapping[str, Any]) -> str:
+def import_destination(output_uri: str | bool | None) -> str | None:
+    """Where the import is to upload the weights: else it registers the path in the session."""
+    from clearml.backend_api.session.defs import ENV_FILES_HOST
+    from clearml.config import config_obj
+
+    if isinstance(output_uri, str):
+        return output_uri
+    return ENV_FILES_HOST.get(default=config_obj.get("api.files_server", "")) or None
+
+
+def put_into_session(
+    folder: Path, model: Weights, path: str, name: str, tags: list[str], destination: str | None
+) -> dict[str, Any]:
+    """Copies a weights file into an offline session; returns the model's entry, in the SDK's form.
+    Raises OSError."""
+    # One file for each, in the session and at the import: the SDK takes the base name alone.
+    target = file_name(model.entry) + model.extension
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    kept = str(folder / "models" / target)
+    shutil.copyfile(path, kept)
+    return {
+        "init": {
+            "config_text": None,
+            "config_dict": None,
+            "label_enumeration": None,
+            "name": name,
+            "tags": tags,
+            "comment": "",
+            "framework": model.framework,
+        },
+        "weights": {
+            "weights_filename": kept,
+            "upload_uri": destination,
+            "target_filename": target,
+            "register_uri": None,
+            "iteration": None,
+            "update_comment": False,
+            "is_package": False,
+        },
+        "output_uri": destination,
+        "id": f"offline-{uuid.uuid4().hex}",
+        "source": model.source,
+    }
+
+
+def model_comment(comment: str, values: Mapping[str, Any]) -> str:
+    """A model's comment with its metadata as lines, in the place of those that it had."""
+    head = comment.partition("\nmetadata:\n")[0]
+    lines = "".join(f"{key}: {value}\n" for key, value in values.items())
+    return f"{head}\nmetadata:\n{lines}" if lines else head
+
+
+def typed(values: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Metadata as the server takes it."""
+    return {
+        key: {"value": str(value), "type": _METADATA_TYPES.get(type(value), "str")}
+        for key, value in values.items()
+    }
+
+
+def source_of(entry: Mapping[str, Any]) -> str:
     """The path that an offline session's model was saved to."""
     known = str(entry.get("source") or entry["weights"].get("register_uri") or "")
     if not known:

@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tracelet import environment
+from tracelet.backends.artifact import Artifact, Model
+from tracelet.backends.base import Upload
 from tracelet.backends.clearml.api import RefusedError
+from tracelet.backends.clearml.artifacts import ArtifactUpload
+from tracelet.backends.clearml.models import import_destination
+from tracelet.backends.clearml.parameters import SECTION, model_metadata
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
 from tracelet.backends.clearml.session import (
     METRICS,
@@ -25,8 +30,10 @@ from tracelet.backends.clearml.session import (
     SessionUsers,
     edit_task,
     mend_lines,
+    read_task,
     zip_session,
 )
+from tracelet.backends.clearml.stored_models import OnlineModels, SessionModels
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.clearml.task_edits import Item, TaskEdits, section_items
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
@@ -43,12 +50,16 @@ def reopen_state(task: ClearMLTask) -> dict[str, Any]:
     """What `ReopenedTask` needs. It goes to a file: URLs with a password in them are left out."""
     logger = task.task.get_logger()
     destination = str(logger.get_default_upload_destination())
+    output_uri = task.task.output_uri
     return {
         "task": task.id,
         "is_owned": task.is_owned,
         "offline_folder": str(task.task.get_offline_mode_folder()) if task.is_offline else None,
         "files_at": None if "@" in destination else destination,
         "files_folder": str(task.task._get_output_destination_suffix("metrics")),
+        "artifacts_folder": str(task.task._get_output_destination_suffix()),
+        "output_uri": None if not output_uri or "@" in str(output_uri) else str(output_uri),
+        "has_secret_uri": "@" in str(output_uri),
         "files_history": logger.get_default_debug_sample_history(),
     }
 
@@ -59,6 +70,14 @@ class StoredTask:
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.id = str(state["task"])
         self._state = state
+        self.edits: TaskEdits | None = None  # of one that is online
+
+    @property
+    def output_uri(self) -> str | None:
+        if self._state.get("has_secret_uri"):
+            raise SinkUnavailableError("where the task's artifacts go is not known: its URL has a "
+                                       "password in it")  # fmt: skip
+        return self._state.get("output_uri")
 
     def get_offline_mode_folder(self) -> Path:
         return Path(self._state["offline_folder"])
@@ -77,8 +96,27 @@ class StoredTask:
     def get_default_debug_sample_history(self) -> Any:
         return self._state["files_history"]
 
-    def _get_output_destination_suffix(self, extra_path: str) -> str:
-        return str(self._state["files_folder"])
+    def _get_output_destination_suffix(self, extra_path: str | None = None) -> str:
+        if extra_path is not None:
+            return str(self._state["files_folder"])
+        # A run of a version before has the folder of its metrics alone.
+        before = str(self._state["files_folder"]).rpartition("/metrics")[0]
+        return str(self._state.get("artifacts_folder") or before)
+
+    def _add_artifacts(self, artifacts: Sequence[Any]) -> Sequence[Any]:
+        items = [each.to_dict() for each in artifacts]
+        if self.edits is not None:
+            self.edits.call("AddOrUpdateArtifactsRequest", artifacts=items, force=True)
+            return artifacts
+
+        def change(content: dict[str, Any]) -> None:
+            execution = content.get("execution") or {}
+            keys = {item["key"] for item in items}
+            held = [each for each in execution.get("artifacts") or () if each["key"] not in keys]
+            content["execution"] = {**execution, "artifacts": [*held, *items]}
+
+        edit_task(self.get_offline_mode_folder(), change)
+        return artifacts
 
 
 class ReopenedTask(ClearMLTask):
@@ -96,8 +134,31 @@ class ReopenedTask(ClearMLTask):
                 "CLEARML_OFFLINE_MODE and call this again"
             )
         load_task_class()
-        if not self.is_offline:
-            self._params_edits = self._edits = connected_edits(self.id)
+        self._metadata: Mapping[str, Any] = {}
+        self._stored_models: OnlineModels | SessionModels
+        if self.is_offline:
+            folder = self.task.get_offline_mode_folder()
+            destination = import_destination(self.task.output_uri)
+            self._stored_models = SessionModels(folder, destination)
+        else:
+            self._params_edits = self._edits = self.task.edits = connected_edits(self.id)
+            self._stored_models = OnlineModels(self._edits)
+
+    def prepare_artifact(self, artifact: Artifact) -> Upload:
+        return ArtifactUpload(self.task, self._stored_models, artifact, artifact.model)
+
+    def prepare_model(self, model: Model) -> Upload:
+        assert model.file is not None
+        return ArtifactUpload(self.task, self._stored_models, model.file, model, is_artifact=False)
+
+    def finish_models(self, logged: Mapping[str, Any]) -> None:
+        """Gives the models the metadata among the parameters of the dead process, as they are sent.
+        To be called when they are registered."""
+        if self.is_offline:
+            general = read_task(self.task.get_offline_mode_folder()).get("hyperparams") or {}
+            logged = general.get(SECTION) or {}
+        values = {name: _value_of(item) for name, item in logged.items()}
+        self._stored_models.apply(model_metadata(values))
 
     def send_params(self, items: Mapping[str, Item]) -> Mapping[str, str]:
         return self._edits.set_params(list(items.values()))
@@ -151,6 +212,18 @@ class ReopenedTask(ClearMLTask):
                 )
         except RefusedError as error:
             raise SinkUnavailableError(f"ClearML did not end the task: {error}") from error
+
+
+def _value_of(item: Mapping[str, Any]) -> Any:
+    """A parameter's value in its type, as the server has them."""
+    make = {"float": float, "int": int}.get(str(item.get("type")), str)
+    value = item.get("value")
+    if item.get("type") == "bool":
+        return str(value) == "True"
+    try:
+        return make(str(value))
+    except ValueError:
+        return str(value)
 
 
 def _check_session(folder: str, task_id: str) -> None:

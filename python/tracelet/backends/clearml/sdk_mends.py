@@ -11,6 +11,7 @@ from typing import Any
 
 from tracelet.backends.clearml.session import TASK, locked, merged, read_task, write_task
 
+_MODELS = "offline_output_models"
 _BASE = "_tracelet_base"  # of a task's data: what is in it of what this process has not changed
 
 
@@ -105,8 +106,10 @@ def _merge(task: Any, path: str, folder: Any) -> None:
     with open(path, encoding="utf-8") as file:
         mine = json.load(file)
     os.unlink(path)
-    base = getattr(task.data, _BASE, None)
+    # The models are the task's own, whatever is read anew; none of them are read from the session.
+    base = {**getattr(task.data, _BASE, {}), _MODELS: getattr(task, _BASE + _MODELS, [])}
     with locked(folder):
         theirs = read_task(folder)
         write_task(folder, merged(base, mine, theirs) if theirs else mine)
     setattr(task.data, _BASE, mine)
+    setattr(task, _BASE + _MODELS, mine.get(_MODELS))

@@ -100,6 +100,10 @@ class TaskEdits:
         """A request of the SDK's `tasks` about this task. Raises RefusedError, too."""
         return self._api.call("tasks", request, task=self._task_id, **body)
 
+    def call_models(self, request: str, **body: Any) -> Any:
+        """A request of the SDK's `models`. Raises RefusedError, too."""
+        return self._api.call("models", request, **body)
+
     def set_params(self, items: Sequence[Item]) -> dict[str, str]:
         """Sets parameters, leaving the others as they are; returns those that were refused, with
         the server's words."""
