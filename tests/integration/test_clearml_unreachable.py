@@ -194,6 +194,125 @@ def test_on_unreachable_raise(run_with_server):
     assert "connection refused" in done.stdout
 
 
+_OWN_TASK = """
+    from clearml import Task
+    Task._report_subprocess_enabled = False  # a forked reporter would hold the server's port
+    task = Task.init("tests", "mine", auto_resource_monitoring=False)
+    server.stop()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_on_a_task_that_is_there_goes_on_online(run_with_server):
+    """Its points are in the journal until the server is back, as in any outage."""
+    done = run_with_server(
+        _OWN_TASK
+        + """
+    experiment = start(start_timeout_s=4)
+    assert experiment.id == task.id
+    for step in range(20):
+        experiment.log_metric("loss", step, step)
+    experiment.log_params({"lr": 0.5})
+    assert not experiment.flush(1)
+    server.start()
+    assert experiment.flush(120)
+    tracelet.stop_logging()
+    task.close()
+    points = server.scalars(task.id)[("loss", "loss")]
+    lr = server.tasks[task.id]["hyperparams"]["General"]["lr"]["value"]
+    print(json.dumps([experiment.start_took_s, sorted(points.values()), lr]))
+    """
+    )
+    took_s, values, lr = json.loads(done.stdout.splitlines()[-1])
+    assert took_s < 4 + 26
+    assert values == list(range(20))
+    assert lr == "0.5"
+
+
+@pytest.mark.slow
+def test_a_child_task_is_a_session_that_sync_imports_as_a_child(run_with_server):
+    """The SDK stays online, for the parent: offline mode would be for both."""
+    done = run_with_server(
+        _OWN_TASK
+        + """
+    import numpy as np
+    from recording_sink import RecordingSink
+    from tracelet.cli import main
+    from torch.utils.tensorboard import SummaryWriter
+    from clearml.binding.frameworks.tensorflow_bind import PatchSummaryToEventTransformer as Binding
+    other = RecordingSink()
+    tracelet.register_sink("mine", lambda info: other)
+    config = {"start_timeout_s": 3, "tags": ["quick"]}
+    try:
+        strict = {**config, "child_task": True, "on_unreachable": "raise"}
+        tracelet.start_logging("child", config=strict)
+    except tracelet.BackendError as error:
+        assert "is away" in str(error)
+    assert Binding._current_task is Task.current_task() is task
+    with tracelet.logging(["clearml", "mine"], exp_name="child", config=config) as experiment:
+        assert Task.current_task() is task
+        assert not Task.is_offline()
+        assert Binding._current_task is None
+        assert experiment.url is None
+        writer = SummaryWriter("log")
+        writer.add_scalar("loss", 0.5, 1)
+        writer.add_image("image", np.zeros((3, 4, 4), dtype=np.uint8), 1)
+        experiment.log_params({"lr": 0.5})
+        experiment.log_artifact({"a": 1}, "thing.json")
+    assert Binding._current_task is task
+    assert len(other.points) == 2
+    assert (experiment.stats.pending, experiment.stats.artifacts) == (0, {"failed": 1})
+    server.start()
+    assert main(["sync", "--all"]) == 0
+    child = next(each for each in server.tasks.values() if each["name"] == "child")
+    images = server.events(child["id"], "training_debug_image")
+    task.close()
+    print(json.dumps([
+        child["parent"] == task.id, child["tags"], child["hyperparams"]["General"]["lr"]["value"],
+        server.scalars(child["id"])["loss", "loss"], len(images), len(server.tasks),
+        server.scalars(task.id).get(("loss", "loss")), server.schema_violations,
+    ]))
+    """
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        True, ["quick"], "0.5", {"1": 0.5}, 1, 2, None, [],
+    ]  # fmt: skip
+    assert done.stderr.count("goes on offline") == 1
+    assert "artifact 'thing.json' is not on the server" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_under_an_agent_the_session_goes_into_the_task_that_it_gave(
+    clearml_server, run_script, tmp_path, is_killed
+):
+    task = clearml_server.add_task("remote")
+    environment = {**clearml_server.environment(), "CLEARML_CACHE_DIR": str(tmp_path / "clearml")}
+    clearml_server.stop()
+    done = run_script(
+        f"""
+        import os, signal, tracelet
+        experiment = tracelet.start_logging("exp", "tests", config={{"start_timeout_s": 3}})
+        experiment.log_metric("loss", 1.0, 5)
+        experiment.log_params({{"lr": 0.5}})
+        if {is_killed}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        tracelet.stop_logging()
+        """,
+        env={**environment, "CLEARML_TASK_ID": task},
+        check=False,
+    )
+    assert done.returncode == (-9 if is_killed else 0), done.stderr
+    assert done.stderr.count("goes on offline") == 1
+    clearml_server.start()
+    run_script("from tracelet.cli import main; exit(main(['sync', '--all']))", env=environment)
+    assert list(clearml_server.tasks) == [task]
+    assert clearml_server.tasks[task]["name"] == "remote"
+    assert clearml_server.scalars(task)["loss", "loss"] == {5: 1.0}
+    assert clearml_server.tasks[task]["hyperparams"]["General"]["lr"]["value"] == "0.5"
+    assert clearml_server.schema_violations == []
+
+
 def test_wrong_credentials_are_an_error_at_once(run_with_server):
     done = run_with_server("""
     os.environ["CLEARML_API_SECRET_KEY"] = "wrong"

@@ -1,7 +1,9 @@
 """ClearML. Two sinks: one for scalars and histograms, one for all other events.
 
 backend.py    the run on ClearML, as the pipeline knows it
-task.py       the ClearML task: made or adopted, its parameters and artifacts, its end
+open_task.py  the ClearML task: made, adopted, a child, or an offline session
+task.py       its parameters and artifacts, its end
+session_task.py  an offline session beside an SDK that is online
 names.py      tags to metric and variant, as ClearML's own TensorBoard binding names them
 series.py     scalars and histograms to events, by the native encoder
 offline.py    a batch of them to lines of an offline session's metrics.jsonl
@@ -28,13 +30,13 @@ def open_clearml(info: RunInfo) -> Backend:
     """A new run: offline when the SDK is, else online. One that is reopened goes on with its task,
     under the names that its series have."""
     from tracelet.backends.clearml.backend import ClearMLBackend
+    from tracelet.backends.clearml.open_task import open_task
     from tracelet.backends.clearml.reopen import ReopenedTask
-    from tracelet.backends.clearml.task import open_task
 
     # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
     if info.reopen is not None:
         return ClearMLBackend(ReopenedTask(info.reopen, info.run_id), info)
-    task = open_task(info.options)
+    task = open_task(info.options, info.run_id)
     try:
         return ClearMLBackend(task, info)
     except BaseException:

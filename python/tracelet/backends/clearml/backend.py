@@ -37,7 +37,7 @@ class ClearMLBackend(Backend):
         self._run_id = info.run_id
         self._session: SessionUsers | None = None
         if task.is_offline and info.reopen is None:
-            note_session(task.task, info, task.stand_in)
+            note_session(task.task, info, task.goal)
             self._session = SessionUsers(Path(task.task.get_offline_mode_folder()))
         self._params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), task.send_params)
         names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))

@@ -20,6 +20,7 @@ from tracelet.backends.base import RunInfo
 from tracelet.backends.clearml.create_once import CreateOnce
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
 from tracelet.backends.clearml.session import METRICS, TASK, SessionUsers, mend_lines
+from tracelet.backends.clearml.session_task import SessionGoal
 from tracelet.backends.clearml.start import (
     OfflineStandIn,
     ServerAwayError,
@@ -38,7 +39,7 @@ _SILENCE_S = 60.0
 """How long the server may leave the import without an answer."""
 
 
-def note_session(task: Any, info: RunInfo, stand_in: OfflineStandIn | None) -> None:
+def note_session(task: Any, info: RunInfo, goal: OfflineStandIn | SessionGoal | None) -> None:
     """Leaves the note in the folder of a session that begins, and that this run writes to it: of
     several processes the first one's note is kept, or that of one that knows the task. Failure
     costs no point."""
@@ -47,14 +48,15 @@ def note_session(task: Any, info: RunInfo, stand_in: OfflineStandIn | None) -> N
         "project": info.options.project,
         "exp_name": info.options.exp_name,
         "continue": info.options.continue_last_task,
-        "task": stand_in.made_task_id if stand_in else None,
-        "token": stand_in.token if stand_in else None,
+        "task": goal.made_task_id if goal else None,
+        "token": goal.token if goal else None,
+        "parent": goal.parent_id if isinstance(goal, SessionGoal) else None,
         **process_identity(),
     }
     folder = Path(task.get_offline_mode_folder())
     try:
         SessionUsers(folder).add(info.run_id)
-        if stand_in is not None or not (folder / _NOTE).exists():
+        if goal is not None or not (folder / _NOTE).exists():
             _write(folder, note)
     except OSError as error:
         _log.warning("tracelet: `tracelet sync` will not find this session: %s", error)
@@ -127,6 +129,8 @@ class OfflineSession:
             self._update(token=token)  # first: the task may be made, and this process may die
             self._update(task=_target(task_class, self.note, content))
         target_id = str(self.note["task"])
+        if self.note.get("parent"):
+            task_class.get_task(task_id=target_id).set_parent(str(self.note["parent"]))
 
         class Import(task_class):  # type: ignore[misc]
             """The SDK makes a new task for each import, also for one into another task."""

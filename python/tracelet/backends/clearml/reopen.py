@@ -48,6 +48,8 @@ _REASON = "the process ended without closing the task"
 
 def reopen_state(task: ClearMLTask) -> dict[str, Any]:
     """What `ReopenedTask` needs. It goes to a file: URLs with a password in them are left out."""
+    if isinstance(task, ReopenedTask):
+        return task.state
     logger = task.task.get_logger()
     destination = str(logger.get_default_upload_destination())
     output_uri = task.task.output_uri
@@ -124,6 +126,7 @@ class ReopenedTask(ClearMLTask):
 
     def __init__(self, state: Mapping[str, Any], run_id: str = "") -> None:
         self._run_id = run_id
+        self.state = dict(state)
         offline_folder = state["offline_folder"]
         super().__init__(StoredTask(state), bool(state["is_owned"]), offline_folder is not None)
         if offline_folder is not None:
@@ -165,17 +168,19 @@ class ReopenedTask(ClearMLTask):
 
     def update_params(self, values: Mapping[str, Any]) -> None:
         if self.is_offline:
-            self._edit_session("hyperparams", section_items(values))
+            self.edit_session("hyperparams", section_items(values))
         elif refused := self._edits.set_params(section_items(values)):
             raise BackendError(f"ClearML did not take the parameters {refused!s:.300}")
 
     def set_configuration(self, name: str, text: str) -> None:
         if self.is_offline:
-            self._edit_session("configuration", [{"name": name, "value": text}])
+            self.edit_session("configuration", [{"name": name, "value": text}])
         else:
             self._edits.set_configuration(name, text)
 
-    def _edit_session(self, field: str, items: Sequence[Item]) -> None:
+    def edit_session(self, field: str, items: Sequence[Item]) -> None:
+        """Puts parameters or configurations into the session's task.json. Raises OSError."""
+
         def change(content: dict[str, Any]) -> None:
             held = content.get(field) or {}
             for item in items:
