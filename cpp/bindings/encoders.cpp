@@ -12,6 +12,7 @@
 #include "bindings.h"
 #include "tracelet/append_file.h"
 #include "tracelet/event_file.h"
+#include "tracelet/event_file_set.h"
 #include "tracelet/file_ledger.h"
 #include "tracelet/json_lines.h"
 #include "tracelet/metric_json.h"
@@ -93,26 +94,39 @@ void register_encoders(nb::module_& m) {
           },
           nb::arg("path"),
           "The file of a process that died. Raises OSError, RuntimeError when it is damaged.")
+      .def_static(
+          "recover",
+          [](const std::string& path) {
+            return std::shared_ptr<FileLedger>(FileLedger::recover(path));
+          },
+          nb::arg("path"),
+          "The file of a process that died; a new one, which is_damaged, when there is none or "
+          "nothing of it can be read, which is kept as PATH.damaged. Raises OSError, RuntimeError "
+          "for one of a later version.")
       .def("add", &FileLedger::add, nb::arg("writer_id"), nb::arg("path"), nb::arg("sequence") = 0,
            "Adds a file before it is made; returns its place. Raises OSError.")
       .def("acknowledge", &FileLedger::acknowledge, nb::arg("place"), nb::arg("size_bytes"),
-           nb::arg("sequence"),
-           "The file holds so many bytes now, and with them the records up to `sequence`.")
+           nb::arg("sequence"), nb::arg("count") = 0,
+           "The file holds so many bytes now, and with them the records up to `sequence`, in all "
+           "`count` points.")
+      .def("sync", &FileLedger::sync, nb::call_guard<nb::gil_scoped_release>(),
+           "Has it reach the disk. Raises OSError.")
       .def(
           "entries",
           [](const FileLedger& self) {
-            using Row =
-                std::tuple<std::uint32_t, std::string, std::uint64_t, std::uint64_t, std::size_t>;
+            using Row = std::tuple<std::uint32_t, std::string, std::uint64_t, std::uint64_t,
+                                   std::uint32_t, bool, std::size_t>;
             std::vector<Row> rows;
             for (FileLedger::Entry& entry : self.entries()) {
               rows.emplace_back(entry.writer_id, std::move(entry.path), entry.size_bytes,
-                                entry.sequence, entry.place);
+                                entry.sequence, entry.count, entry.is_certain, entry.place);
             }
             return rows;
           },
-          "(writer_id, path, size_bytes, sequence, place) of each file, in the order in which "
-          "they were made: what it holds for certain, and the last record therein. A size of "
-          "UNKNOWN_SIZE: that is lost, and the file is to be left as it is.")
+          "(writer_id, path, size_bytes, sequence, count, is_certain, place) of each file, in the "
+          "order in which they were made: what it holds for certain, the last record therein, how "
+          "many points, and whether nothing later was acknowledged. A size of UNKNOWN_SIZE: that "
+          "is lost, and the file is to be left as it is.")
       .def_prop_ro("is_damaged", &FileLedger::is_damaged, "Whether something in it is lost.");
   m.attr("UNKNOWN_SIZE") = FileLedger::kUnknownSize;
 
@@ -164,6 +178,35 @@ void register_encoders(nb::module_& m) {
           "payload that can't be read). Raises OSError; the same call may then be repeated, "
           "nothing "
           "is written twice.")
+      .def(
+          "sync",
+          [](RunEventFiles& self, FileLedger& synced) {
+            ReleasedGil released;
+            self.files.sync(synced);
+          },
+          nb::arg("synced"),
+          "Has what was written before this call reach the disk, and notes it in a ledger that is "
+          "for this call alone. For a thread of its own. Raises OSError.")
+      .def(
+          "hold",
+          [](RunEventFiles& self, std::uint32_t writer_id, const std::string& path,
+             std::uint64_t from_bytes, std::uint64_t until_sequence) {
+            ReleasedGil released;
+            const auto found = self.files.held(writer_id).load(path, from_bytes, until_sequence);
+            return std::tuple(found.end_bytes, found.count);
+          },
+          nb::arg("writer_id"), nb::arg("path"), nb::arg("from_bytes") = 0,
+          nb::arg("until_sequence") = 0,
+          "What the file of a dead process has from a byte on is not written again. "
+          "`until_sequence`: the last record that the file had, which may lack some. Returns where "
+          "the file ceases to be whole, and how many points were found. Raises OSError.")
+      .def(
+          "restored",
+          [](RunEventFiles& self, std::uint32_t writer_id) {
+            return self.files.held(writer_id).restored();
+          },
+          nb::arg("writer_id"),
+          "How many records of a file that lacks some are to be found elsewhere now.")
       .def("close", [](RunEventFiles& self) { self.files.close(); });
 
   nb::class_<AppendFile>(m, "AppendFile", "A file of lines of JSON, by one or several processes.")

@@ -17,6 +17,7 @@
 #include "event_reader.h"
 #include "test_support.h"
 #include "tracelet/event_file.h"
+#include "tracelet/event_file_set.h"
 #include "tracelet/ring_file.h"
 
 namespace tracelet {

@@ -1,4 +1,6 @@
 // The event files of a run.
+#include "tracelet/event_file_set.h"
+
 #include <doctest/doctest.h>
 
 #include <algorithm>

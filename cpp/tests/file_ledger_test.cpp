@@ -11,6 +11,7 @@
 
 #include "test_support.h"
 #include "tracelet/event_file.h"
+#include "tracelet/event_file_set.h"
 #include "tracelet/ring_file.h"
 
 namespace tracelet {
@@ -95,7 +96,9 @@ TEST_SUITE("file_ledger") {
     CHECK(FileLedger::open(path)->is_damaged());
     bytes.replace(0, 8, "SOMETHIN");
     write_bytes(path, bytes);
-    CHECK_THROWS_AS(FileLedger::open(path), std::runtime_error);
+    CHECK(FileLedger::open(path)->entries().size() == 1);  // it has a checksum of its own
+    write_bytes(path, "SOMETHING ELSE, AND LONGER THAN A HEADER");
+    CHECK_THROWS_AS(FileLedger::open(path), DamagedLedgerError);
     write_bytes(path, "");
     CHECK_THROWS(FileLedger::open(path));
   }
@@ -206,9 +209,69 @@ TEST_SUITE("file_ledger") {
       CHECK(entry.size_bytes == 200U + static_cast<unsigned>(round));
       ledger->acknowledge(entry.place, 201, 21);
     }
-    bytes[8] = 3;
+    bytes[8] = 4;
     write_bytes(path, bytes);
     CHECK_THROWS_WITH_AS(FileLedger::open(path), doctest::Contains("newer version"),
+                         std::runtime_error);
+  }
+
+  TEST_CASE("counts, and what is not certain because a state is damaged") {
+    TempDir dir;
+    const std::string path = dir.file("ledger");
+    {
+      const auto ledger = FileLedger::create(path);
+      const std::size_t a = ledger->add(1, "/first", 0);
+      ledger->acknowledge(a, 100, 10, 7);
+      ledger->acknowledge(a, 200, 20, 13);
+      ledger->sync();
+    }
+    const std::string good = read_bytes(path);
+    {
+      const auto entry = FileLedger::open(path)->entries().at(0);
+      CHECK(entry.count == 13);
+      CHECK(entry.is_certain);
+    }
+    for (const std::size_t state : {std::size_t{0}, std::size_t{1}}) {
+      std::string bytes = good;
+      bytes[24 + 16 + 32 * state + 28] ^= 1;  // its count
+      write_bytes(path, bytes);
+      const auto entry = FileLedger::open(path)->entries().at(0);
+      CHECK(!entry.is_certain);
+      CHECK((entry.count == 7 || entry.count == 13));
+    }
+  }
+
+  TEST_CASE("whole entries are read under a header that is damaged; else a new ledger is made") {
+    TempDir dir;
+    const std::string path = dir.file("ledger");
+    {
+      const auto ledger = FileLedger::create(path);
+      ledger->acknowledge(ledger->add(1, "/first", 0), 100, 10, 7);
+    }
+    const std::string good = read_bytes(path);
+    write_bytes(path, std::string(24, '\0') + good.substr(24));
+    {
+      const auto ledger = FileLedger::open(path);
+      CHECK(ledger->is_damaged());
+      CHECK(ledger->entries().at(0).size_bytes == 100);
+    }
+    CHECK(!FileLedger::open(path)->is_damaged());  // mended
+    for (const std::string& bad : {std::string(), std::string(10, '\0'), std::string(70000, '\0'),
+                                   std::string("TRCLLDGR")}) {
+      write_bytes(path, bad);
+      CHECK_THROWS_AS(FileLedger::open(path), DamagedLedgerError);
+      CHECK(FileLedger::recover(path)->is_damaged());
+      CHECK(FileLedger::recover(path)->entries().empty());
+      CHECK(read_bytes(path + ".damaged") == bad);
+      std::filesystem::remove(path + ".damaged");
+    }
+    std::filesystem::remove(path);
+    CHECK(FileLedger::recover(path)->is_damaged());
+    std::string newer = good;
+    newer[8] = 4;
+    std::memset(newer.data() + 12, 0, 4);
+    write_bytes(path, newer);
+    CHECK_THROWS_WITH_AS(FileLedger::recover(path), doctest::Contains("newer version"),
                          std::runtime_error);
   }
 

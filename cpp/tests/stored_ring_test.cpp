@@ -12,6 +12,7 @@
 #include "ring_support.h"
 #include "test_support.h"
 #include "tracelet/event_file.h"
+#include "tracelet/event_file_set.h"
 #include "tracelet/file_ledger.h"
 #include "tracelet/fold.h"
 #include "tracelet/json_lines.h"

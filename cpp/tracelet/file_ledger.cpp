@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <stdexcept>
 #include <system_error>
 
@@ -15,7 +16,7 @@ namespace tracelet {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'R', 'C', 'L', 'L', 'D', 'G', 'R'};
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 constexpr std::size_t kGrowBytes = std::size_t{1} << 16;
 // Address space; the file backs what is used. A million files of long paths fit.
 constexpr std::size_t kReservedBytes = std::size_t{1} << 30;
@@ -39,22 +40,30 @@ struct Entry1 {
 struct FileLedger::Header {
   char magic[8];
   std::uint32_t version;
-  std::uint32_t unused;
+  std::uint32_t crc;  // of what is before it; 0 in version 2
   // Written last by `add` (release), after the entry; read by a process that opens a dead one's
   // file (acquire).
   std::atomic<std::uint64_t> used_bytes;
+
+  std::uint32_t right_crc() const { return crc32c(this, offsetof(Header, crc)); }
+  bool is_sound() const {
+    return std::memcmp(magic, kMagic, sizeof(kMagic)) == 0 && version != 0 &&
+           (crc == 0 || crc == right_crc());
+  }
 };
 
 struct FileLedger::State {
   std::uint64_t size_bytes;
   std::uint64_t sequence;
   std::uint64_t generation;  // 0: never written
-  std::uint32_t crc;         // of the three, and the writer: no state is taken for another file's
-  std::uint32_t unused;
+  std::uint32_t crc;         // of all others, and the writer: none is taken for another file's
+  std::uint32_t count;       // 0 in version 2
 
   std::uint32_t right_crc(std::uint32_t writer_id) const {
-    return crc32c(this, offsetof(State, crc), writer_id);
+    const std::uint32_t start = count == 0 ? writer_id : crc32c(&count, sizeof(count), writer_id);
+    return crc32c(this, offsetof(State, crc), start);
   }
+  bool was_written() const { return (size_bytes | sequence | generation | crc | count) != 0; }
 };
 
 struct FileLedger::EntryHeader {
@@ -87,11 +96,29 @@ FileLedger::EntryHeader* FileLedger::at(std::size_t place) const {
 
 std::unique_ptr<FileLedger> FileLedger::create(const std::string& path) {
   MappedFile file = MappedFile::create(path, kGrowBytes, kReservedBytes);
-  auto* header = reinterpret_cast<Header*>(file.data());
-  std::memcpy(header->magic, kMagic, sizeof(kMagic));
-  header->version = kVersion;
-  header->used_bytes.store(sizeof(Header), std::memory_order_release);
-  return std::unique_ptr<FileLedger>(new FileLedger(std::move(file)));
+  std::unique_ptr<FileLedger> ledger(new FileLedger(std::move(file)));
+  ledger->write_header();
+  ledger->header()->used_bytes.store(sizeof(Header), std::memory_order_release);
+  return ledger;
+}
+
+void FileLedger::write_header() {
+  std::memcpy(header()->magic, kMagic, sizeof(kMagic));
+  header()->version = kVersion;
+  header()->crc = header()->right_crc();
+}
+
+std::unique_ptr<FileLedger> FileLedger::recover(const std::string& path) {
+  try {
+    return open(path);
+  } catch (const DamagedLedgerError&) {
+    std::filesystem::rename(path, path + ".damaged");
+  } catch (const std::system_error& error) {
+    if (error.code().value() != ENOENT) throw;
+  }
+  std::unique_ptr<FileLedger> ledger = create(path);
+  ledger->was_damaged_ = true;
+  return ledger;
 }
 
 std::unique_ptr<FileLedger> FileLedger::open(const std::string& path) {
@@ -100,26 +127,36 @@ std::unique_ptr<FileLedger> FileLedger::open(const std::string& path) {
   alignas(Header) char head[sizeof(Header)];
   const StoredFile stored = StoredFile::open(path);
   const auto* found = reinterpret_cast<const Header*>(head);
-  if (!stored.read(0, head, sizeof(head)) ||
-      std::memcmp(found->magic, kMagic, sizeof(kMagic)) != 0 || found->version == 0) {
-    throw std::runtime_error(path + " is damaged, or no ledger of tracelet's");
+  if (!stored.read(0, head, sizeof(head)) || stored.size_bytes() > kReservedBytes) {
+    throw DamagedLedgerError(path + " is damaged, or no ledger of tracelet's");
   }
-  if (found->version > kVersion) {
+  const bool is_sound = found->is_sound();
+  if (is_sound && found->version > kVersion) {
     throw std::runtime_error(path + " was written by a newer version of tracelet (format " +
                              std::to_string(found->version) + ", this one reads " +
                              std::to_string(kVersion) + "): update tracelet to read it");
   }
-  if (found->version == 1) return open_version_1(path);
-  if (stored.size_bytes() > kReservedBytes) throw std::runtime_error(path + " is too long");
-  return std::unique_ptr<FileLedger>(new FileLedger(MappedFile::open(path, kReservedBytes)));
+  if (is_sound && found->version == 1) return open_version_1(path);
+  std::unique_ptr<FileLedger> ledger(new FileLedger(MappedFile::open(path, kReservedBytes)));
+  // The entries have checksums of their own, so they are good under a header that is not.
+  if (!is_sound) {
+    if (ledger->entries().empty()) {
+      throw DamagedLedgerError(path + " is damaged, or no ledger of tracelet's");
+    }
+    ledger->was_damaged_ = true;
+    ledger->header()->used_bytes.store(ledger->first_free_place(), std::memory_order_release);
+  }
+  ledger->write_header();
+  return ledger;
 }
 
 std::unique_ptr<FileLedger> FileLedger::open_version_1(const std::string& path) {
   const std::string content = StoredFile::open(path).content(kReservedBytes);
+  if (content.size() < sizeof(Header)) throw DamagedLedgerError(path + " is damaged");
   std::uint64_t used = 0;
   std::memcpy(&used, content.data() + offsetof(Header, used_bytes), sizeof(used));
   if (used < sizeof(Header) || used > content.size()) {
-    throw std::runtime_error(path + " is damaged");
+    throw DamagedLedgerError(path + " is damaged");
   }
   const std::string new_path = path + ".new";
   std::filesystem::remove(new_path);
@@ -172,15 +209,29 @@ FileLedger::State* FileLedger::newest(EntryHeader* entry) {
   return newest;
 }
 
-void FileLedger::acknowledge(std::size_t place, std::uint64_t size_bytes,
-                             std::uint64_t sequence) noexcept {
+void FileLedger::acknowledge(std::size_t place, std::uint64_t size_bytes, std::uint64_t sequence,
+                             std::uint32_t count) noexcept {
   EntryHeader* entry = at(place);
   const State* last = newest(entry);
   State* next = last == &entry->states[0] ? &entry->states[1] : &entry->states[0];
   next->size_bytes = size_bytes;
   next->sequence = sequence;
   next->generation = last == nullptr ? 1 : last->generation + 1;
+  next->count = count;
   next->crc = next->right_crc(entry->writer_id);
+}
+
+bool FileLedger::is_certain(const EntryHeader* entry) {
+  return std::all_of(std::begin(entry->states), std::end(entry->states), [&](const State& state) {
+    return !state.was_written() ||
+           (state.generation != 0 && state.crc == state.right_crc(entry->writer_id));
+  });
+}
+
+void FileLedger::sync() const {
+  if (const int error = file_.sync(); error != 0) {
+    throw std::system_error(error, std::generic_category(), "cannot sync " + file_.path());
+  }
 }
 
 bool FileLedger::is_whole(std::size_t place, std::size_t end) const {
@@ -219,7 +270,8 @@ std::vector<FileLedger::Entry> FileLedger::entries() const {
     const State* state = newest(entry);
     found.push_back({entry->writer_id, std::string(entry->path()),
                      state == nullptr ? kUnknownSize : state->size_bytes,
-                     state == nullptr ? 0 : state->sequence, place});
+                     state == nullptr ? 0 : state->sequence, place,
+                     state == nullptr ? 0 : state->count, is_certain(entry)});
   });
   return found;
 }
@@ -228,7 +280,7 @@ bool FileLedger::is_damaged() const {
   bool has_states = true;
   const Look look =
       visit_entries([&](std::size_t place) { has_states &= newest(at(place)) != nullptr; });
-  return !look.is_right || !has_states;
+  return was_damaged_ || !look.is_right || !has_states;
 }
 
 }  // namespace tracelet

@@ -183,6 +183,12 @@ bool MappedFile::grow(std::size_t size_bytes) noexcept {
   return size_bytes <= old_size_bytes || allocate(fd_, old_size_bytes, size_bytes) == 0;
 }
 
+int MappedFile::sync() const noexcept {
+  const std::size_t file_bytes = std::min(size_bytes(), reserved_bytes_);
+  if (msync(data_, file_bytes, MS_SYNC) != 0) return errno;
+  return fsync(fd_) == 0 ? 0 : errno;  // what the file grew by, too
+}
+
 void wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
              std::chrono::nanoseconds timeout) {
 #if defined(__linux__)
@@ -347,6 +353,26 @@ int blank_out(const std::string& path, std::int64_t offset, std::size_t size_byt
   }
   ::close(fd);
   return error;
+}
+
+int sync_file(const std::string& path) noexcept {
+  const int fd = open_to_read(path);
+  if (fd < 0) return errno;
+#if defined(__linux__)
+  const int error = fdatasync(fd) == 0 ? 0 : errno;
+#else
+  const int error = fsync(fd) == 0 ? 0 : errno;
+#endif
+  ::close(fd);
+  return error == EINVAL ? 0 : error;  // a file system that knows no such thing
+}
+
+int sync_folder(const std::string& path) noexcept {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  const int error = fsync(fd) == 0 ? 0 : errno;
+  ::close(fd);
+  return error == EINVAL ? 0 : error;  // a file system that knows no such thing
 }
 
 int truncate_file(int fd, std::int64_t size_bytes) noexcept {

@@ -38,6 +38,8 @@ class MappedFile {
   // Allocates space up to `size_bytes`. False when the file system is full or the reserve is used
   // up; the file is then as it was.
   bool grow(std::size_t size_bytes) noexcept;
+  // Has what is in it now reach the disk. Returns 0, or errno.
+  int sync() const noexcept;
 
  private:
   MappedFile(std::string path, int fd, std::byte* data, std::size_t reserved_bytes);
@@ -103,6 +105,10 @@ int write_all(int fd, const char* data, std::size_t size_bytes,
 std::int64_t end_of_last_write(int fd) noexcept;
 // Puts blanks over bytes that are in the file. Returns 0, or errno.
 int blank_out(const std::string& path, std::int64_t offset, std::size_t size_bytes) noexcept;
+// Has the file's content, or the names in a folder, reach the disk; waits for it. Returns 0, or
+// errno: ENOENT for one that is not there.
+int sync_file(const std::string& path) noexcept;
+int sync_folder(const std::string& path) noexcept;
 // Cuts the file to `size_bytes`. Returns 0, or errno.
 int truncate_file(int fd, std::int64_t size_bytes) noexcept;
 

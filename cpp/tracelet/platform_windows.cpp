@@ -132,6 +132,8 @@ std::size_t MappedFile::size_bytes() const {
 // All of the reserve is in the file from the start.
 bool MappedFile::grow(std::size_t size_bytes) noexcept { return size_bytes <= reserved_bytes_; }
 
+int MappedFile::sync() const noexcept { return FlushViewOfFile(data_, 0) != 0 ? 0 : EIO; }
+
 void wait_on(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
              std::chrono::nanoseconds timeout) {
   const auto whole_ms = std::chrono::ceil<std::chrono::milliseconds>(timeout).count();
@@ -226,6 +228,17 @@ int write_all(int fd, const char* data, std::size_t size_bytes,
 std::int64_t end_of_last_write(int fd) noexcept { return _telli64(fd); }
 
 int blank_out(const std::string&, std::int64_t, std::size_t) noexcept { return ENOSYS; }
+
+int sync_file(const std::string& path) noexcept {
+  if (!is_there(path)) return ENOENT;
+  const int fd = open_to_append(path);  // a handle for reading can't be flushed
+  if (fd < 0) return errno;
+  const int error = FlushFileBuffers(handle_of(fd)) != 0 ? 0 : EIO;
+  close_file(fd);
+  return error;
+}
+
+int sync_folder(const std::string&) noexcept { return 0; }  // no folder can be opened
 
 int truncate_file(int fd, std::int64_t size_bytes) noexcept { return _chsize_s(fd, size_bytes); }
 

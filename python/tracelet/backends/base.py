@@ -169,6 +169,31 @@ class Sink(Protocol):
         """Ends the sink. `process_is_ending`: the run was not stopped by the user."""
 
 
+class FileSink:
+    """What a sink extends that writes to files of this machine, which a loss of power or damage may
+    leave shorter than they were when `write` returned.
+
+    The files are the sink's own, and so is the account of what they hold. When it is reopened
+    (RunInfo.reopen) it looks at them, and is given what is missing there once more, as far as the
+    journal or the ring has it still.
+    """
+
+    is_certain = True
+    """Of one that is reopened: whether the files hold all that was acknowledged. If not, it is
+    given all records that there still are, and writes those that its files lack."""
+
+    def sync(self) -> None:
+        """Has all that `write` took before this call reach the disk, and then notes it there. By a
+        thread of its own, beside `write`; may wait. Raises OSError."""
+
+    def lost(self) -> Mapping[str, int]:
+        """Points that its files had and lack, by what happened, once it was given all there is."""
+        return {}
+
+    def settle(self) -> None:
+        """What `lost` told is written down: from now on the account is of what the files hold."""
+
+
 class Upload(Protocol):
     """Something large on its way to a backend, apart from the points. One thread at a time."""
 
@@ -307,6 +332,9 @@ class RunInfo:
     reopen: Mapping[str, Any] | None = None
     """None for a new run. When another process sends what this run's left behind (`tracelet sync`):
     the `reopen_state` that the sink had then, {} for a sink without one."""
+    is_other_boot: bool = False
+    """Whether the machine was started anew since the run logged: of what was not synced to the disk
+    any part may be there."""
 
 
 SinkFactory = Callable[[RunInfo], Union[Sink, Sequence[Sink], Backend]]

@@ -1,49 +1,100 @@
-"""Has the journal reach the disk at an interval, on a thread of its own.
+"""Has what a run wrote reach the disk at an interval, on a thread of its own.
 
 fdatasync waits for the disk, for seconds where it is busy; the drainer must not: the ring holds a
 fraction of a second.
+
+The order is what a loss of power leaves to be gone on with: first the sinks' files, and each
+sink's note of how far they are on the disk; then the sinks' positions; then the journal. A segment
+of the journal, or a large event's file, is deleted only once the positions behind it have reached
+the disk (`releasable`): at any instant what is not in a sink's file for certain is in the journal.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
+from typing import Protocol
 
 from tracelet.journal.journal import Journal
 
 _log = logging.getLogger("tracelet")
 
 
-class JournalSync(threading.Thread):
+class _Lane(Protocol):
+    position: int
+    durable_position: int
+
+    def sync_sink(self) -> None: ...
+
+
+class _Progress(Protocol):
+    def sync(self) -> None: ...
+
+
+class DiskSync(threading.Thread):
     """Started with a run, ended by `stop`, which syncs once more."""
 
-    def __init__(self, journal: Journal, interval_s: float) -> None:
+    def __init__(
+        self, journal: Journal, lanes: Sequence[_Lane], progress: _Progress, interval_s: float
+    ) -> None:
         super().__init__(name="tracelet-journal-sync", daemon=True)
         self._journal = journal
+        self._lanes = lanes
+        self._progress = progress
         self._interval_s = interval_s
-        self._is_stopping = threading.Event()
-        self._has_failed = False
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._failed: set[str] = set()
         self._synced_end = 0
 
     def run(self) -> None:
-        while not self._is_stopping.wait(self._interval_s):
+        while not self._is_stopping:
+            self._wake.wait(self._interval_s)
             self._sync()
 
     def stop(self, timeout_s: float) -> None:
         """Also of one that was never started, as with an interval of 0."""
-        self._is_stopping.set()
+        self._is_stopping = True
+        self._wake.set()
         if self.ident is not None:
             self.join(timeout_s)
 
+    @property
+    def releasable(self) -> int:
+        """The position before which nothing has to be kept for a sink."""
+        if self.ident is None:  # nobody syncs
+            return min(lane.position for lane in self._lanes)
+        return min(lane.durable_position for lane in self._lanes)
+
     def _sync(self) -> None:
+        self._sync_lanes()
         end = self._journal.end
         if end <= self._synced_end and not self._journal.has_retired_files:
             return
-        try:
-            self._journal.sync()
+        if self._try("the journal", self._journal.sync):
             self._synced_end = end
-            self._has_failed = False
+
+    def _sync_lanes(self) -> None:
+        positions = [lane.position for lane in self._lanes]
+        if positions == [lane.durable_position for lane in self._lanes]:
+            return
+        for lane in self._lanes:
+            self._try("a sink's files", lane.sync_sink)
+        self._try("the sinks' positions", self._progress.sync)
+        # Also of what could not be synced: the journal must not grow without end, and the sinks'
+        # own notes say how far they are on the disk.
+        for lane, position in zip(self._lanes, positions):
+            lane.durable_position = position
+
+    def _try(self, what: str, sync: object) -> bool:
+        assert callable(sync)
+        try:
+            sync()
         except OSError as error:
-            if not self._has_failed:
-                _log.warning("tracelet: the journal can't be synced to disk now: %s", error)
-            self._has_failed = True
+            if what not in self._failed:
+                _log.warning("tracelet: %s can't be synced to disk now: %s", what, error)
+            self._failed.add(what)
+            return False
+        self._failed.discard(what)
+        return True

@@ -48,12 +48,14 @@ class Drainer(threading.Thread):
         journal: Journal,
         options: Options,
         complete: Complete,
+        releasable: Callable[[], int],
     ) -> None:
         super().__init__(name="tracelet-drainer", daemon=True)
         self._ring = ring
         self._payloads = _core.Payloads(ring)
         self._complete = complete
         self._completed_position = 0
+        self._releasable = releasable
         self._lanes = lanes
         self._journal = journal
         self._options = options
@@ -91,6 +93,7 @@ class Drainer(threading.Thread):
             except Exception:
                 _log.exception("tracelet: the drainer failed and tries again")
                 time.sleep(_RETRY_S)
+            self._remove_payload_files()
             self._warn_of_drops()
             if self._without_thread:
                 self._start_threads()
@@ -143,14 +146,13 @@ class Drainer(threading.Thread):
             self._write_journal(lease)
             for shipper in self.shippers.values():
                 shipper.notify()
-            self._journal.release(min(lane.position for lane in self._lanes))
-        self._remove_payload_files()
+            self._journal.release(self._releasable())
 
     def _remove_payload_files(self) -> None:
         """Removes the files of payloads that every sink has."""
         if not self._payload_files:
             return
-        position = min(lane.position for lane in self._lanes)
+        position = self._releasable()
         while self._payload_files and self._payload_files[0][0] <= position:
             path = self._payload_files.popleft()[1]
             try:
@@ -264,7 +266,8 @@ class Drainer(threading.Thread):
             _log.debug("tracelet: the journal can't be made smaller now: %s", error)
 
     def _free_journal(self) -> None:
-        """Deletes what every sink has acknowledged, while nothing can be appended."""
+        """Deletes what every sink has acknowledged, while nothing can be appended: better than to
+        drop points, though it may be missing after a loss of power in this very second."""
         self._journal.make_room(min(lane.position for lane in self._lanes))
         if self._options.journal_sync_interval_s <= 0:
             self._journal.sync()  # nobody else does, and the files' space is free when they close
@@ -272,6 +275,8 @@ class Drainer(threading.Thread):
     def _make_room(self, size_bytes: int) -> bool:
         """Keeps the journal within its limit, by the policy; False when these are to be dropped."""
         options = self._options
+        if self._journal.size_bytes + size_bytes > options.journal_limit_bytes:
+            self._free_journal_quietly()
         if self._journal.size_bytes + size_bytes <= options.journal_limit_bytes:
             self._is_over_budget = False
             return True

@@ -14,7 +14,7 @@ from typing import Any, Callable
 import numpy as np
 
 from tracelet import _core
-from tracelet.backends.base import Batch, Delivery, Names, Sink
+from tracelet.backends.base import Batch, Delivery, FileSink, Names, Sink
 from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
 from tracelet.stats import LaneStats
 
@@ -39,8 +39,8 @@ class Lane:
     """The way to one sink: folds what its option says, counts, and remembers its position.
 
     `position` is the acknowledged one: the sink has every record before it. `acknowledge` is told
-    of it, for what outlives the process. One thread delivers at a time; the counters may be read by
-    any.
+    of it, for what outlives the process. `durable_position` outlives a loss of power, too. One
+    thread delivers at a time; the counters may be read by any.
     """
 
     def __init__(
@@ -54,6 +54,9 @@ class Lane:
         self.sink = sink
         self._acknowledge = acknowledge
         self._position = position
+        self.durable_position = position
+        """Written by the thread that syncs, read by the drainer: an int, so either sees a whole
+        one."""
         kinds = getattr(sink, "record_kinds", (SCALAR, HISTOGRAM))
         self.kinds = sum(1 << kind for kind in set(kinds))
         """A bit for each kind of record that the sink is given, 1 << kind."""
@@ -118,6 +121,12 @@ class Lane:
         """Goes on at `end`: no record before it is of a kind that the sink is given."""
         self.not_meant += end - self.position
         self.position = end
+
+    def sync_sink(self) -> None:
+        """Has what the sink has taken reach the disk, where that is this machine's. By a thread of
+        its own. Raises OSError."""
+        if isinstance(self.sink, FileSink):
+            self.sink.sync()
 
     def stats(self) -> LaneStats:
         return LaneStats(

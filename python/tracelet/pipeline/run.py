@@ -19,7 +19,7 @@ from tracelet.backends.tensorboard.paths import check_folder
 from tracelet.capture import device, histogram
 from tracelet.capture.events import EventCapture
 from tracelet.errors import TraceletError
-from tracelet.journal.disk_sync import JournalSync
+from tracelet.journal.disk_sync import DiskSync
 from tracelet.journal.journal import Journal
 from tracelet.options import Options
 from tracelet.pipeline.drainer import Drainer
@@ -50,7 +50,7 @@ class _Live:
     backends: list[Backend]
     lanes: list[Lane]
     drainer: Drainer
-    journal_sync: JournalSync
+    disk_sync: DiskSync
     closer: LateWorker
 
     def is_busy(self, sink: Sink) -> bool:
@@ -126,22 +126,28 @@ class Run:
         # Before the first point, so that another process knows what to do with all of them.
         self.folder.update(state="running", ring_id=ring.id, **manifest_of(backends))
         histogram.forget_told()
-        return self._start_threads(ring, backends, lanes)
+        return self._start_threads(ring, backends, lanes, progress)
 
-    def _start_threads(self, ring: _core.Ring, backends: list[Backend], lanes: list[Lane]) -> _Live:
+    def _start_threads(
+        self, ring: _core.Ring, backends: list[Backend], lanes: list[Lane], progress: Progress
+    ) -> _Live:
         """Last of all; the system may have no thread for one of them, and then has none of them."""
         with contextlib.ExitStack() as undo:
             closer = LateWorker("tracelet-close")
             undo.callback(closer.work_on, lambda: None)
-            journal_sync = JournalSync(self._journal, self.options.journal_sync_interval_s)
-            undo.callback(journal_sync.stop, _SYNC_TIMEOUT_S)
-            if self.options.journal_sync_interval_s > 0:
-                journal_sync.start()
-            drainer = Drainer(ring, lanes, self._journal, self.options, device.complete)
+            interval_s = self.options.journal_sync_interval_s
+            disk_sync = DiskSync(self._journal, lanes, progress, interval_s)
+            undo.callback(disk_sync.stop, _SYNC_TIMEOUT_S)
+            if interval_s > 0:
+                disk_sync.start()
+            drainer = Drainer(
+                ring, lanes, self._journal, self.options, device.complete,
+                lambda: disk_sync.releasable,
+            )  # fmt: skip
             undo.callback(_stop_shippers, drainer)
             drainer.start()
             undo.pop_all()
-        return _Live(ring, backends, lanes, drainer, journal_sync, closer)
+        return _Live(ring, backends, lanes, drainer, disk_sync, closer)
 
     @property
     def ring(self) -> _core.Ring:
@@ -338,7 +344,7 @@ class Run:
             )  # fmt: skip
 
     def _finish_folder(self, live: _Live, is_delivered: bool) -> None:
-        live.journal_sync.stop(_SYNC_TIMEOUT_S)
+        live.disk_sync.stop(_SYNC_TIMEOUT_S)
         # What a sink could not take while the run lived was counted and told then.
         ends = [SinkEnd(lane.sink.name, lane.position) for lane in live.lanes]
         proof = Delivered(live.ring.head, ends)

@@ -18,6 +18,7 @@ import numpy as np
 
 from tracelet import _core
 from tracelet.backends import Backend, RunInfo, open_backend
+from tracelet.backends.base import FileSink
 from tracelet.errors import JournalError, TraceletError, UnknownBackendError
 from tracelet.journal.drops import Drops
 from tracelet.journal.names import read_names, stored_names
@@ -98,6 +99,12 @@ class _Way:
     """Records that nobody could give it."""
     dropped: int = 0
     """Records that the run gave up on purpose while it lived."""
+    acknowledged: int = 0
+    """Where the sink was when the process died; behind `start` where its files may lack some."""
+    passed: int = 0
+    """Records before that, which are nowhere but in the sink's files."""
+    lost: int = 0
+    """Of what was acknowledged: no longer in the sink's files."""
     checked_end: int = 0
     """Behind the last record that was looked at: what is given once more is not counted twice."""
     gone: set[str] = field(default_factory=set)
@@ -217,6 +224,9 @@ class _Resending:
             self._send_uploads(reopened)
             if not any(way.failure for way in ways):
                 for sink in sinks:
+                    if isinstance(sink, FileSink):
+                        sink.sync()  # before the journal, which has it too, is deleted
+                        sink.settle()
                     sink.close(process_is_ending=False)
                 reopened.close(process_is_ending=False)
         except Exception as error:  # of this backend alone: the others get what is theirs
@@ -229,9 +239,12 @@ class _Resending:
         for n, number in enumerate(numbers):
             name = stored[number]["name"]
             before = int(self._missing_before.get(name, 0))
+            before += sum(dict(self._run.manifest.get("lost", {}).get(name, {})).values())
             if n < len(ways):
                 way = ways[n]
-                ends.append(SinkEnd(name, way.lane.position, way.failed, before + way.missing))
+                ends.append(
+                    SinkEnd(name, way.lane.position, way.failed, before + way.missing - way.lost)
+                )
             else:
                 ends.append(SinkEnd(name, progress[number], missing=before))
         return ends
@@ -249,7 +262,8 @@ class _Resending:
         run = self._run
         state = run.manifest.get("reopen", {}).get(backend, {})
         try:
-            info = RunInfo(self._options, run.run_id, run.path, reopen=state)
+            is_other_boot = run.is_of_another_boot
+            info = RunInfo(self._options, run.run_id, run.path, state, is_other_boot)
             return open_backend(backend, info)
         except UnknownBackendError as error:
             raise TraceletError(
@@ -270,13 +284,20 @@ class _Resending:
     def _send(
         self, sink: Any, names: _core.Ring, progress: Progress, number: int, end: int
     ) -> _Way:
-        start = progress[number]
+        start = acknowledged = progress[number]
+        if isinstance(sink, FileSink) and not sink.is_certain:
+            first = self._journal.next_position(0)
+            start = min(start, first if first is not None else start)
         acknowledge = _Acknowledge(progress, number)
         lane = Lane(sink, names, self._options.aggregate, start, acknowledge)
-        acknowledge.way = way = _Way(lane, start)
+        acknowledge.way = way = _Way(
+            lane, start, acknowledged=acknowledged, checked_end=acknowledged
+        )
         self._ship(way)
         if not way.failure and lane.position < end:  # behind the last block that can be read
             self._pass_over(way, end)
+        if isinstance(sink, FileSink) and not way.failure:
+            self._note_lost(way, sink.lost())
         if way.failure:
             self._result.failures[sink.name] = f"{sink.name}: {way.failure}"
         if way.gone:
@@ -287,9 +308,10 @@ class _Resending:
         done = (
             lane.delivered + set_aside + lane.not_finite + lane.folded + way.missing + way.dropped
         )
+        before, done = start + way.passed - way.lost, done + way.passed - way.lost
         self._result.sinks.append(
             SinkResult(
-                sink.name, start, lane.delivered, dict(lane.set_aside), dict(lane.failed),
+                sink.name, before, lane.delivered, dict(lane.set_aside), dict(lane.failed),
                 lane.not_finite, max(0, lane.position - start - done), lane.folded, way.missing,
                 left, way.failure, way.dropped,
             )
@@ -298,7 +320,8 @@ class _Resending:
 
     def _pass_over(self, way: _Way, position: int) -> None:
         """Goes on behind records that are nowhere: given up on purpose, or lost to damage."""
-        first = way.lane.position
+        way.passed += max(0, min(way.acknowledged, position) - way.lane.position)
+        first = min(max(way.lane.position, way.acknowledged), position)
         dropped = self._drops.count_between(first, position)
         way.dropped += dropped
         self._note_missing(way, position - first - dropped)
@@ -311,6 +334,17 @@ class _Resending:
             noted, name = dict(self._run.manifest.get("missing", {})), way.lane.sink.name
             noted[name] = int(noted.get(name, 0)) + count
             self._run.update(missing=noted)  # first: who comes later can't know of them
+
+    def _note_lost(self, way: _Way, lost: Mapping[str, int]) -> None:
+        """What the sink's own files have lost: written down before the sink forgets it."""
+        way.lost = sum(lost.values())
+        way.missing += way.lost
+        for what, count in lost.items():
+            self._result.notes.append(f"{what}: {count:,} points are nowhere else")
+        if lost:
+            noted = dict(self._run.manifest.get("lost", {}))
+            noted[way.lane.sink.name] = {**noted.get(way.lane.sink.name, {}), **lost}
+            self._run.update(lost=noted)
 
     def _checked(self, way: _Way, records: Any, payloads: bytes) -> Any:
         """The records of a block that sinks may be given. Its checksum says that it is as it was

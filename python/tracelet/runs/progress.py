@@ -5,7 +5,8 @@ checksum. The older one is written over, so that at whatever instruction the pro
 whichever of the file's pages reached the disk, one of them is whole; of those that are whole the
 newest counts. Mapped into memory and written by the thread that delivers to that sink, read by
 others once the process is dead. What is in the mapping is the kernel's: it survives the process
-without a sync. After a loss of power an older position may be there; its records are given again.
+without a sync. After a loss of power an older position may be there, but none that is older than
+what was deleted of the journal (`disk_sync`); its records are given again.
 
 A slot both of whose states are damaged has no position: what reads it must not take it for the end.
 Which number a sink has is in the manifest. A file of version 1, a bare word a sink, is read and
@@ -87,6 +88,10 @@ class Progress:
         start = _SLOT_BYTES * (number + 1) + which * _STATE_BYTES
         self._memory[start : start + _STATE.size] = _state(position, generation, number)
         self._newest[number] = (position, generation, which)
+
+    def sync(self) -> None:
+        """Has the positions of before this call reach the disk. Raises OSError."""
+        self._memory.flush()
 
     def close(self) -> None:
         self._memory.close()

@@ -112,6 +112,13 @@ class StoredRun:
         return f"{where} (looked in {looked}; TRACELET_RING_DIR names another folder)"
 
     @property
+    def is_of_another_boot(self) -> bool:
+        """Whether the machine was started anew since, or it ran on another one: what was not synced
+        to the disk may be lost, in any part."""
+        boot = self.manifest.get("boot")
+        return boot is not None and boot != boot_id()
+
+    @property
     def is_alive(self) -> bool:
         """Whether its process, or a child forked from it, may still log into it."""
         held = RunLock.is_held(os.path.join(self.path, RUN_LOCK))
@@ -197,7 +204,7 @@ def _checked(manifest: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("its manifest names no run")
     if not isinstance(manifest["ring"], str):
         raise ValueError("its manifest names no ring")
-    for name in ("options", "reopen", "missing", "dropped"):
+    for name in ("options", "reopen", "missing", "lost", "dropped"):
         if not isinstance(manifest.get(name, {}), Mapping):
             raise ValueError(f"its manifest's {name!r} is no table")
     for sink in manifest.get("sinks", ()):

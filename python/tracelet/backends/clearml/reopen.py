@@ -12,7 +12,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -267,22 +268,30 @@ def events_behind(path: str, size_bytes: int, prefix: bytes, wanted: set[str]) -
     The file is read only: other processes of the session may be appending to it, and a line there
     may be any one's. Raises OSError.
     """
-    found: set[str] = set()
+    return {key for key in _keys_behind(path, size_bytes, prefix) if key in wanted}
+
+
+def all_events_behind(path: str, size_bytes: int, prefix: bytes) -> Counter[int]:
+    """How often each event is there, by the hash of its `event_key`. Raises OSError."""
+    return Counter(hash(key) for key in _keys_behind(path, size_bytes, prefix))
+
+
+def _keys_behind(path: str, size_bytes: int, prefix: bytes) -> Iterator[str]:
     try:
         file = open(path, "rb")  # noqa: SIM115
     except FileNotFoundError:
-        return found
+        return
     with file:
         file.seek(size_bytes)
         for line in file:
             line = line.lstrip(b" ")  # where a torn piece was
+            # Without its end it is torn: who appends next makes blanks of it.
             if line.startswith(prefix) and line.endswith(b"\n"):
                 try:
                     events = json.loads(line)
                 except ValueError:  # torn by a death, and gone on with by another writer
                     continue
-                found.update(key for event in events if (key := event_key(event)) in wanted)
-    return found
+                yield from map(event_key, events)
 
 
 def event_key(event: Any) -> str:

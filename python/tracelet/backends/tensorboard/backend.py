@@ -42,8 +42,9 @@ class TensorBoardBackend(Backend):
 
     def open_sinks(self, ring: Any) -> None:
         if self._info.options.tensorboard == "native":
-            is_reopened = self._info.reopen is not None
-            self.sinks = [TensorBoardSink(ring, self._info.run_dir, is_reopened)]
+            info = self._info
+            is_reopened = info.reopen is not None
+            self.sinks = [TensorBoardSink(ring, info.run_dir, is_reopened, info.is_other_boot)]
 
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
         if not self.sinks:

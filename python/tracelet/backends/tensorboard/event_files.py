@@ -4,105 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tracelet import _core
-from tracelet.backends.base import UNREADABLE, Batch, Delivery
+from tracelet.backends.base import UNREADABLE, Batch, Delivery, FileSink
 from tracelet.backends.tensorboard.paths import LASTING, EventFilePaths
+from tracelet.backends.tensorboard.recovered import LEDGER, SYNCED, Before, RecoveredFiles
 from tracelet.records import EVENT, HISTOGRAM, SCALAR
-from tracelet.runs.ownership import NotOwnError, open_own
 from tracelet.writer_key import writer_key
-
-LEDGER = "event_files.bin"
 
 _log = logging.getLogger("tracelet")
 
 _NOT_OPENED = "event file can't be opened"
 
 
-@dataclass(frozen=True)
-class _Before:
-    """What a process that died has written for a writer."""
-
-    sequence: int = 0
-    newest_s: float = 0.0  # of its files' names; TensorBoard follows the last one, by name
-
-
-def _cut_back(ledger: _core.FileLedger) -> dict[int, _Before]:
-    """Cuts the event files of a dead process back to what is acknowledged: the rest is written to
-    new files. What each writer has, by its id. Raises OSError, NotOwnError."""
-    before: dict[int, _Before] = {}
-    for writer_id, path, size_bytes, sequence, _ in ledger.entries():
-        _cut_back_file(path, size_bytes)
-        last = before.get(writer_id, _Before())
-        seconds = os.path.basename(path).split(".")[3]
-        newest_s = max(last.newest_s, float(seconds) if seconds.isdigit() else 0.0)
-        before[writer_id] = _Before(max(last.sequence, sequence), newest_s)
-    return before
-
-
-# What the ledger says is not obeyed before it was seen that the file is one of ours: else a ledger
-# that somebody made up, or a damaged one, would cut any file of the user's.
-_OUR_NAME = re.compile(r"events\.out\.tfevents\.\d+\..*\.\d+\.tracelet\d+.*", re.DOTALL)
-
-
-def _cut_back_file(path: str, size_bytes: int) -> None:
-    if size_bytes == _core.UNKNOWN_SIZE:  # better twice on TensorBoard than not at all
-        _log.warning(
-            "tracelet: what of %s was acknowledged is lost (event_files.bin is damaged); the file "
-            "is left as it is, and its points are written to a new one.", path,
-        )  # fmt: skip
-        return
-    if not _OUR_NAME.fullmatch(os.path.basename(path)):
-        raise NotOwnError(f"the ledger of event files names {path!r}, which is none; it stays")
-    try:
-        fd = open_own(path, os.O_RDWR)
-    except (FileNotFoundError, NotADirectoryError):
-        _tell_of_shortness(path, size_bytes)
-        return
-    try:
-        size_now = os.fstat(fd).st_size
-        if size_now < size_bytes:
-            _tell_of_shortness(path, size_bytes - size_now)
-        elif size_now > size_bytes:
-            _check_is_event_file(fd, path)
-            if size_bytes == 0:
-                os.unlink(path)
-            else:
-                os.ftruncate(fd, size_bytes)
-    finally:
-        os.close(fd)
-
-
-def _tell_of_shortness(path: str, missing_bytes: int) -> None:
-    if missing_bytes:
-        _log.warning(
-            "tracelet: %s is %d bytes shorter than when it was written; they can't be restored.",
-            path, missing_bytes,
-        )  # fmt: skip
-
-
-def _check_is_event_file(fd: int, path: str) -> None:
-    """Raises NotOwnError unless it begins as such a file does: a length and its checksum."""
-    with open(fd, "rb", closefd=False) as file:
-        head = file.read(12)
-    crc = _core.crc32c(head[:8])
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    if len(head) == 12 and int.from_bytes(head[8:], "little") != masked:
-        raise NotOwnError(f"{path} is named as an event file and is none; it stays as it is")
-
-
-class TensorBoardSink:
+class TensorBoardSink(FileSink):
     """Writes the points of each SummaryWriter into a file of its log folder. One thread.
 
     Reopened after the death of another process it writes to new files of the same folders, exactly
-    what the others lack.
+    what the others lack: see `recovered`.
     """
 
     name = "tensorboard"
@@ -110,15 +34,22 @@ class TensorBoardSink:
     takes_every_point = True
     record_kinds: Sequence[int] = (SCALAR, HISTOGRAM, EVENT)
 
-    def __init__(self, ring: _core.Ring, run_dir: str, is_reopened: bool = False) -> None:
-        ledger_path = os.path.join(run_dir, LEDGER)
-        self._before: dict[int, _Before] = {}
-        if is_reopened and os.path.exists(ledger_path):
-            ledger = _core.FileLedger.open(ledger_path)
-            self._before = _cut_back(ledger)
+    def __init__(
+        self, ring: _core.Ring, run_dir: str, is_reopened: bool = False, is_other_boot: bool = False
+    ) -> None:
+        self._recovered: RecoveredFiles | None = None
+        if is_reopened:
+            self._recovered = RecoveredFiles(run_dir, is_other_boot)
+            ledger, self._synced = self._recovered.ledger, self._recovered.synced
         else:
-            ledger = _core.FileLedger.create(ledger_path)
+            ledger = _core.FileLedger.create(os.path.join(run_dir, LEDGER))
+            self._synced = _core.FileLedger.create(os.path.join(run_dir, SYNCED))
         self._files = _core.EventFileSet(ring, ledger)
+        self._before: dict[int, Before] = {}
+        if self._recovered is not None:
+            self._recovered.take_up(self._files)
+            self._before = self._recovered.before
+            self.is_certain = self._recovered.is_certain
         self.paths = EventFilePaths()
         self._opened: dict[int, str] = {}  # by writer id
         self._generations: dict[int, int] = {}  # of `paths`, when it was opened
@@ -170,7 +101,9 @@ class TensorBoardSink:
             )  # fmt: skip
             return
         generation = self.paths.generation  # before the path: renewed meanwhile it is opened again
-        before = self._before.get(writer_id, _Before())
+        if self._recovered is not None and writer_id not in self._opened:
+            self._recovered.take_up_others(writer_id, folder, self._files)
+        before = self._before.get(writer_id, Before())
         now_s = max(time.time(), before.newest_s + 1)
         if writer_id not in self._failed:
             key = writer_key(folder, batch.filename_suffix(writer_id))
@@ -196,6 +129,17 @@ class TensorBoardSink:
         if writer_id not in self._without_file:
             _log.warning("tracelet: %s.", words)
         self._without_file[writer_id] = reason
+
+    def sync(self) -> None:
+        self._files.sync(self._synced)
+
+    def lost(self) -> Mapping[str, int]:
+        return self._recovered.lost(self._files) if self._recovered is not None else {}
+
+    def settle(self) -> None:
+        if self._recovered is not None:
+            self._recovered.settle()
+            self.is_certain = True
 
     def close(self, process_is_ending: bool) -> None:
         self._files.close()
