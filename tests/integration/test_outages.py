@@ -113,6 +113,7 @@ def test_an_outage_of_each_kind_loses_nothing(begin, clearml_server, run_script,
     assert "dropped={}" in done.stdout
     assert stored(clearml_server) == {step: float(step) for step in range(BEFORE + POINTS + 100)}
     assert done.stderr.count("can't take points now") == 1
+    assert done.stderr.count("takes points again") == 1
     print("\n" + done.stdout)
 
 

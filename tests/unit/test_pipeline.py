@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import threading
 import time
 import weakref
@@ -165,6 +166,41 @@ def test_a_sink_that_fails_gets_the_same_points_again(is_remote, caplog):
     assert experiment.stats.delivered["mine"] == 5_000
     assert experiment.stats.retried == 4
     assert caplog.text.count("can't take points now") == 1  # though it came back in between
+    assert caplog.text.count("takes points again") == 1
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_after_an_outage_one_line_says_that_it_is_over_and_how_much_went(is_remote, caplog):
+    """When the sink has caught up, not with the first batch that it takes."""
+    is_away = threading.Event()
+    told_early = []
+
+    def fail(call):
+        if is_away.is_set():
+            raise OSError("away")
+        told_early.append("takes points again" in caplog.text)
+
+    sink = Collecting(is_remote, fail)
+    experiment = start(sink, batch_max_points=100, batch_max_age_s=0.01)
+    for step in range(300):
+        experiment.log_metric("a", step, step)
+    assert experiment.flush(60)
+    is_away.set()
+    for step in range(300, 1_000):
+        experiment.log_metric("a", step, step)
+    while not experiment.stats.retried:
+        time.sleep(0.01)
+    assert "takes points again" not in caplog.text
+    is_away.clear()
+    assert experiment.flush(60)
+    tracelet.stop_logging()
+    (line,) = [each.getMessage() for each in caplog.records if "again: " in each.msg]
+    assert re.fullmatch(
+        r"tracelet: the sink 'mine' takes points again: 700 that had waited went to it, \d+ s "
+        r"after it had failed\.", line
+    )  # fmt: skip
+    assert not any(told_early)
+    assert len(sink.records) == 1_000
 
 
 def test_an_outage_leaves_no_batch_in_memory(caplog):

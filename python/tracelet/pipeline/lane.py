@@ -70,6 +70,7 @@ class Lane:
         self.is_failing = False
         self.last_failure: Exception | None = None
         self._failed_at_s = -math.inf  # as time.monotonic() has it
+        self._outage: _Outage | None = None
         self._names = names
         self._fold = _LaneFold(aggregate) if aggregate and not sink.takes_every_point else None
         self.retry_count = 0
@@ -194,6 +195,7 @@ class Lane:
                 "tracelet: the sink %r can't take points now (%.500s). They are kept and given to "
                 "it again; training goes on.", self.sink.name, str(error),
             )  # fmt: skip
+            self._outage = self._outage or _Outage(now_s, self.delivered)
         _log.debug("tracelet: the sink %r failed", self.sink.name, exc_info=error)
         self.is_failing = True
         self._failed_at_s = now_s
@@ -201,6 +203,24 @@ class Lane:
         # Sentry), or this lane, would hold megabytes for each outage.
         self.last_failure = error.with_traceback(None)
         self.retried += 1
+
+    def tell_if_back(self, end: int) -> None:
+        """Tells once that an outage is over, when the sink has what had come by then: all before
+        `end`, at the first call after a success."""
+        outage = self._outage
+        if outage is None or self.is_failing:
+            return
+        if outage.until_position is None:
+            outage.until_position = end
+        if self.position < outage.until_position:
+            return
+        self._outage = None
+        _log.warning(
+            "tracelet: the sink %r takes points again: %s that had waited went to it, %.0f s after "
+            "it had failed.",
+            self.sink.name, f"{self.delivered - outage.delivered:,}",
+            time.monotonic() - outage.since_s,
+        )  # fmt: skip
 
     def _note_success(self, delivery: Delivery, count: int) -> None:
         self.is_failing = False
@@ -215,6 +235,16 @@ class Lane:
         for reason, count in delivery.failed.items():
             self.set_aside[reason] += count
             self.failed[reason] += count
+
+
+@dataclass
+class _Outage:
+    """One that was told, until its end is."""
+
+    since_s: float  # as time.monotonic() has it
+    delivered: int  # before it
+    until_position: int | None = None
+    """Where the lane has caught up: what had come by the first success."""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ class Shipper(threading.Thread):
                 is_shipped = False
             if is_shipped:
                 self._failures = 0
+                self._lane.tell_if_back(self._journal.end)
             else:
                 self._back_off()
         while not self._is_abandoned and not self._lane.deliver_rest():
