@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
 import pytest
 
 pytest.importorskip("clearml")
@@ -42,3 +49,65 @@ def test_each_thing_that_can_be_wrong_with_the_server(clearml_server, run_script
     assert all("code 1" in part for name, part in parts.items() if name != "well")
     for secret in (environment["CLEARML_API_SECRET_KEY"], "wrong-secret-words"):
         assert secret not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["refuses", "never answers", "answers byte by byte"])
+def test_in_a_fresh_process_it_tells_each_line_at_once_and_ends_in_time(kind, tmp_path):
+    """With keys set. The SDK repeated its request in an import: it took 100 s."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    held = []
+
+    def dribble(connection):
+        try:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.1)
+        except OSError:
+            pass
+
+    def answer():
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            held.append(connection)
+            if kind == "answers byte by byte":
+                threading.Thread(target=dribble, args=(connection,), daemon=True).start()
+
+    if kind == "refuses":
+        listening.close()
+    else:
+        threading.Thread(target=answer, daemon=True).start()
+    environment = {
+        **os.environ, "CLEARML_API_HOST": url, "CLEARML_FILES_HOST": url, "HOME": str(tmp_path),
+        "CLEARML_API_ACCESS_KEY": "key", "CLEARML_API_SECRET_KEY": "secret",
+        "CLEARML_CACHE_DIR": str(tmp_path / "clearml"), "CLEARML_WEB_HOST": url,
+    }  # fmt: skip
+    environment.pop("CLEARML_OFFLINE_MODE")
+    told: list[tuple[float, str]] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "tracelet", "doctor", "--timeout-s", "4"], env=environment,
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        killer = threading.Timer(120, process.kill)
+        killer.start()
+        assert process.stdout is not None
+        told = [(time.monotonic(), line.strip()) for line in process.stdout]
+        ended_s = time.monotonic()
+    killer.cancel()
+    listening.close()
+    for connection in held:
+        connection.close()
+    text = "\n".join(line for _, line in told)
+    assert process.returncode == 1, text
+    assert text.count("FAIL  API server: " + url) == 1, text
+    assert text.count("FAIL  file server: " + url) == 1, text
+    (credentials_s,) = [at_s for at_s, line in told if line.startswith("ok    credentials")]
+    assert ended_s - credentials_s < 4 * 5
+    if kind != "refuses":  # what needs no server is not told together with what does
+        api_s = next(at_s for at_s, line in told if "API server" in line)
+        assert api_s - credentials_s > 1

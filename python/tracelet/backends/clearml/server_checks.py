@@ -8,7 +8,10 @@ from typing import Any
 
 from tracelet import environment
 from tracelet.backends.clearml.sdk import load_task_class
+from tracelet.backends.clearml.start import Work, in_time
 from tracelet.checks import Check
+
+_LONGEST_IMPORT_S = 30.0  # of the SDK, from a cold disk
 
 _CREDENTIALS_FIX = (
     "clearml-init, or set CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY "
@@ -17,11 +20,19 @@ _CREDENTIALS_FIX = (
 
 
 def server_checks(timeout_s: float) -> Iterator[Check]:
-    """Credentials, API server and file server; each request waits `timeout_s` at most."""
+    """Credentials, API server and file server; both are waited for `timeout_s`, in all."""
     if environment.clearml_offline():
         yield Check("ClearML", True, "offline mode (CLEARML_OFFLINE_MODE): nothing is sent")
         return
-    load_task_class()
+    longest_s = max(timeout_s, _LONGEST_IMPORT_S)
+    try:
+        in_time(load_task_class, longest_s)
+    except TimeoutError:
+        yield Check(
+            "ClearML's SDK", False, f"is not imported in {longest_s:g} s",
+            'what does `python -c "import clearml"` wait for?',
+        )  # fmt: skip
+        return
     from clearml.backend_api import Session
     from clearml.backend_api.session.defs import ENV_ACCESS_KEY, ENV_AUTH_TOKEN, ENV_SECRET_KEY
     from clearml.config import config_obj
@@ -39,8 +50,20 @@ def server_checks(timeout_s: float) -> Iterator[Check]:
     authorization: dict[str, Any] = {"auth": (key, secret)}
     if token:
         authorization = {"headers": {"Authorization": f"Bearer {token}"}}
-    yield _api_server(api, authorization if has_keys else {}, timeout_s, verify)
-    yield _files_server(Session.get_files_server_host(config=config), timeout_s, verify)
+    files = str(Session.get_files_server_host(config=config))
+    # A time-out of requests is for the next bytes: an answer that dribbles has no end.
+    deadline_s = time.monotonic() + timeout_s
+    asked = [
+        ("API server", api, "CLEARML_API_HOST",
+         Work(lambda: _api_server(api, authorization if has_keys else {}, timeout_s, verify))),
+        ("file server", files, "CLEARML_FILES_HOST",
+         Work(lambda: _files_server(files, timeout_s, verify))),
+    ]  # fmt: skip
+    for name, host, variable, work in asked:
+        try:
+            yield work.result(deadline_s - time.monotonic())
+        except TimeoutError:
+            yield Check(name, False, f"{host}: no answer in time", _host_fix(variable))
 
 
 def _api_server(host: str, authorization: dict[str, Any], timeout_s: float, verify: Any) -> Check:

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Generic, TypeVar
 
 from tracelet.backends.clearml.create_once import CreateOnce
 
@@ -172,30 +172,38 @@ class StartDeadline:
             self.refused.append(f"{answer.status_code}: {answer.text[:300]}")
 
 
-def in_time(work: Callable[[], _T], timeout_s: float) -> _T:
-    """What `work` returns or raises; TimeoutError when that takes longer.
+class Work(Generic[_T]):
+    """Something that is done by a thread, which is left behind when it takes too long: looking up a
+    host's name, for one, knows no time-out."""
 
-    By a thread that is left behind then: looking up a host's name, for one, knows no time-out.
-    """
-    outcome: list[Any] = []
+    def __init__(self, work: Callable[[], _T]) -> None:
+        self._work = work
+        self._outcome: list[Any] = []
+        self._thread = threading.Thread(target=self._run, name="tracelet-request", daemon=True)
+        self._thread.start()
 
-    def run() -> None:
+    def _run(self) -> None:
         try:
-            outcome.extend((True, work()))
+            self._outcome.extend((True, self._work()))
         except BaseException as error:
-            outcome.extend((False, error))
+            self._outcome.extend((False, error))
 
+    def result(self, timeout_s: float) -> _T:
+        """What it returned or raised; TimeoutError when that takes longer."""
+        self._thread.join(max(0.0, timeout_s))
+        if len(self._outcome) < 2:
+            raise TimeoutError
+        is_done, result = self._outcome
+        if is_done:
+            return result  # type: ignore[no-any-return]
+        raise result
+
+
+def in_time(work: Callable[[], _T], timeout_s: float) -> _T:
+    """What `work` returns or raises; TimeoutError when that takes longer."""
     if timeout_s <= 0:
         raise TimeoutError
-    thread = threading.Thread(target=run, name="tracelet-request", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if len(outcome) < 2:
-        raise TimeoutError
-    is_done, result = outcome
-    if is_done:
-        return result  # type: ignore[no-any-return]
-    raise result
+    return Work(work).result(timeout_s)
 
 
 def _reason(error: Exception) -> str:
