@@ -272,7 +272,13 @@ void EventFileSet::sync_one(const ToSync& wanted, FileLedger& synced) {
   const std::pair key(wanted.writer_id, wanted.path);
   auto place = synced_places_.find(key);
   if (place == synced_places_.end()) {
-    check(sync_folder(std::filesystem::path(wanted.path).parent_path().string()));
+    const std::filesystem::path folder = std::filesystem::path(wanted.path).parent_path();
+    check(sync_folder(folder.string()));
+    // Which of those above it are as new is not known. One that is not ours is older than the run.
+    for (auto above = folder; above != above.parent_path();) {
+      above = above.parent_path();
+      (void)sync_folder(above.string());
+    }
     place = synced_places_.emplace(key, synced.add(wanted.writer_id, wanted.path, 0)).first;
   }
   synced.acknowledge(place->second, wanted.size_bytes, wanted.sequence, wanted.count);

@@ -113,8 +113,8 @@ class EventFileSet {
   std::mutex mutex_;
   std::map<std::uint32_t, File> files_;
   std::vector<ToSync> retired_;  // files that their writers have left
-  // Of the thread that syncs: places in its ledger, by writer and path. A file's name is
-  // on the disk with its first entry there.
+  // Of the thread that syncs: places in its ledger, by writer and path. A file's name, and
+  // those of the folders above it, are on the disk with its first entry there.
   std::map<std::pair<std::uint32_t, std::string>, std::size_t> synced_places_;
   std::map<std::uint32_t, HeldEvents> held_;
   // Of files that could not be opened: tried again they are the same entries of the ledger.

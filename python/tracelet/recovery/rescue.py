@@ -9,6 +9,7 @@ import logging
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from tracelet import _core
 from tracelet.errors import JournalError
 from tracelet.journal.journal import Journal
 from tracelet.journal.names import stored_names
-from tracelet.records import RECORD_DTYPE
+from tracelet.records import RECORD_DTYPE, SKIPPED
 from tracelet.runs.stored_run import StoredRun
 
 _log = logging.getLogger("tracelet")
@@ -24,6 +25,7 @@ _log = logging.getLogger("tracelet")
 _CHUNK_RECORDS = 65_536
 _CHUNK_PAYLOAD_BYTES = 4 << 20
 _CUT_OFF, _DEVICE = "cut off", "device's value lost"
+_OLDER = "the machine was started anew, and what lies behind it may be older"
 _DAMAGES, _DROPPED = "damages", "dropped"  # in the manifest
 
 
@@ -55,9 +57,12 @@ def recover_journal(run: StoredRun) -> Recovered:
     try:
         ring = _core.StoredRing.open(run.ring_path)
         names = stored_names(run.path)  # has checksums, so it comes first
-        names.add_missing(ring.names)
+        if run.is_of_another_boot:
+            _add_certain(names, ring.names)
+        else:
+            names.add_missing(ring.names)
         journal = Journal.recover(run.path, names)
-        odd = _move(ring, names, journal)
+        odd = _move(ring, names, journal, run.is_of_another_boot)
     except RuntimeError as error:
         raise JournalError(f"{error}; remove it to go on without what it holds") from error
     cut_off = odd.pop(_CUT_OFF, 0)
@@ -77,7 +82,32 @@ def recover_journal(run: StoredRun) -> Recovered:
     return Recovered(journal, cut_off, damages, dropped)
 
 
-def _move(ring: _core.StoredRing, names: _core.StoredNames, journal: Journal) -> Counter[str]:
+def _add_certain(names: _core.StoredNames, found: _core.StoredNames) -> None:
+    """The names that a ring's file has for certain after a loss of power. Its pages reached the
+    disk in any order, or not at all, and one that did not is zero: it makes empty names, or ends
+    one in zeros, and all behind it have wrong numbers."""
+    number = 1
+    while (text := found.text(number)) and "\0" not in text:
+        names.add(number, text)
+        number += 1
+
+
+def _without_payloads(records: Any) -> tuple[Any, int]:
+    """After a loss of power a slot is whole or of an earlier lap, which its sequence tells; but
+    what it has in the arena may be of an earlier one. How many records have something there."""
+    has_payload = (records["kind"] != SKIPPED) & (records["payload_size"] > 0)
+    count = int(has_payload.sum())
+    if count:
+        records = records.copy()
+        records["kind"][has_payload] = SKIPPED
+        records["payload_size"][has_payload] = 0
+        records["flags"][has_payload] = 0
+    return records, count
+
+
+def _move(
+    ring: _core.StoredRing, names: _core.StoredNames, journal: Journal, is_other_boot: bool
+) -> Counter[str]:
     """Appends the ring's points; how many of them are none, by reason: in their place are records
     of kind SKIPPED, which no sink is given."""
     odd: Counter[str] = Counter()
@@ -87,6 +117,9 @@ def _move(ring: _core.StoredRing, names: _core.StoredNames, journal: Journal) ->
         records = np.frombuffer(data, RECORD_DTYPE)
         if not len(records):
             raise JournalError(f"{ring.path}: no record is read at {position}")
+        if is_other_boot:
+            records, older = _without_payloads(records)
+            odd.update({_OLDER: older} if older else {})
         journal.append(records, payloads)
         odd.update(counts)
         position += len(records)

@@ -51,3 +51,14 @@ def sync_file(path: str) -> None:
         getattr(os, "fdatasync", os.fsync)(fd)
     finally:
         os.close(fd)
+
+
+def sync_names(path: str) -> None:
+    """Has a new file's name reach the disk, with those of the folders above it, which may be as
+    new. Raises OSError for its own folder."""
+    folder = os.path.dirname(os.path.abspath(path))
+    sync_folder(folder)
+    while (above := os.path.dirname(folder)) != folder:
+        folder = above
+        with contextlib.suppress(OSError):  # not this user's, and older
+            sync_folder(folder)

@@ -20,11 +20,11 @@ from tracelet.backends.base import Batch, Delivery, FileSink, RunInfo
 from tracelet.backends.clearml.names import TaskNames
 from tracelet.backends.clearml.reopen import all_events_behind, event_key, events_behind
 from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder, set_aside_reasons
-from tracelet.backends.clearml.session import METRICS
+from tracelet.backends.clearml.session import METRICS, TASK
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
 from tracelet.runs.ledgers import recover_ledger, settle_ledger
-from tracelet.runs.whole_file import sync_file
+from tracelet.runs.whole_file import sync_file, sync_names
 
 _log = logging.getLogger("tracelet")
 
@@ -110,6 +110,7 @@ class OfflineClearMLSink(FileSink):
         self._open_ledgers(info, path)
         self._file = open_session_file(task)
         self._synced_state = self._acknowledged
+        self._is_name_synced = False
         self._encoder = SeriesEncoder(task.id, names)
         self._views = HistogramViews.of_run(self._encoder, info)
         # How far the batch at `_first_sequence` came when a write failed: none is written twice.
@@ -238,6 +239,10 @@ class OfflineClearMLSink(FileSink):
         if state == self._synced_state:
             return
         sync_file(self._file.path)  # what the SDK and the media's sink appended, too
+        if not self._is_name_synced:
+            sync_file(os.path.join(os.path.dirname(self._file.path), TASK))
+            sync_names(self._file.path)
+            self._is_name_synced = True
         if self._there is None:
             self._synced.acknowledge(self._synced_place, *state)
             self._synced.sync()
