@@ -6,6 +6,7 @@ What stands in a module keeps being a class, and nobody's wrapper is passed by.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 
 import pytest
@@ -247,3 +248,47 @@ def test_a_folder_deleted_while_its_file_was_closed(tmp_path):
         writer.add_scalar("after", 1.0, 1)
     tracelet.stop_logging()
     assert [tags_in(tmp_path / f"log{n}") for n in range(70)] == [[["after"]]] * 70
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["before", "in the run"])
+def test_the_real_wandb_syncs_what_a_run_writes(order, run_script, tmp_path):
+    """By sync_tensorboard, offline: its subclass is told of the folder, and it reads our file."""
+    pytest.importorskip("wandb")
+    done = run_script(
+        f"""
+        import torch, tracelet, wandb
+        from torch.utils.tensorboard import SummaryWriter, writer as module
+
+        def init():
+            quiet = wandb.Settings(console="off", x_disable_stats=True, x_disable_meta=True)
+            return wandb.init(
+                project="p", mode="offline", sync_tensorboard=True, dir=".", settings=quiet
+            )
+
+        own = module.EventFileWriter
+        if {order == "before"}:
+            run = init()
+        experiment = tracelet.start_logging("beside", "tests", "tensorboard")
+        if {order == "in the run"}:
+            run = init()
+        assert module.EventFileWriter is not own
+        assert issubclass(module.EventFileWriter, own)
+        with SummaryWriter("log") as writer:
+            assert isinstance(writer.file_writer.event_writer, module.EventFileWriter)
+            for step in range(3):
+                writer.add_scalar("loss", 8.0 - step, step)
+            writer.add_text("words", "text", 1)
+        tracelet.stop_logging()
+        print(experiment.stats.delivered)
+        run.finish()
+        after = SummaryWriter("after")
+        after.add_scalar("loss", 1.0, 1)
+        after.close()
+        """,
+        env={"WANDB_DIR": str(tmp_path), "WANDB_MODE": "offline"},
+    )
+    assert "{'tensorboard': 4}" in done.stdout
+    assert tags_in(tmp_path / "log") == [["loss"] * 3 + ["words/text_summary"]]
+    assert re.search(r"wandb: +loss 6\b", done.stderr), done.stderr  # its summary, at the end
+    assert tags_in(tmp_path / "after") == [["loss"]]
