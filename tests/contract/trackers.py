@@ -28,6 +28,7 @@ class Tracker:
     imports = ""
     kept_not_finite = False  # whether NaN and infinity are held as they are
     has_status = True
+    has_to_be_configured = ""
     folds_tags = False  # whether the tag's form is another in the tracker
 
     def __init__(self, folder):
@@ -151,6 +152,7 @@ class MLflow(Tracker):
         super().__init__(folder)
         self.uri = uri or f"sqlite:///{folder}/mlflow.db"
         self.config = {"mlflow": {"tracking_uri": self.uri}}
+        self.has_to_be_configured = uri or ""
 
     @property
     def _client(self):

@@ -108,7 +108,11 @@ class Lane:
             kept = len(buffer) // RECORD_DTYPE.itemsize
         else:
             kept = count
-        shipped = self._fold_batch(buffer, kept) if self._fold else buffer
+        shipped = self._fold_batch(buffer, kept, count) if self._fold else buffer
+        if self._folded is not None:
+            # All that went into the fold is in what comes out of it, however few of these records
+            # could be read again: the others must not be folded twice.
+            kept, count = self._folded.count, self._folded.passed
         if not self._write(shipped, payloads):
             self.retry_count = count
             return False
@@ -140,17 +144,19 @@ class Lane:
             held=self.held,
         )
 
-    def _fold_batch(self, buffer: Any, count: int) -> Any:
+    def _fold_batch(self, buffer: Any, count: int, passed: int) -> Any:
         assert self._fold is not None
         before = self._folded
         if before is None:
-            self._folded = _FoldedBatch(count, self._fold.apply(buffer, self._names))
+            self._folded = _FoldedBatch(count, passed, self._fold.apply(buffer, self._names))
         elif count > before.count:
             rest = np.frombuffer(buffer, dtype=RECORD_DTYPE)[before.count :]
             more = self._fold.apply(rest, self._names)
             both = np.concatenate([before.records, more])
             both.flags.writeable = False
-            self._folded = _FoldedBatch(count, both)
+            self._folded = _FoldedBatch(count, passed, both)
+        elif passed > before.passed:  # more of kinds that are not for this sink
+            self._folded = _FoldedBatch(before.count, passed, before.records)
         assert self._folded is not None
         return self._folded.records
 
@@ -166,7 +172,7 @@ class Lane:
         if not self._fold:
             return True
         if self._folded is None:
-            self._folded = _FoldedBatch(0, self._fold.flush())
+            self._folded = _FoldedBatch(0, 0, self._fold.flush())
         return self._write(self._folded.records, None)
 
     def _write(self, buffer: Any, payloads: Any) -> bool:
@@ -250,6 +256,7 @@ class _Outage:
 @dataclass(frozen=True)
 class _FoldedBatch:
     count: int  # records that went into the fold
+    passed: int  # and those of other kinds among them
     records: Any  # and what came out
 
 

@@ -373,8 +373,8 @@ class _Resending:
             if position > lane.position:
                 self._pass_over(way, position)
             try:
-                count = max(limit, lane.retry_count)
-                records, payloads = journal.read(position, count, options.batch_max_bytes)
+                # A batch that failed is read again with as many records: its limits are the same.
+                records, payloads = journal.read(position, limit, options.batch_max_bytes)
             except JournalError as error:
                 self._result.notes.append(str(error))
                 journal.drop_block_at(position)

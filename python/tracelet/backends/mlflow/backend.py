@@ -21,6 +21,7 @@ from tracelet.backends.mlflow.store import (
     RefusedError,
     RunState,
     Store,
+    check_trusted,
     open_store,
     without_secret,
 )
@@ -57,7 +58,6 @@ class MLflowBackend(Backend):
             "tracking_uri": uri if without_secret(uri) == uri else None,
             "run_id": state.run_id,
             "experiment_id": state.experiment_id,
-            "artifact_uri": state.artifact_uri,
             "is_owned": is_owned,
         }
         names = FlatNames(KeptLines(info.run_dir, _NAMES), clean_name)
@@ -96,11 +96,16 @@ class MLflowBackend(Backend):
 
         assert info.reopen is not None
         kept = info.reopen
-        uri = str(kept["tracking_uri"] or mlflow.get_tracking_uri())
-        state = RunState(
-            str(kept["run_id"]), str(kept["experiment_id"]), str(kept["artifact_uri"]), "RUNNING"
-        )
-        return cls(open_store(uri), uri, state, bool(kept["is_owned"]), info)
+        configured = str(mlflow.get_tracking_uri())
+        uri = str(kept["tracking_uri"] or configured)
+        run_id = str(kept["run_id"])
+        check_trusted(uri, configured, run_id)
+        store = open_store(uri)
+        try:  # where its artifacts go is the tracker's to say, not a file's
+            state = store.run(run_id)
+        except (SinkUnavailableError, RefusedError) as error:
+            raise BackendError(f"mlflow at {without_secret(uri)}: {error}") from error
+        return cls(store, uri, state, bool(kept["is_owned"]), info)
 
     def open_sinks(self, ring: Any) -> None:
         if self._is_reopened:  # again: the same value is no change to MLflow

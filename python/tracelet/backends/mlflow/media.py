@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import tempfile
@@ -13,9 +14,13 @@ from typing import Any, Callable
 from tracelet.backends import parts
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
 from tracelet.backends.flat_names import FlatNames
-from tracelet.backends.mlflow.store import Store
+from tracelet.backends.mlflow.store import RefusedError, Store
 from tracelet.histograms import Histogram
 from tracelet.records import EVENT, HISTOGRAM
+
+_log = logging.getLogger("tracelet")
+
+REFUSED = "refused by the server"
 
 Put = Callable[[bytes, str], None]
 """Puts bytes among the artifacts, under a path; what is there is overwritten."""
@@ -52,7 +57,11 @@ class MLflowMediaSink:
             self._first_sequence, self._done, self._delivered = first_sequence, 0, 0
             self._reasons, self._not_finite = Counter(), 0
         for record in records[self._done :]:
-            reason = self._take(batch, record)
+            try:
+                reason = self._take(batch, record)
+            except RefusedError as error:
+                _log.warning("tracelet: MLflow refuses an event: %.300s", error)
+                reason = REFUSED
             self._done += 1
             if reason:
                 self._reasons[reason] += 1
@@ -72,8 +81,12 @@ class MLflowMediaSink:
             self._take_histogram(log_dir, batch.tag(record["tag_id"]), record, histogram)
             return ""
         try:
-            found = parts.parts_of(batch.event(record))
-        except Exception:
+            event = batch.event(record)
+        except FileNotFoundError:  # any other trouble with its file may pass
+            return UNREADABLE
+        try:
+            found = parts.parts_of(event)
+        except Exception:  # what is in the event does not change
             return UNREADABLE
         reason = ""
         for number, part in enumerate(found):

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from tracelet.errors import ConfigurationError, SinkUnavailableError, TraceletError
+from tracelet.errors import (
+    BackendError,
+    ConfigurationError,
+    SinkUnavailableError,
+    TraceletError,
+)
+from tracelet.runs.ownership import is_own_file
 
 _TIMEOUT_S = 20.0
 _API = "/api/2.0/mlflow/"
@@ -62,6 +69,34 @@ def open_store(uri: str) -> Store:
             "MLFLOW_TRACKING_URI, or set it to 'sqlite:///mlflow.db'"
         )
     return HttpStore(uri) if scheme in ("http", "https") else LocalStore(uri)
+
+
+def check_trusted(uri: str, configured: str, run_id: str) -> None:
+    """A run's folder may be made up: it says neither where points are sent, with this user's
+    credentials, nor which file is a database. What is configured here does, and a database of this
+    user's own that has the run. Raises BackendError."""
+    if uri.rstrip("/") == configured.rstrip("/"):
+        return
+    path = urlsplit(uri).path[1:] if urlsplit(uri).scheme == "sqlite" else ""
+    if path and is_own_file(path) and _has_run(path, run_id):
+        return
+    shown = without_secret(uri)
+    raise BackendError(
+        f"mlflow: this run went to {shown}, which is not what is configured here "
+        f"({without_secret(configured)}), and a run's file alone is not believed. If it is yours: "
+        f"MLFLOW_TRACKING_URI={shown} tracelet sync ..."
+    )
+
+
+def _has_run(path: str, run_id: str) -> bool:
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=5)
+        ) as database:
+            found = database.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
+    except sqlite3.Error:
+        return False
+    return found is not None
 
 
 def without_secret(uri: str) -> str:
