@@ -54,8 +54,8 @@ class Stats:
     artifacts: Mapping[str, int] = field(default_factory=dict)
     """Artifacts and models: how many are "uploaded", "pending" and "failed"."""
     not_taken: Mapping[str, int] = field(default_factory=dict)
-    """Calls of `log_params`, `log_artifact` and so on that a backend has no form for, or failed at,
-    by "BACKEND: reason"; the other backends have them."""
+    """Calls of `log_params`, `log_artifact`, `add_embedding` and so on that a backend has no form
+    for, or failed at, by "BACKEND: reason"; the other backends have them."""
     unsent_calls: int = 0
     """Calls of `log_params` that are in the run's folder and not in their backend yet; what a run
     leaves of them is sent by `tracelet sync`."""

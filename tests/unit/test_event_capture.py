@@ -402,3 +402,27 @@ def test_event_files_of_one_process_and_second_sort_as_they_were_made(monkeypatc
     names = [event_file_name(1_700_000_000.5) for _ in range(100)]
     assert names == sorted(names)
     assert len(set(names)) == 100
+
+
+@pytest.mark.parametrize("package", ["torch.utils.tensorboard", "tensorboardX"])
+@pytest.mark.parametrize("mode", ["native", "passthrough"])
+def test_an_embedding_is_counted_where_there_is_no_form_for_it(package, mode, tmp_path, caplog):
+    """It goes to files of its own, which TensorBoard reads; no sink sees any of it."""
+    torch = pytest.importorskip("torch")
+    cls = pytest.importorskip(package).SummaryWriter
+    original = cls.add_embedding
+    RecordingSink().register()
+    run = tracelet.start_logging(
+        "embedding", "tests", backend=["recording", "tensorboard"], config={"tensorboard": mode}
+    )
+    writer = cls(str(tmp_path / "log"))
+    for step in range(2):
+        writer.add_embedding(torch.zeros(2, 3), ["a", "b"], None, step)
+    with pytest.raises(Exception):  # noqa: B017, PT011  whatever theirs is: nothing was written
+        writer.add_embedding(torch.zeros(2, 3), ["too few"])
+    writer.close()
+    tracelet.stop_logging()
+    assert list((tmp_path / "log").glob("**/tensors.tsv"))
+    assert run.stats.not_taken == {"recording: no form for embeddings": 2}
+    assert caplog.text.count("no form for embeddings") == 1
+    assert cls.add_embedding is original

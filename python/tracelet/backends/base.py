@@ -304,6 +304,11 @@ class Backend:
         """The upload of a model's weights file."""
         raise NotTakenError("no form for models")
 
+    def note_embedding(self) -> None:
+        """SummaryWriter.add_embedding has written files beside the event files: no sink is given
+        anything of it."""
+        raise NotTakenError("no form for embeddings")
+
     def note_failure(self, failure: BaseException) -> None:
         """Says what ended the run, if it did not end well, before `close`."""
 

@@ -1,8 +1,9 @@
 """tensorboardX: its FileWriters reach the run as torch's do, whenever the package is imported.
 
-Nothing of its SummaryWriter is replaced: each method of it, flush and close included, goes through
-a FileWriter. With `write_to_disk=False` that is a DummyFileWriter, and nothing is captured: such a
-writer logs nowhere, which is what it is for (the other ranks of a distributed run, a trial).
+Nothing of its SummaryWriter is replaced but add_embedding, which is counted: each other method,
+flush and close included, goes through a FileWriter. With `write_to_disk=False` that is a
+DummyFileWriter, and nothing is captured: such a writer logs nowhere, which is what it is for (the
+other ranks of a distributed run, a trial).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import types
 from collections.abc import Callable
 
+from tracelet.capture.embedding import patch_add_embedding
 from tracelet.capture.file_writer import patch_file_writer, patch_file_writer_beside
 from tracelet.capture.import_hook import ImportHook
 from tracelet.capture.patch import Patch
@@ -24,12 +26,19 @@ class TensorboardXCapture:
     """The patches of tensorboardX for one run: made now or when it is imported, until `undo`.
 
     `beside` leaves the event files to tensorboardX, and the run gets everything too.
-    `flush_event_files` waits until the run's event files hold what was logged.
+    `flush_event_files` waits until the run's event files hold what was logged; `note_embedding` is
+    called for each embedding.
     """
 
-    def __init__(self, flush_event_files: Callable[[], None], beside: bool = False) -> None:
+    def __init__(
+        self,
+        flush_event_files: Callable[[], None],
+        beside: bool = False,
+        note_embedding: Callable[[], None] = lambda: None,
+    ) -> None:
         self._flush_event_files: Callable[[], None] | None = flush_event_files
         self._beside = beside
+        self._note_embedding = note_embedding
         # Appended to by whichever thread imports, and popped; each of which is atomic.
         self._patches: list[Patch] = []
         self._hook = ImportHook(_MODULE, before=self._let_go_of_names, after=self._patch)
@@ -51,6 +60,7 @@ class TensorboardXCapture:
                 self._patches += patch_file_writer_beside(module)
             else:
                 self._patches += patch_file_writer(module, flush)
+            self._patches += patch_add_embedding(module.SummaryWriter, self._note_embedding)
         except (AttributeError, KeyError) as error:
             _log.warning(
                 "tracelet: this version of tensorboardX is not known, and what it logs is not "

@@ -13,6 +13,7 @@ from typing import Callable, cast
 
 from tracelet import _core
 from tracelet.backends import before_torch_is_imported
+from tracelet.capture.embedding import patch_add_embedding
 from tracelet.capture.event_writer import set_event_capture
 from tracelet.capture.patch import Patch
 from tracelet.capture.summary_writer import (
@@ -190,6 +191,11 @@ def _flush_event_files() -> None:
         run.flush(_FLUSH_EVENT_FILES_TIMEOUT_S, event_files_only=True)
 
 
+def _note_embedding() -> None:
+    if (run := active_run()) is not None:
+        run.verbs.note_embedding()
+
+
 def _go_on_with(run: Run | None) -> None:
     """One that was inside it has ended."""
     _capture_for(run)
@@ -227,7 +233,9 @@ def _patch_for(run: Run | None) -> None:
         _patches.extend(patch_summary_writer_beside(cls))
     elif cls is not None:
         _patches.extend(patch_summary_writer(cls, _flush_event_files))
-    _patches.append(TensorboardXCapture(_flush_event_files, beside))
+    if cls is not None:
+        _patches.extend(patch_add_embedding(cls, _note_embedding))
+    _patches.append(TensorboardXCapture(_flush_event_files, beside, _note_embedding))
     _patches_are_beside = beside
 
 

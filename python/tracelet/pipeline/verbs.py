@@ -146,6 +146,12 @@ class Verbs:
                 artifact.name, error,
             )  # fmt: skip
 
+    def note_embedding(self) -> None:
+        """A SummaryWriter has written an embedding to files of its own."""
+        for backend in self._backends:
+            with self._counted("add_embedding", backend):
+                backend.note_embedding()
+
     def let_go(self) -> None:
         """Forgets the backends, when the run has ended: their sinks hold the ring."""
         self._backends = []
