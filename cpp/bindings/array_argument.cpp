@@ -185,7 +185,8 @@ bool ArrayArgument::read_tensor(PyObject* values) {
 bool ArrayArgument::read_buffer(PyObject* values, bool is_bfloat16) {
   if (!PyObject_CheckBuffer(values)) return false;
   if (PyObject_GetBuffer(values, &buffer_, PyBUF_FULL_RO) != 0) {
-    PyErr_Clear();  // numpy refuses some dtypes here: the converter has more to say
+    // numpy refuses some dtypes here: the converter has more to say, but to Ctrl-C.
+    if (PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear();
     buffer_.obj = nullptr;
     return false;
   }

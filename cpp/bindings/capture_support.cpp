@@ -60,6 +60,21 @@ PyObject* call_original(Method method, PyObject* self, PyObject* const* args, Py
 
 namespace {
 
+// Lets go of an error in what is asked for a message alone. Of Ctrl-C and the like it does not:
+// those go on in the place of the error that the message is for. Throws nb::python_error then.
+void drop_error() {
+  if (!PyErr_ExceptionMatches(PyExc_Exception)) throw nb::python_error();
+  PyErr_Clear();
+}
+
+// By a look that other errors than AttributeError end, too: PyObject_HasAttrString swallows all.
+bool is_array_type(PyTypeObject* type) {
+  const nb::object found = nb::steal(enter_python(
+      [type] { return PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__array__"); }));
+  if (!found.is_valid()) drop_error();
+  return found.is_valid();
+}
+
 // ", shape (2, 3)" and the like, for an array or a tensor; empty for what has none.
 void append_attribute(PyObject* object, const char* name, std::string& text) {
   const nb::object value =
@@ -69,7 +84,7 @@ void append_attribute(PyObject* object, const char* name, std::string& text) {
                                : nb::object();
   const char* bytes = words.is_valid() ? PyUnicode_AsUTF8(words.ptr()) : nullptr;
   if (bytes == nullptr) {
-    PyErr_Clear();
+    drop_error();
     return;
   }
   text.append(text.back() == '(' ? "" : ", ").append(name).append(" ").append(bytes);
@@ -90,9 +105,8 @@ std::string describe(PyObject* object) {
   text.append(Py_TYPE(object)->tp_name);
   if (is_plain || PyType_Check(object)) return text;
   DLTensor tensor;
-  const bool is_array =
-      read_torch_tensor(object, &tensor) || PyObject_CheckBuffer(object) ||
-      PyObject_HasAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), "__array__") != 0;
+  const bool is_array = read_torch_tensor(object, &tensor) || PyObject_CheckBuffer(object) ||
+                        is_array_type(Py_TYPE(object));
   if (!is_array) return text;
   const std::size_t bare = text.size();
   text.append(" (");

@@ -91,8 +91,8 @@ bool has_length(PyObject* object) {
          (type->tp_as_mapping != nullptr && type->tp_as_mapping->mp_length != nullptr);
 }
 
-// A number of bins: an int, or what has one, as an array without dimensions. Null, without an
-// exception, for all else.
+// A number of bins: an int, or what has one, as an array without dimensions. Null for all else,
+// with an exception only where that is no Exception.
 nb::object whole_number(PyObject* bins) {
   if (!PyIndex_Check(bins) || PyBool_Check(bins)) return {};
   if (!has_length(bins)) return nb::borrow(bins);
@@ -103,7 +103,8 @@ nb::object whole_number(PyObject* bins) {
       PyObject_Not(dimensions.ptr()) == 1) {
     number = nb::steal(enter_python([bins] { return PyNumber_Index(bins); }));
   }
-  PyErr_Clear();  // the edge finder has more to say
+  // The edge finder has more to say, but to Ctrl-C.
+  if (PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_Exception)) PyErr_Clear();
   return number;
 }
 
@@ -132,6 +133,7 @@ bool Bins::choose(PyObject* values, const ArrayView& view, PyObject* bins, PyObj
                   int threads) {
   if (is_tensorflow(bins)) return true;
   const nb::object number = whole_number(bins);
+  if (PyErr_Occurred() != nullptr) return false;
   try {
     return number.is_valid() ? divide(view, number.ptr(), range, threads)
                              : find(values, bins, range);

@@ -20,9 +20,9 @@
 #endif
 
 // Such an unwinding has no object that the handler's reference could be bound to; UBSan is not to
-// look.
+// look, and looks where the function is inlined.
 #if defined(__SANITIZE_ADDRESS__)
-#define TRACELET_NO_NULL_CHECK __attribute__((no_sanitize("null")))
+#define TRACELET_NO_NULL_CHECK __attribute__((no_sanitize("null"), noinline))
 #else
 #define TRACELET_NO_NULL_CHECK
 #endif
