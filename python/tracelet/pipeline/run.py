@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,7 @@ _POLL_S = 0.002
 _RUN_ENDED = "run ended"
 _SYNC_TIMEOUT_S = 1.0
 _CLOSE_S = 1.0  # of the time-out, or a quarter of it: kept for closing a task
+_SPARE_DESCRIPTORS = 8  # a folder within a folder is removed with 3
 _SHORTEST_CLOSE_S = 0.05  # also when the deadline has passed
 
 
@@ -65,18 +67,20 @@ class Run:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.folder = RunFolder(options)
         self.backends: list[Backend] = []
         """Those that the user named, in that order."""
         self._live: _Live | None = None
         self._final_stats: Stats | None = None  # set before _live is let go of
-        try:
-            self._open(options)
-        except BaseException:
-            self._close_unused()
-            with contextlib.suppress(OSError):  # the error of the start is the one to be told
-                self.folder.remove(NothingLogged(0))
-            raise
+        with _spare_descriptors() as let_go_of_spare:
+            self.folder = RunFolder(options)
+            try:
+                self._open(options)
+            except BaseException:
+                let_go_of_spare()
+                self._close_unused()
+                with contextlib.suppress(OSError):  # the error of the start is the one to be told
+                    self.folder.remove(NothingLogged(0))
+                raise
 
     def _open(self, options: Options) -> None:
         info = RunInfo(options, self.folder.run_id, self.folder.path)
@@ -400,6 +404,17 @@ class Run:
     def after_fork_in_child(self) -> None:
         if self._live is not None:
             self._live.ring.after_fork_in_child()
+
+
+@contextlib.contextmanager
+def _spare_descriptors() -> Iterator[Callable[[], None]]:
+    """Descriptors that nobody else gets: a start that fails for want of one needs some to remove
+    what it has made. Gives the function that lets go of them. Raises OSError where there are none.
+    """
+    with contextlib.ExitStack() as spare:
+        for _ in range(_SPARE_DESCRIPTORS):
+            spare.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        yield spare.close
 
 
 def _left_s(deadline_s: float) -> float:

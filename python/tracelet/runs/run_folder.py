@@ -58,7 +58,7 @@ class RunFolder:
             self._fill(options)
         except BaseException:  # no descriptor, no space
             self.leave()
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove_start(self.path)
             raise
 
     def _fill(self, options: Options) -> None:
@@ -137,6 +137,16 @@ class RunFolder:
         so first: who finds no ring afterwards knows that nothing is missing."""
         self.update(ring_is_drained=True, end=end)
         remove_ring(self.ring_path)
+
+
+def _remove_start(path: str) -> None:
+    """Removes what a start that failed has made of its folder. By their names: to list a folder
+    takes a descriptor, for want of which it may have failed."""
+    for name in (f"{MANIFEST}.new", MANIFEST, f"{RUN_LOCK}.claim", RUN_LOCK):
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(path, name))
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
 
 
 def ring_name(run_id: str) -> str:
