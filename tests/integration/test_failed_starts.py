@@ -1,5 +1,5 @@
-"""A start that fails half way leaves nothing behind, and the next one works: no thread, no patch, no
-run that is reported as unsent, no ring."""
+"""A start that fails half way leaves nothing behind, and the next one works: no thread, no patch,
+no run that is reported as unsent, no ring."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def state():
         "methods": [dict(vars(cls)) for cls in TRACKED],
         "runs": sorted(os.listdir(RUNS)) if os.path.isdir(RUNS) else [],
         "rings": sorted(n for n in os.listdir("/dev/shm") if MINE(n)),
-        "descriptors": sorted(d for d in map(target, os.listdir("/proc/self/fd")) if "tracelet" in d),
+        "descriptors": sorted(
+            path for path in map(target, os.listdir("/proc/self/fd")) if "tracelet" in path
+        ),
     }
 
 def target(number):

@@ -1,5 +1,5 @@
-"""What user code raises within a native call goes on to the caller, Ctrl-C above all; and the call's
-own errors can be told of any object."""
+"""What user code raises within a native call goes on to the caller, Ctrl-C above all; and the
+call's own errors can be told of any object."""
 
 from __future__ import annotations
 
@@ -117,22 +117,27 @@ def without_memory(*shape: int) -> torch.Tensor:
     return tensor
 
 
-@pytest.mark.parametrize(
-    ("call", "error"),
-    [
-        (lambda writer, odd: writer.add_scalar("the-tag", odd, 1), (WrongTypeError, WrongValueError)),
-        (lambda writer, odd: writer.add_scalar(odd, 0.5, 1), TypeError),
-        (lambda writer, odd: writer.add_histogram(odd, np.ones(3), 1), TypeError),
-        (lambda writer, odd: writer.add_scalar("the-tag", "no number", odd), (TypeError, ValueError)),
-        (lambda writer, odd: writer.add_scalar("the-tag", 0.5, 1, odd), (TypeError, ValueError)),
-        (lambda writer, odd: tracelet.get_active_experiment().log_metric("the-tag", odd, 1), TypeError),
-        (lambda writer, odd: tracelet.get_active_experiment().log_metric(odd, 0.5, 1), TypeError),
-    ],
-)  # fmt: skip
-def test_a_tensor_whose_storage_has_no_memory_is_told_without_its_values(run, writer, call, error):
+ODD = (TypeError, ValueError)
+TELLING = {
+    "add_scalar's value": lambda writer, odd: writer.add_scalar("tag", odd, 1),
+    "add_scalar's tag": lambda writer, odd: writer.add_scalar(odd, 0.5, 1),
+    "add_histogram's tag": lambda writer, odd: writer.add_histogram(odd, np.ones(3), 1),
+    "add_scalar's step": lambda writer, odd: writer.add_scalar("tag", 0.5, odd),
+    "add_scalar's walltime": lambda writer, odd: writer.add_scalar("tag", 0.5, 1, odd),
+    "log_metric's value": lambda writer, odd: log_metric("tag", odd, 1),
+    "log_metric's name": lambda writer, odd: log_metric(odd, 0.5, 1),
+}
+
+
+def log_metric(*arguments):
+    tracelet.get_active_experiment().log_metric(*arguments)
+
+
+@pytest.mark.parametrize("argument", TELLING)
+def test_a_tensor_whose_storage_has_no_memory_is_told_without_its_values(run, writer, argument):
     """`repr` of it ends the process: it is described by its type, dtype and shape."""
-    with pytest.raises(error):
-        call(writer, without_memory(2, 3))
+    with pytest.raises(ODD):
+        TELLING[argument](writer, without_memory(2, 3))
     assert run.stats.accepted == 0
 
 
