@@ -16,6 +16,7 @@
 # make soak-kills  the crash matrix with 10,000 deaths
 # make soak-sessions  200 rounds of processes killed in one ClearML session, beside living ones
 # make soak-faults  3,000 runs and syncs whose system calls fail, 10,000 losses of power
+# make soak-fuzz  an hour of fuzzing what reads a dead process' files; FUZZ_S: seconds
 # make clean  removes everything that was built or installed here
 #
 # Each sets up what it needs in .venv. PYTHON chooses the interpreter. There this tree is installed,
@@ -35,7 +36,7 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
+.PHONY: soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -98,6 +99,10 @@ soak-stress: $(INSTALLED)
 soak-faults: $(INSTALLED)
 	TRACELET_SOAK_FAULTS=3000 TRACELET_SOAK_IMAGES=10000 $(BIN)/python -m pytest -s -o timeout=0 \
 	    tests/integration/test_faults.py tests/integration/test_power_loss.py
+
+soak-fuzz: export FUZZ_S ?= 3600
+soak-fuzz: $(INSTALLED)
+	.ci/fuzz
 
 # mypy reads the stub that the build generated.
 lint: $(INSTALLED)

@@ -3,6 +3,7 @@
 
 #include "fuzz_support.h"
 #include "tracelet/event_reader.h"
+#include "tracelet/held_events.h"
 
 using namespace tracelet;
 
@@ -19,5 +20,9 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
       fuzz::require(histogram.limits.size() <= size, "no more buckets than bytes");
     }
   }
+  HeldEvents held;
+  const HeldEvents::Found found = held.load(path, 0, 1);
+  fuzz::require(found.end_bytes <= size, "the whole part is in the file");
+  fuzz::require(found.count <= size / 16, "no more events than there is room for");
   return 0;
 }

@@ -27,13 +27,12 @@ inline std::string bytes_of(const std::uint8_t* data, std::size_t size) {
   return {reinterpret_cast<const char*>(data), size};
 }
 
-// For readers that take a path: one file a process, in memory where there is /dev/shm.
+// For readers that take a path: one file a process, in the folder that .ci/fuzz makes and removes.
 inline const std::string& file_with(const std::uint8_t* data, std::size_t size) {
-  static const std::string path =
-      (access("/dev/shm", W_OK) == 0 ? "/dev/shm/tracelet-fuzz-" : "/tmp/tracelet-fuzz-") +
-      std::to_string(getpid());
-  static const bool is_registered = std::atexit([] { unlink(path.c_str()); }) == 0;
-  require(is_registered, "the file is removed at the end");
+  static const std::string path = [] {
+    const char* folder = std::getenv("TRACELET_FUZZ_FOLDER");
+    return std::string(folder != nullptr ? folder : ".") + "/input-" + std::to_string(getpid());
+  }();
   std::FILE* file = std::fopen(path.c_str(), "wb");
   require(file != nullptr && std::fwrite(data, 1, size, file) == size, "the file can be written");
   std::fclose(file);

@@ -13,6 +13,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const auto entries = ledger->entries();
     fuzz::require(entries.size() <= size, "no more entries than bytes");
     for (const auto& entry : entries) {
+      fuzz::require(entry.place < size, "an entry is in the file");
       fuzz::require(entry.path.size() <= size, "a path is in the file");
       ledger->acknowledge(entry.place, 17, 4);
     }

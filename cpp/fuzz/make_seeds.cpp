@@ -6,6 +6,7 @@
 
 #include "tracelet/crc32c.h"
 #include "tracelet/event_file.h"
+#include "tracelet/event_file_set.h"
 #include "tracelet/file_ledger.h"
 #include "tracelet/ring_file.h"
 #include "tracelet/stored_names.h"

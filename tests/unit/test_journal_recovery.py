@@ -19,8 +19,9 @@ from tracelet.journal.names import NAMES, NamesFile, read_names, stored_names
 from tracelet.records import RECORD_DTYPE
 
 COUNT = 200
+# About so many a second; `.ci/fuzz` sets how long.
 FUZZ = settings(
-    max_examples=120,
+    max_examples=30 * int(os.environ.get("TRACELET_FUZZ_S", "4")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
