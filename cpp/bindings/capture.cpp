@@ -10,6 +10,7 @@
 #include <cstdarg>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "bindings.h"
@@ -102,6 +103,28 @@ std::string entry_writer(std::string_view writer, std::string_view main_tag,
   return folder;
 }
 
+PyObject* entry_lister = nullptr;  // set once, when tracelet.capture is imported
+
+// Sees to it that a writer's `all_writers` has an entry's folder. What was seen to is known until a
+// writer dies or is closed, or another run begins.
+bool enlist(PyObject* self, PyObject* main_tag, PyObject* entry, const std::string& folder) {
+  thread_local std::unordered_set<std::uint64_t> seen;
+  thread_local std::uint64_t generation = 0;
+  constexpr std::size_t kMost = 1 << 16;
+  const std::uint64_t now = detail::view_generation.load(std::memory_order_relaxed);
+  if (generation != now || seen.size() > kMost) {
+    seen.clear();
+    generation = now;
+  }
+  const std::uint64_t key = std::hash<std::string>{}(folder) ^
+                            reinterpret_cast<std::uintptr_t>(self) * 0x9E3779B97F4A7C15ULL;
+  if (entry_lister == nullptr || !seen.insert(key).second) return true;
+  return nb::steal(enter_python([&] {
+           return PyObject_CallFunctionObjArgs(entry_lister, self, main_tag, entry, nullptr);
+         }))
+      .is_valid();
+}
+
 // Each entry is logged by its names: user code that gives the next one may end the run, or start
 // another, in which the ids of this one mean something else.
 Pushed add_entries(Producer& producer, PyObject* self, PyObject* main_tag, PyObject* entries,
@@ -130,6 +153,7 @@ Pushed add_entries(Producer& producer, PyObject* self, PyObject* main_tag, PyObj
     Point point = common;
     if (!read_value(method, main_tag, value.ptr(), point)) return Pushed::kError;
     const std::string folder = entry_writer(writer, tag, utf8(entry.ptr()));
+    if (!enlist(self, main_tag, entry.ptr(), folder)) return Pushed::kError;
     const Pushed pushed = settled(point, producer.push({folder, tag}, point));
     if (pushed == Pushed::kError) return pushed;
     if (pushed == Pushed::kNoRun) {
@@ -233,6 +257,11 @@ void register_capture(nb::module_& m) {
       "From now on, setting something in one of the bases of `cls` has every SummaryWriter's "
       "folder "
       "asked for anew.");
+  m.def(
+      "set_entry_lister", [](nb::handle lister) { entry_lister = lister.inc_ref().ptr(); },
+      nb::arg("lister"),
+      "Sets the function (writer, main_tag, entry) that sees to it that a SummaryWriter's "
+      "all_writers has the folder of an entry of add_scalars.");
   m.def("set_argument_errors", &set_argument_errors, nb::arg("wrong_type"), nb::arg("wrong_value"),
         "The exceptions for arguments of a wrong type and a wrong value.");
   m.def("set_odd_teller", &set_odd_teller, nb::arg("teller"),

@@ -325,6 +325,51 @@ def test_add_scalars_goes_where_torch_puts_it(tmp_path):
     assert scalars(tmp_path / "ours", "*.tracelet*") == expected
 
 
+def test_all_writers_are_those_that_torch_has(tmp_path, monkeypatch):
+    """Of each entry's folder one, none after close, and made anew by the next call."""
+    monkeypatch.chdir(tmp_path)
+
+    def calls(name):
+        writer = SummaryWriter(name)
+        seen = []
+
+        def look():
+            writers = writer.all_writers
+            seen.append([key.replace(name, "") for key in writers or ()])
+            assert (writer.file_writer is None) == (writers is None)
+            for key, each in (writers or {}).items():
+                assert each.get_logdir() == key
+                each.flush()
+
+        look()
+        for step in range(2):
+            writer.add_scalars("a/b", {"c": 1.0, "d": 2.0}, step)
+            look()
+        writer.add_scalars("e", {"f": 1.0}, 1)
+        look()
+        for method, value in (("add_scalar", 1.0), ("add_histogram", np.arange(3.0))):
+            writer.close()
+            look()
+            getattr(writer, method)(method, value, 3)
+            look()
+        writer.close()
+        writer.add_scalars("a/b", {"d": 2.0}, 5)
+        look()
+        writer.close()
+        found = {}
+        for path in pathlib.Path(name).rglob("*tfevents*"):
+            tags = found.setdefault(str(path.parent).replace(name, ""), [])
+            tags += [(v.tag, event.step) for event in events(path) for v in event.summary.value]
+        return seen, {folder: sorted(tags) for folder, tags in found.items()}
+
+    theirs = calls("theirs")
+    tracelet.start_logging("capture", "tests", backend="tensorboard")
+    ours = calls("our")
+    tracelet.stop_logging()
+    assert ours == theirs
+    assert ["", "/a_b_c", "/a_b_d", "/e_f"] in ours[0]
+
+
 def test_add_scalars_of_a_wrong_value_names_the_tag(run, tmp_path):
     writer = SummaryWriter(tmp_path / "log")
     with pytest.raises(TypeError, match="'main'"):

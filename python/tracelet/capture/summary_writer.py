@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import sys
@@ -28,6 +29,7 @@ from tracelet.writer_key import writer_key
 _log = logging.getLogger("tracelet")
 _told_odd: set[str] = set()  # of this process
 _MOST_TOLD = 1_000
+_ABSENT = object()
 _HOT = ("add_scalar", "add_scalars", "add_histogram", "add_histogram_raw")
 _own_methods: dict[type, dict[str, Any]] = {}  # of each class, as its package wrote them
 _writers: dict[int, weakref.ref[Any]] = {}
@@ -42,6 +44,9 @@ _takes_the_long_way: Callable[[Any], bool] = _never
 
 
 def _writer_key_of(writer: Any) -> str | None:
+    if getattr(writer, "all_writers", _ABSENT) is None:
+        with contextlib.suppress(OSError):  # it is the drainer that tells of a folder
+            writer._get_file_writer()  # as torch makes it anew, used once more after its close
     if _takes_the_long_way(writer):
         return None
     key = id(writer)
@@ -55,6 +60,19 @@ def _writer_key_of(writer: Any) -> str | None:
     known = key_of_file_writer(getattr(writer, "file_writer", None))
     suffix = str(getattr(writer, "filename_suffix", None) or "")
     return known or writer_key(str(writer.log_dir), suffix)
+
+
+def _enlist_entry(writer: Any, main_tag: str, entry: str) -> None:
+    """torch's add_scalars makes a FileWriter of each entry's folder, and `all_writers` has it."""
+    own, writers = getattr(writer, "file_writer", None), getattr(writer, "all_writers", None)
+    if own is None or not isinstance(writers, dict):
+        return
+    folder = f"{own.get_logdir()}/{main_tag.replace('/', '_')}_{entry}"
+    if folder not in writers:
+        with contextlib.suppress(OSError):
+            writers[folder] = type(own)(
+                folder, writer.max_queue, writer.flush_secs, writer.filename_suffix
+            )
 
 
 def _tell_of_odd(method: str, tag: object, argument: str, given: object) -> None:
@@ -71,6 +89,7 @@ def _tell_of_odd(method: str, tag: object, argument: str, given: object) -> None
 
 
 _core.set_writer_resolver(_writer_key_of)
+_core.set_entry_lister(_enlist_entry)
 _core.set_argument_errors(WrongTypeError, WrongValueError)
 _core.set_odd_teller(_tell_of_odd)
 
@@ -98,8 +117,13 @@ def patch_summary_writer(cls: type, flush_event_files: Callable[[], None]) -> li
     _takes_the_long_way = functools.partial(has_others_on_its_way, cls=cls)
     module = sys.modules[cls.__module__]
     ours = _native_methods_for(cls)
-    for name in ("flush", "close"):
-        ours[name] = then(bound_by(vars(cls)[name]), flush_event_files)
+
+    def look_again() -> None:
+        flush_event_files()
+        _core.forget_writers()  # that is closed: its next call makes its FileWriter anew
+
+    for name, afterwards in (("flush", flush_event_files), ("close", look_again)):
+        ours[name] = then(bound_by(vars(cls)[name]), afterwards)
     added = {"__setattr__": telling_of_new_ways(cls, is_known=lambda self: id(self) in _writers)}
     patches = [Patch(cls, ours, added), *patch_file_writer(module, flush_event_files)]
     watch((cls, package_class_of(module.FileWriter), package_class_of(module.EventFileWriter)))
