@@ -16,12 +16,18 @@ of it by default, and what a DataLoader's workers send goes through it."""
 
 RUNS_DIR = "~/.tracelet/runs"
 _SLOT_BYTES = 64
-# Where a rename, a lock or a mapping does not do what it does on a local disk: a page of a mapped
-# file that can't be fetched ends the process. Any file system in user space counts as one.
+# The one list: where a rename, a lock, a sync or a mapping does not do what it does on a local
+# disk; a page of a mapped file that can't be fetched ends the process. A file system in user space
+# ("fuse.sshfs", "fuse.gcsfuse" ...) counts as one whatever its name, as its server may be anywhere
+# and may end; but not those that are known to be over local disks alone: a rootless container's
+# root is such a one, and would be warned of at each start.
 _NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "ceph", "9p", "beegfs", "afs",
      "panfs", "wekafs", "orangefs", "pvfs2", "gfs2", "ocfs2", "glusterfs", "fuse")
 )  # fmt: skip
+_LOCAL_IN_USER_SPACE = frozenset(
+    ("fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.ntfs-3g", "fuse.gocryptfs", "fuse.lxcfs")
+)
 _log = logging.getLogger("tracelet")
 _warned: set[str] = set()  # of this process
 
@@ -133,7 +139,8 @@ def free_shared_memory_bytes() -> int | None:
 def network_file_system_of(folder: str) -> str:
     """The type of the network file system a folder is on; empty where it is on none."""
     kind = file_system_of(folder)
-    return kind if kind.partition(".")[0] in _NETWORK_FILE_SYSTEMS else ""
+    is_one = kind.partition(".")[0] in _NETWORK_FILE_SYSTEMS and kind not in _LOCAL_IN_USER_SPACE
+    return kind if is_one else ""
 
 
 def file_system_of(folder: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 import tracelet
 from tracelet import places
 from tracelet.errors import ConfigurationError
+from tracelet.runs import notices
 
 LOGS_TWICE = """
 import logging, os, sys, tracelet
@@ -110,6 +111,24 @@ def test_where_all_is_on_the_network_it_is_told(nfs, monkeypatch, caplog):
     run = tracelet.start_logging("ring", "tests", backend="tensorboard")
     assert os.path.dirname(run._run.folder.ring_path) == run._run.folder.path
     assert "TRACELET_RING_DIR chooses a local folder" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_network"),
+    [
+        ("ext4", False), ("tmpfs", False), ("overlay", False), ("fuseblk", False),
+        ("fuse.fuse-overlayfs", False), ("", False), ("nfs4", True), ("panfs", True),
+        ("fuse.sshfs", True), ("fuse.mount-s3", True), ("fuse", True),
+    ],
+)  # fmt: skip
+def test_the_ring_and_the_notice_go_by_one_list_of_network_file_systems(
+    tmp_path, monkeypatch, caplog, kind, is_network
+):
+    """The notice of a run's folder knew fewer kinds than the choice of the ring's."""
+    monkeypatch.setattr(places, "file_system_of", lambda folder: kind)
+    assert bool(places.network_file_system_of(str(tmp_path))) is is_network
+    notices.tell_of_network_file_system(str(tmp_path))
+    assert ("is on a network file system" in caplog.text) is is_network
 
 
 def test_the_file_system_of_a_folder_is_the_innermost_mount():

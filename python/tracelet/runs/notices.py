@@ -9,16 +9,11 @@ import os
 from collections.abc import Sequence
 
 from tracelet.errors import TraceletError
-from tracelet.places import file_system_of
+from tracelet.places import network_file_system_of
 from tracelet.runs.stored_run import StoredRun, find_runs
 
 _log = logging.getLogger("tracelet")
 
-_NETWORK_FILE_SYSTEMS = {
-    "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs",
-    "9p", "fuse.sshfs", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.gcsfuse",
-    "fuse.juicefs", "fuse.rclone",
-}  # fmt: skip
 LARGE_BYTES = 10 << 30
 _MOST_ENTRIES = 800  # looked at for their sizes, which takes 8 ms; a journal of 10 GiB has 640
 _MOST_RUNS = 200  # looked at: a start must not wait for a folder of thousands
@@ -81,8 +76,7 @@ def _sizes_bytes(runs: Sequence[StoredRun]) -> list[int]:
 
 def tell_of_network_file_system(folder: str) -> None:
     """One line when the folder is on one; nothing where that can't be told."""
-    kind = file_system_of(folder)
-    if kind in _NETWORK_FILE_SYSTEMS:
+    if kind := network_file_system_of(folder):
         _log.warning(
             "tracelet: the run's folder %s is on a network file system (%s). What was logged is "
             "there after the death of the process, but not for certain after that of the machine; "
