@@ -19,6 +19,7 @@ os.environ["CLEARML_OFFLINE_MODE"] = "1"
 os.environ["CLEARML_CACHE_DIR"] = _SESSION_DIR.name
 os.environ["CLEARML_LOG_LEVEL"] = "ERROR"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["TRACKIO_DIR"] = os.path.join(_SESSION_DIR.name, "trackio")
 os.environ["TRACELET_DIR"] = os.path.join(_SESSION_DIR.name, "runs")
 
 import pytest

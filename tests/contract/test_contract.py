@@ -13,7 +13,7 @@ import tracelet
 from tracelet.cli import main
 from tracelet.errors import BackendError, ConfigurationError
 from tracelet.runs.stored_run import find_runs
-from trackers import EXAMPLES, JsonLines, MLflow, MLflowServer, TensorBoard
+from trackers import EXAMPLES, JsonLines, MLflow, MLflowServer, TensorBoard, Trackio
 
 STEPS = 2_500  # more than two requests of MLflow's
 PARAMS = {
@@ -40,7 +40,7 @@ def mlflow_server(tmp_path_factory):
 
 @pytest.fixture(
     params=[
-        "tensorboard", "json_lines", "mlflow",
+        "tensorboard", "json_lines", "mlflow", "trackio",
         pytest.param("mlflow server", marks=pytest.mark.slow),
     ]
 )  # fmt: skip
@@ -53,6 +53,9 @@ def tracker(request, tmp_path, monkeypatch):
         import json_lines_backend  # noqa: F401 - it registers itself
 
         return JsonLines(tmp_path)
+    if request.param == "trackio":
+        pytest.importorskip("trackio")
+        return Trackio(tmp_path)
     pytest.importorskip("mlflow")
     if request.param == "mlflow":
         return MLflow(tmp_path)

@@ -177,6 +177,41 @@ class MLflow(Tracker):
         return self._client.get_run(run_id).info.status.lower()
 
 
+class Trackio(Tracker):
+    """Its local database, in the folder that TRACKIO_DIR named when it was imported."""
+
+    backend = "trackio"
+    kept_not_finite = True
+    has_status = False
+
+    def _rows(self, run_id):
+        from trackio.sqlite_storage import SQLiteStorage
+
+        return SQLiteStorage.get_logs("tests", run_id=run_id)
+
+    def scalars(self, run_id):
+        points = defaultdict(list)
+        for row in self._rows(run_id):
+            for name in row.keys() - {"step", "timestamp"}:
+                points[name].append((row["step"], row[name]))
+        return {name: sorted(each, key=lambda p: p[0]) for name, each in points.items()}
+
+    def params(self, run_id):
+        from trackio.sqlite_storage import SQLiteStorage
+
+        config = SQLiteStorage.get_run_config("tests", run_id=run_id)
+        return {name: str(value) for name, value in config.items()}
+
+    def artifact(self, run_id, name):
+        from tracelet.backends.trackio.uploads import artifact_name
+        from trackio import cas
+        from trackio.sqlite_storage import SQLiteStorage
+
+        found = SQLiteStorage.get_artifact_manifest("tests", artifact_name(name), None)
+        (entry,) = found["manifest"]
+        return Path(cas.blob_path("tests", entry["digest"])).read_bytes()
+
+
 class MLflowServer:
     """A real one, on loopback, on SQLite."""
 

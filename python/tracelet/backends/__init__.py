@@ -37,9 +37,17 @@ def _mlflow(info: RunInfo) -> Backend:
     return open_mlflow(info)
 
 
+def _trackio(info: RunInfo) -> Backend:
+    from tracelet.backends.trackio import open_trackio
+
+    return open_trackio(info)
+
+
 EVENT_FILES = "tensorboard"
 """The backend that every run has: it writes the SummaryWriters' files."""
-_OWN: dict[str, SinkFactory] = {"clearml": _clearml, EVENT_FILES: _tensorboard, "mlflow": _mlflow}
+_OWN: dict[str, SinkFactory] = {
+    "clearml": _clearml, EVENT_FILES: _tensorboard, "mlflow": _mlflow, "trackio": _trackio,
+}  # fmt: skip
 _factories = dict(_OWN)
 
 

@@ -1,0 +1,155 @@
+"""Runs in trackio's local database, beside what tests/contract asks of every backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tracelet
+from tracelet.backends.base import Batch
+from tracelet.backends.flat_names import FlatNames
+from tracelet.backends.kept import KeptLines
+from tracelet.errors import BackendError, SinkUnavailableError
+from tracelet.records import RECORD_DTYPE, SCALAR
+
+pytest.importorskip("trackio")
+
+from tracelet.backends.trackio.sink import TrackioSink
+from tracelet.backends.trackio.store import Store
+
+
+def logs(run_id, project="tests"):
+    from trackio.sqlite_storage import SQLiteStorage
+
+    rows = SQLiteStorage.get_logs(project, run_id=run_id)
+    return [
+        (
+            row["step"],
+            {name: each for name, each in row.items() if name not in ("step", "timestamp")},
+        )
+        for row in rows
+    ]
+
+
+def config(run_id, project="tests"):
+    from trackio.sqlite_storage import SQLiteStorage
+
+    return SQLiteStorage.get_run_config(project, run_id=run_id)
+
+
+def test_histograms_images_and_text_have_trackios_own_types(tmp_path):
+    pytest.importorskip("torch")
+    from torch.utils.tensorboard import SummaryWriter
+    from trackio.utils import MEDIA_DIR
+
+    experiment = tracelet.start_logging("media", "tests", "trackio")
+    writer = SummaryWriter(str(tmp_path / "log"))
+    values = np.concatenate([np.zeros(10), np.full(5, 2.0)])
+    writer.add_histogram("weights", values, 1)
+    writer.add_image("image", np.full((3, 4, 5), 0.5, np.float32), 2)
+    writer.add_text("text", "*words*", 3)
+    experiment.log_table("table", [["a", "b"], [1, 2]], 4)
+    writer.add_pr_curve("curve", np.array([0, 1, 1]), np.array([0.1, 0.5, 0.9]), 5)
+    assert experiment.flush(60)
+    tracelet.stop_logging()
+    found = {
+        name: (step, value) for step, row in logs(experiment.id) for name, value in row.items()
+    }
+    step, histogram = found["weights"]
+    assert (step, histogram["_type"]) == (1, "trackio.histogram")
+    assert sum(histogram["values"]) == 15
+    assert len(histogram["bins"]) == len(histogram["values"]) + 1 <= 513
+    assert histogram["bins"][0] <= 0 < 2 <= histogram["bins"][-1]
+    step, image = found["image"]
+    assert (step, image["_type"]) == (2, "trackio.image")
+    assert (MEDIA_DIR / image["file_path"]).read_bytes().startswith(b"\x89PNG")
+    text = next(value for name, (_, value) in found.items() if name.startswith("text"))
+    assert text == {"_type": "trackio.markdown", "_value": "*words*"}
+    (reason,) = [r for r in experiment.stats.lanes["trackio-media"].set_aside]
+    assert "no form on trackio" in reason
+
+
+def test_two_runs_that_go_on_with_one_of_trackios_lose_no_point(monkeypatch):
+    """Each counts its points from the start: the rows' ids are told apart by tracelet's run."""
+    trackio = pytest.importorskip("trackio")
+    monkeypatch.setattr("webbrowser.open", lambda *_: None)
+    theirs = trackio.init("tests", name="theirs", auto_log_cpu=False, auto_log_gpu=False)
+    try:
+        for value in (1.0, 2.0):
+            experiment = tracelet.start_logging("adopts", "tests", "trackio")
+            assert experiment.id == theirs.id
+            experiment.log_metric("a", value, int(value))
+            tracelet.stop_logging()
+        trackio.log({"theirs": 3.0})
+    finally:
+        trackio.finish()
+    rows = [row for _, row in logs(theirs.id) if row]
+    assert [row for row in rows if "a" in row] == [{"a": 1.0}, {"a": 2.0}]
+    assert {"theirs": 3.0} in rows
+
+
+def test_parameters_are_added_to_those_that_are_there():
+    experiment = tracelet.start_logging(
+        "config", "tests", "trackio", {"tags": ["first"], "comment": "a note"}
+    )
+    experiment.log_params({"lr": 0.1, "model": {"depth": 3}})
+    experiment.log_params({"lr": 0.2})
+    tracelet.stop_logging()
+    assert config(experiment.id) == {
+        "tags": ["first"], "comment": "a note", "lr": 0.2, "model/depth": 3,
+    }  # fmt: skip
+
+
+def test_a_project_that_trackio_refuses_is_told_at_the_start():
+    with pytest.raises(BackendError, match="registry-"):
+        tracelet.start_logging("name", "registry-mine", "trackio")
+    assert tracelet.get_active_experiment() is None
+
+
+class Tags:
+    def text(self, id):
+        return f"tag {id}" if id else ""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_points_given_again_in_other_batches_are_there_once(seed, tmp_path, monkeypatch):
+    """A batch whose answer was lost comes again with more points, or in another process."""
+    random = np.random.default_rng(seed)
+    store = Store("tests", "rows", f"rows-{seed}", ids=f"ids-{seed}")
+    count = 300
+    records = np.zeros(count, RECORD_DTYPE)
+    records["sequence"] = np.arange(1, count + 1)
+    records["tag_id"] = random.integers(1, 6, count)
+    records["step"] = np.sort(random.integers(0, 40, count))
+    records["value"] = np.arange(count)
+    records["kind"] = SCALAR
+
+    def opened():
+        names = FlatNames(KeptLines(str(tmp_path), "names"), str)
+        return TrackioSink(store, names)
+
+    log = store.log
+
+    def lose_the_answer(rows):
+        log(rows)
+        raise SinkUnavailableError("the answer was lost")
+
+    sink, acknowledged = opened(), 0
+    while acknowledged < count:
+        end = min(count, acknowledged + int(random.integers(1, 40)))
+        fate = random.integers(3)
+        if fate == 2:
+            monkeypatch.setattr(store, "log", lambda rows: lose_the_answer(rows[: len(rows) // 2]))
+            with pytest.raises(SinkUnavailableError):
+                sink.write(Batch(records[acknowledged:end].tobytes(), Tags()))
+            monkeypatch.undo()
+            continue
+        sink.write(Batch(records[acknowledged:end].tobytes(), Tags()))
+        if fate == 0:
+            acknowledged = end
+        else:
+            sink.close(True)
+            sink = opened()
+    sink.close(False)
+    found = [(step, name, value) for step, row in logs(store.run_id) for name, value in row.items()]
+    expected = [(int(r["step"]), f"tag {r['tag_id']}", float(r["value"])) for r in records]
+    assert sorted(found) == sorted(expected)
