@@ -14,6 +14,7 @@
 # make soak-stress  runs that start and stop beside 16 threads that log, 200 exits beside them; each with
 #             AddressSanitizer + UBSan and ThreadSanitizer besides
 # make soak-kills  the crash matrix with 10,000 deaths
+# make mutants  which of 100 slips put into the code no test notices; MUTANTS, SEED (the date), MUTANTS_S
 # make soak-sessions  200 rounds of processes killed in one ClearML session, beside living ones
 # make soak-faults  3,000 runs and syncs whose system calls fail, 10,000 losses of power
 # make soak-fuzz  an hour of fuzzing what reads a dead process' files; FUZZ_S: seconds
@@ -36,7 +37,7 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
+.PHONY: mutants soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -87,6 +88,9 @@ soak-calls: $(INSTALLED)
 
 soak-kills: $(INSTALLED)
 	TRACELET_SOAK_KILLS=10000 $(BIN)/python -m pytest -s tests/integration/test_crash_matrix.py
+
+mutants: $(VENV)/.mutants
+	$(BIN)/python tests/mutation/mutants.py
 
 soak-sessions: $(INSTALLED)
 	TRACELET_SOAK_SESSIONS=200 $(BIN)/python -m pytest -s -o timeout=0 \
@@ -167,6 +171,10 @@ $(VENV)/.installed-wheel: dist/.made
 # Named together with torch, so that none of them changes its version.
 $(VENV)/.users: $(INSTALLED)
 	$(BIN)/pip install --quiet "$(TORCH)" --group users
+	touch $@
+
+$(VENV)/.mutants: $(INSTALLED)
+	$(BIN)/pip install --quiet "$(TORCH)" --group mutants
 	touch $@
 
 .venvs/docs/.installed: pyproject.toml
