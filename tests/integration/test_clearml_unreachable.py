@@ -282,6 +282,52 @@ def test_a_child_task_is_a_session_that_sync_imports_as_a_child(run_with_server)
 
 
 @pytest.mark.slow
+def test_after_a_run_that_could_not_be_closed_its_task_is_current_no_more(run_with_server):
+    """Else the next run logs to it, and its parent's bindings. `tracelet sync` sends the rest."""
+    done = run_with_server("""
+    from clearml import Task
+    from clearml.binding.frameworks.tensorflow_bind import PatchSummaryToEventTransformer as Binding
+    from tracelet.cli import main
+    config = {"auto_resource_monitoring": False, "stop_timeout_s": 2}
+    ids = []
+
+    def run_with_an_outage(block):
+        with block as experiment:
+            ids.append(experiment.id)
+            experiment.log_metric("before", 1.0, 1)
+            assert experiment.flush(60)
+            server.stop()
+            experiment.log_metric("during", 2.0, 2)
+        assert experiment.stats.pending
+        server.start()
+
+    run_with_an_outage(tracelet.logging("clearml", exp_name="first", config=config))
+    assert Task.current_task() is None
+    Task._report_subprocess_enabled = False  # a forked reporter would hold the server's port
+    parent = Task.init("tests", "parent", auto_resource_monitoring=False)
+    run_with_an_outage(tracelet.logging("clearml", exp_name="child", config=config))
+    assert Task.current_task() is Binding._current_task is parent
+    with tracelet.logging("clearml", exp_name="second child", config=config) as experiment:
+        ids.append(experiment.id)
+        experiment.log_metric("during", 2.0, 2)
+    assert Task.current_task() is parent
+    parent.close()
+    code = main(["sync", "--all"])
+    tasks = [server.tasks[id] for id in ids]
+    print(json.dumps([
+        code, [each["name"] for each in tasks], [each["status"] for each in tasks],
+        [each.get("parent") == parent.id for each in tasks],
+        [server.scalars(id)["during", "during"] for id in ids],
+        server.scalars(parent.id).get(("during", "during")),
+    ]))
+    """, timeout_s=400)  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        0, ["first", "child", "second child"], ["stopped", "stopped", "completed"],
+        [False, True, True], [{"2": 2.0}] * 3, None,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_under_an_agent_the_session_goes_into_the_task_that_it_gave(
     clearml_server, run_script, tmp_path, is_killed

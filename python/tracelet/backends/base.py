@@ -321,6 +321,10 @@ class Backend:
         """Ends the run in the tracker, after its sinks were closed. `process_is_ending`: it was not
         stopped by the user."""
 
+    def leave(self, process_is_ending: bool) -> None:
+        """In the place of `close` while the first sink is busy beyond the deadline: the run stays
+        open in the tracker, for `tracelet sync`, and the process may begin another."""
+
     def let_process_end(self) -> None:
         """Takes away what would hold back the process that ends: the time is over. Must not wait;
         also called when `close` was not, or has not returned."""

@@ -327,6 +327,8 @@ class Run:
             closes += [(sink.name, sink.close) for sink in idle]
             if not backend.sinks or backend.sinks[0] in idle:
                 closes.append((backend.name, backend.close))
+            else:
+                closes.append((backend.name, backend.leave))
 
         def close_all() -> None:
             for name, close in closes:

@@ -87,5 +87,9 @@ class ClearMLBackend(Backend):
         if self._session is not None:
             self._session.end(self._run_id)
 
+    def leave(self, process_is_ending: bool) -> None:
+        if not process_is_ending:
+            self.task.leave()
+
     def let_process_end(self) -> None:
         self.task.let_process_end()

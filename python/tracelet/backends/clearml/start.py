@@ -280,7 +280,7 @@ def let_process_end(task: Any) -> None:
 
 
 def abandon_task(task_class: Any) -> None:
-    """Makes the SDK forget a task whose Task.init did not come to its end.
+    """Makes the SDK forget a task whose Task.init did not come to its end, or that can't be closed.
 
     Its threads would wait for the server for hours, and its hook at the end of the process, too.
     """
@@ -298,3 +298,9 @@ def abandon_task(task_class: Any) -> None:
         StdStreamPatch.remove_std_logger()
     task_class._Task__main_task = None
     task_class._Task__forked_proc_main_pid = None
+    from clearml.config.defs import PROC_MASTER_ID_ENV_VAR
+
+    # Else Task.current_task(), of a process that seems to have been started by one with a task,
+    # makes a new task.
+    if str(PROC_MASTER_ID_ENV_VAR.get() or "").partition(":")[0] == str(os.getpid()):
+        PROC_MASTER_ID_ENV_VAR.set("")

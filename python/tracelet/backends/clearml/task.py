@@ -16,6 +16,7 @@ from tracelet.backends.clearml.own_binding import OwnBinding
 from tracelet.backends.clearml.parameters import Overrides, model_metadata
 from tracelet.backends.clearml.start import (
     OfflineStandIn,
+    abandon_task,
     end_with_process,
     let_process_end,
 )
@@ -177,6 +178,18 @@ class ClearMLTask:
                     end_with_process(self.parent.task, self.failure)
             if self.stand_in is not None:
                 self.stand_in.end()
+
+    def leave(self) -> None:
+        """Has the SDK forget a task that is ours and can't be closed now: the server is away. The
+        next run would log to it; and the parent's bindings would."""
+        if not self.is_owned or type(self.task).current_task() is not self.task:
+            return
+        abandon_task(type(self.task))
+        use_threads(type(self.task), False)
+        if self.parent is not None:
+            self.parent.put_back()
+            if self.own_binding is not None:
+                self.own_binding.put_back()
 
     def let_process_end(self) -> None:
         """Takes the SDK's hooks off the end of the process: they join threads without a time-out,
