@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,11 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would every process be that
+# the tests start: those that press it would wait for nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # clearml reads its environment when it is first imported: in this process it is offline for good,
 # and tests that need it online run a script in a process of its own.
