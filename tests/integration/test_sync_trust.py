@@ -16,6 +16,14 @@ from pathlib import Path
 import pytest
 from dead_runs import POINTS, make_dead_runs
 from readers import steps_in
+from test_sync_damage import (
+    LOCK_OFFSETS,
+    PAYLOAD_BYTES_OFFSET,
+    TAIL_OFFSET,
+    field,
+    poke,
+    sync_to_journal,
+)
 from tracelet import _core
 from tracelet.cli import main
 from tracelet.errors import TraceletError
@@ -84,7 +92,34 @@ DAMAGES = {
     ),
     "sync-lock-a-pipe": lambda run, _: os.mkfifo(f"{run.path}/sync.lock"),
     "log-folder-a-file": lambda run, _: Path("logs", run.exp_name).write_text("in the way"),
+    # A field of one record, or of the ring's header: see test_sync_damage.py.
+    "record-of-no-tag": lambda run, _: poke(run.ring_path, field("tag_id"), "<I", 0xFFFFFFFF),
+    "record-of-no-writer": lambda run, _: poke(run.ring_path, field("writer_id"), "<I", 0xFFFFFFFF),
+    "record-of-no-kind": lambda run, _: poke(run.ring_path, field("kind"), "<H", 32),
+    "record-too-large": lambda run, _: poke(run.ring_path, field("payload_size"), "<Q", 2**64 - 1),
+    "ring-tail-beyond": lambda run, _: poke(run.ring_path, TAIL_OFFSET, "<Q", POINTS + 1),
+    "ring-no-payloads": lambda run, _: poke(run.ring_path, PAYLOAD_BYTES_OFFSET, "<Q", 0),
+    "journal-a-flipped-bit": lambda run, _: (sync_to_journal(run), flip_bit_of_journal(run)),
 }  # fmt: skip
+
+# Those that cost no point: all is sent, and nothing kept.
+HARMLESS = {
+    "progress-empty": lambda run, _: Path(run.path, "progress.bin").write_bytes(b""),
+    "progress-zeroed": lambda run, _: Path(run.path, "progress.bin").write_bytes(bytes(128)),
+    "progress-gone": lambda run, _: Path(run.path, "progress.bin").unlink(),
+    "ledger-empty": lambda run, _: Path(run.path, "event_files.bin").write_bytes(b""),
+    "ledger-zeroed": lambda run, _: Path(run.path, "event_files.bin").write_bytes(bytes(70_000)),
+    "ledger-gone": lambda run, _: Path(run.path, "event_files.bin").unlink(),
+    "synced-ledger-empty": lambda run, _: Path(run.path, "event_files_synced.bin").write_bytes(b""),
+    "ring-locked": lambda run, _: poke(run.ring_path, LOCK_OFFSETS[0], "<I", os.getpid()),
+}  # fmt: skip
+
+
+def flip_bit_of_journal(run):
+    (path,) = Path(run.path).glob("journal-*")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def flip_bit_of_manifest(run):
@@ -105,20 +140,25 @@ def point_ledger_at(run, outside):
 def test_of_runs_with_each_kind_of_damage_the_good_one_is_sent_and_the_others_are_named(
     tmp_path, capsys
 ):
-    runs = make_dead_runs(tmp_path, ["good", *DAMAGES])
+    runs = make_dead_runs(tmp_path, ["good", *DAMAGES, *HARMLESS])
     outside = tmp_path / "thesis.txt"
     outside.write_text("years of work")
     (tmp_path / "logs").mkdir(exist_ok=True)
-    for name, damage in DAMAGES.items():
+    for name, damage in {**DAMAGES, **HARMLESS}.items():
         damage(runs[name], outside)
     before = {name: sorted(os.listdir(run.path)) for name, run in runs.items()}
     assert main(["sync", "--all"]) == 1
     told = capsys.readouterr()
     assert steps_in(tmp_path / "logs" / "good") == list(range(POINTS))
     assert not os.path.exists(runs["good"].path)
+    for name in HARMLESS:
+        assert steps_in(tmp_path / "logs" / name) == list(range(POINTS)), name
+        assert not os.path.exists(runs[name].path), name
     for name in DAMAGES:
         assert runs[name].run_id in told.err, name
         assert os.path.isdir(runs[name].path), name
+        if name.startswith("ring-tail"):
+            continue  # its points are in the journal now
         assert set(before[name]) <= {*os.listdir(runs[name].path), "sync.lock"}, name
     assert outside.read_text() == "years of work"
     assert "9.9" in told.err  # the version that is needed
