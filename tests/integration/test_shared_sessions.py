@@ -52,7 +52,11 @@ class Ranks:
 
     def _pid_of(self, rank):
         path = self.folder / f"rank{rank}.pid"
-        self._wait(path.exists, f"rank {rank} has not started")
+        self._wait(
+            lambda: path.exists() or self.process.poll() is not None,
+            f"rank {rank} has not started",
+        )
+        assert path.exists(), (self.folder / "log.txt").read_text()
         return int(path.read_text())
 
     def _wait(self, is_so, words):

@@ -10,6 +10,7 @@ import time
 import pytest
 from tracelet.backends.clearml import session
 from tracelet.backends.clearml.session import SessionUsers, edit_task, mend_lines, merged
+from tracelet.runs.process_identity import process_identity
 
 LINE = b'[{"iter": 1}]\n'
 
@@ -75,6 +76,19 @@ def test_a_stopped_process_that_holds_the_lock_keeps_nobody_waiting_for_long(tmp
     assert 0.1 <= time.monotonic() - start_s < 30
     os.close(fd)
     assert session.read_task(tmp_path) == {"a": 1}
+
+
+def test_a_run_that_was_sent_is_no_user_any_more_whatever_host_it_was_of(tmp_path, monkeypatch):
+    users = SessionUsers(tmp_path)
+    monkeypatch.setattr(
+        session, "process_identity", lambda: {**process_identity(), "host": "another-host"}
+    )
+    users.add("one")
+    users.add("two")
+    users.was_sent("one")
+    assert users.others_live("one")
+    assert not users.others_live("two")
+    assert [each["run"] for each in users.all()] == ["one", "two"]
 
 
 def test_who_ends_last_zips_the_session_anew(tmp_path):

@@ -202,7 +202,9 @@ class ReopenedTask(ClearMLTask):
 
     def _close_session(self) -> None:
         folder = self.task.get_offline_mode_folder()
-        is_shared = SessionUsers(folder).others_live(self._run_id)
+        users = SessionUsers(folder)
+        users.was_sent(self._run_id)
+        is_shared = users.others_live(self._run_id)
         mend_lines(folder / METRICS, is_settled=not is_shared)
         if not is_shared or os.path.exists(f"{folder}.zip"):
             zip_session(folder)

@@ -203,6 +203,11 @@ class SessionUsers:
         except OSError as error:
             _log.debug("tracelet: %s: %s", self.folder, error)
 
+    def was_sent(self, run_id: str) -> None:
+        """Its process is dead, and what it left is here. On another host, which shares the folder,
+        nobody could tell that it is dead. Raises OSError."""
+        self._write(run_id, {"run": run_id, "ended": True})
+
     def _end(self, run_id: str) -> None:
         self._write(run_id, {"run": run_id, **process_identity(), "ended": True})
         archive = Path(f"{self.folder}.zip")
@@ -235,7 +240,7 @@ class SessionUsers:
         )
 
     def _write(self, run_id: str, content: Mapping[str, Any]) -> None:
-        path = self.folder / _USER.format(run_id)
+        path = self.folder / _USER.format(os.path.basename(run_id))  # a manifest may say anything
         with open(f"{path}.new", "w", encoding="utf-8", opener=private) as file:
             json.dump(content, file)
         os.replace(f"{path}.new", path)
