@@ -85,6 +85,28 @@ def test_each_point_of_an_adopted_task_arrives_once(run_script):
 
 
 @pytest.mark.slow
+def test_the_users_task_beside_a_run_of_another_backend_gets_what_it_would(run_script, tmp_path):
+    """The binding is none of that run's: it is a wrapper of the user's, which is not passed by."""
+    done = run_script(
+        _HEAD
+        + """
+    log_all("before")
+    experiment = tracelet.start_logging("other", backend="tensorboard")
+    log_all("during")
+    tracelet.stop_logging()
+    print("delivered", experiment.stats.delivered)
+    log_all("after")
+    end()
+    """
+    )
+    found = series(done)
+    assert len(found["before"]) == 4 * 5
+    assert found["during"] == found["before"] == found["after"]
+    assert set(found["before"].values()) == {1}
+    assert "delivered {'tensorboard': 20}" in done.stdout
+
+
+@pytest.mark.slow
 def test_the_binding_is_given_back_however_a_run_ends(run_script):
     """A block that raises, runs inside runs and child tasks, ended in any order, a failed start."""
     done = run_script(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from typing import Any
 
-# ClearML's wrapper passes everything on: its binding is off while a run of ours is on.
-_OURS = ("tracelet", "clearml")
+_CLEARML = "clearml.binding.frameworks.tensorflow_bind"
 
 
 def is_its_own(cls: type, name: str) -> bool:
@@ -16,7 +16,7 @@ def is_its_own(cls: type, name: str) -> bool:
     """
     for owner in cls.__mro__:
         if name in vars(owner):
-            return _is_of(vars(owner)[name], (package_of(owner), *_OURS))
+            return _is_of(vars(owner)[name], (package_of(owner), *_ours()))
     return False
 
 
@@ -26,7 +26,15 @@ def is_only_of(packages: tuple[str, ...], obj: Any, name: str) -> bool:
     if name in getattr(obj, "__dict__", ()):
         return False
     found = [vars(owner)[name] for owner in type(obj).__mro__ if name in vars(owner)]
-    return bool(found) and all(_is_of(each, (*packages, *_OURS)) for each in found)
+    return bool(found) and all(_is_of(each, (*packages, *_ours())) for each in found)
+
+
+def _ours() -> tuple[str, ...]:
+    """The packages whose wrappers may be passed by. ClearML's passes all on while its binding
+    reports to no task: it is off when the run itself logs to the task, else it is the user's."""
+    binding = getattr(sys.modules.get(_CLEARML), "PatchSummaryToEventTransformer", None)
+    is_on = getattr(binding, "_current_task", None) is not None
+    return ("tracelet",) if is_on else ("tracelet", "clearml")
 
 
 def package_of(cls: type) -> str:
