@@ -178,6 +178,7 @@ Pushed wait_and_push(RunRing& run, const Push& push) {
 
 template <typename Push>
 Pushed push_named(RunRing& run, const TextNames& names, Point& point, const Push& push) {
+  run.hold_in_child();
   TagTable& table = run.file->tags();
   point.writer_id = names.writer.empty() ? kNoWriter : table.intern(names.writer);
   point.tag_id = table.intern(names.tag);

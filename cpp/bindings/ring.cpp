@@ -234,6 +234,7 @@ void register_ring(nb::module_& m) {
       .def("text_count", [](RunRing& self) { return self.file->tags().size(); })
       .def("after_fork_in_child", [](RunRing& self) {
         self.file->tags().after_fork_in_child();
+        self.let_go();
         forget_views_of_other_threads();
       });
 

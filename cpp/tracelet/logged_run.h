@@ -26,12 +26,40 @@ struct LoggedRun {
   std::shared_ptr<std::atomic<std::uint64_t>> late_points =
       std::make_shared<std::atomic<std::uint64_t>>(0);
 
+  // Whose hold on the ring's file `held_fd` is: the owner's own is its Python side's. Written by a
+  // forked child's first use of the run, under the registry's mutex or a GIL; read by any use of it
+  // there. Relaxed: the descriptor is that process' alone.
+  std::atomic<std::uint32_t> holder_pid = owner_pid;
+  int held_fd = -1;
+
+  LoggedRun() = default;
+  LoggedRun(const LoggedRun&) = delete;
+  LoggedRun& operator=(const LoggedRun&) = delete;
+  ~LoggedRun() { let_go(); }
+
+  // A forked child that logs holds the ring's file itself, from its first point on: what it
+  // inherits of its parent's locks it closes, so that one that never logs keeps no dead parent's
+  // run alive. Whoever sends a dead parent's run has the file for itself then, or has removed it:
+  // what this child logs from here on is counted as after the run's end.
+  void hold_in_child() {
+    if (holder_pid.load(std::memory_order_relaxed) == current_pid()) [[likely]]
+      return;
+    take_hold();
+  }
+  void let_go() {
+    if (held_fd >= 0) close_file(held_fd);
+    held_fd = -1;
+  }
+
   bool is_of_another_process() const { return owner_pid != current_pid(); }
   // What a forked child drops is counted in the file: its parent sees it there.
   void count_after_end() {
     auto& count = is_of_another_process() ? file->counters().run_ended : *late_points;
     count.fetch_add(1, std::memory_order_relaxed);
   }
+
+ private:
+  void take_hold();
 };
 
 }  // namespace tracelet

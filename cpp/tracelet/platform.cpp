@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -292,6 +293,24 @@ int open_to_recover(const std::string& path) noexcept {
 }
 
 void close_file(int fd) noexcept { ::close(fd); }
+
+int hold_file(const std::string& path) noexcept {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return fd;
+  for (int tries = 0; flock(fd, LOCK_SH | LOCK_NB) != 0; ++tries) {
+    if (errno != EWOULDBLOCK && errno != EINTR) return fd;
+    if (tries == 50) {
+      ::close(fd);
+      errno = EWOULDBLOCK;
+      return -1;
+    }
+    const timespec pause = {0, 2'000'000};  // who looks whether it is held has it for a moment
+    nanosleep(&pause, nullptr);
+  }
+  return fd;
+}
+
+bool MappedFile::is_named() const { return tracelet::is_named(fd_, path_); }
 
 std::int64_t file_size_bytes(int fd) noexcept {
   struct stat status;

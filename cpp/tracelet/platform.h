@@ -32,6 +32,8 @@ class MappedFile {
 
   std::byte* data() const { return data_; }
   const std::string& path() const { return path_; }
+  // Whether its path still names it. True when it can't be told.
+  bool is_named() const;
   std::size_t reserved_bytes() const { return reserved_bytes_; }
   // The size of the file now: another process may have grown it.
   std::size_t size_bytes() const;
@@ -87,6 +89,10 @@ int open_to_append(const std::string& path) noexcept;
 // for what is no regular file.
 int open_to_recover(const std::string& path) noexcept;
 void close_file(int fd) noexcept;
+// Holds a file together with others (flock, by an open of its own), until it is closed or the
+// process ends. Waits 0.1 s for one that has it for itself. -1 with errno set: EWOULDBLOCK for that
+// one; where there are no such locks the file is just open.
+int hold_file(const std::string& path) noexcept;
 // -1 when it can't be told.
 std::int64_t file_size_bytes(int fd) noexcept;
 // Whether there is a file of that name; true when it can't be told.

@@ -193,6 +193,10 @@ int open_to_append(const std::string& path) noexcept {
 
 void close_file(int fd) noexcept { _close(fd); }
 
+int hold_file(const std::string& path) noexcept { return open_to_read(path); }
+
+bool MappedFile::is_named() const { return true; }
+
 std::int64_t file_size_bytes(int fd) noexcept { return _filelengthi64(fd); }
 
 bool is_there(const std::string& path) noexcept {

@@ -85,6 +85,7 @@ class RingFile {
   TagTable& tags() { return tags_; }
   RunCounters& counters() { return header_->counters; }
   const std::string& path() const { return file_.path(); }
+  bool is_named() const { return file_.is_named(); }
   // 32 hexadecimal digits; empty where the file has none.
   std::string id() const { return ring_id_text(header_->id); }
 

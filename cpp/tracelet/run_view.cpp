@@ -1,6 +1,7 @@
 #include "tracelet/run_view.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -23,6 +24,16 @@ Registry*& registry() {
 }
 
 }  // namespace
+
+void LoggedRun::take_hold() {
+  holder_pid.store(current_pid(), std::memory_order_relaxed);
+  let_go();
+  if (file->path().empty()) return;
+  held_fd = hold_file(file->path());
+  const bool is_gone = held_fd < 0 ? errno == EWOULDBLOCK || errno == ENOENT : !file->is_named();
+  // With its owner alive, the file was removed by somebody else: its mapping is good for both.
+  if (is_gone && !process_is_alive(owner_pid)) file->ring().close();
+}
 
 void AddressIds::add(const void* address, std::uint32_t id) {
   if (4 * (count_ + 1) > entries_.size()) {
@@ -63,10 +74,12 @@ void RunViewBase::refresh(std::shared_ptr<LoggedRun>* ended) {
   const std::lock_guard lock(registry()->mutex);
   generation_ = detail::view_generation.load();
   writers_.clear();
-  if (run_ == registry()->run) return;
-  *ended = std::exchange(run_, registry()->run);
-  ring_ = run_ ? &run_->file->ring() : nullptr;
-  tags_.fill({});
+  if (run_ != registry()->run) {
+    *ended = std::exchange(run_, registry()->run);
+    ring_ = run_ ? &run_->file->ring() : nullptr;
+    tags_.fill({});
+  }
+  if (run_) run_->hold_in_child();
 }
 
 void set_logged_run(std::shared_ptr<LoggedRun> run) {
@@ -95,6 +108,7 @@ void forget_views_after_fork(RunViewBase& own) {
   fresh->run = registry()->run;
   fresh->views.push_back(&own);
   registry() = fresh;
+  detail::view_generation.fetch_add(1);  // so that its next use sees to the child's hold
 }
 
 template <bool kIsSharedByGil>

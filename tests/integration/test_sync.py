@@ -159,17 +159,21 @@ def test_a_run_whose_process_is_alive_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_forked_child_that_outlives_its_parent_keeps_the_run_alive(killed, capsys):
+def test_a_forked_child_that_logs_and_outlives_its_parent_keeps_the_run_alive(killed, capsys):
     run = killed(
         START
         + """
 import os, time
 writer.add_scalar("a", 1.0, 1)
 if os.fork() == 0:
+    writer.add_scalar("a", 1.5, 2)
     os.close(1), os.close(2)
+    os.mkdir("logged")
     time.sleep(6)
-    writer.add_scalar("a", 2.0, 2)
+    writer.add_scalar("a", 2.0, 3)
     os._exit(0)
+while not os.path.exists("logged"):
+    time.sleep(0.01)
 """
     )
     assert main(["sync", run.run_id]) == 1
@@ -179,7 +183,7 @@ if os.fork() == 0:
         time.sleep(0.1)
     assert main(["sync", run.run_id]) == 0
     folder = run.manifest["reopen"]["clearml"]["offline_folder"]
-    assert [p[:2] for p in session_scalars(folder)["a", "a"]] == [(1, 1.0), (2, 2.0)]
+    assert [p[:2] for p in session_scalars(folder)["a", "a"]] == [(1, 1.0), (2, 1.5), (3, 2.0)]
 
 
 @pytest.mark.slow

@@ -69,15 +69,20 @@ def resend(run: StoredRun, on_progress: OnProgress = lambda *_: None) -> Result:
         if not os.path.exists(run.path):
             raise RunGoneError(f"{run.run_id} is gone: another process has sent it")
         run = StoredRun(run.path)  # as it is now: another process may just have been at it
-        _wait_until_dead(run)
-        return _Resending(run, on_progress).run()
+        ring = _take(run)
+        try:
+            return _Resending(run, on_progress).run()
+        finally:
+            if ring >= 0:
+                os.close(ring)
     finally:
         lock.release()
 
 
-def _wait_until_dead(run: StoredRun) -> None:
+def _take(run: StoredRun) -> int:
+    """Takes the run's ring from what was forked from its process, once that is dead."""
     deadline_s = time.monotonic() + _DYING_TIMEOUT_S
-    while run.is_alive or run.users_of_ring():
+    while run.is_alive or (taken := run.take_ring()) is None:
         if time.monotonic() >= deadline_s:
             pid = run.manifest.get("pid")
             users = [user for user in run.users_of_ring() if user != pid]
@@ -87,6 +92,7 @@ def _wait_until_dead(run: StoredRun) -> None:
                 f"of it, is alive and sends its points itself{also}"
             )
         time.sleep(0.05)
+    return taken
 
 
 @dataclass

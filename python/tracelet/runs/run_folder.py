@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracelet._version import __version__
 from tracelet.errors import ConfigurationError
+from tracelet.fork import renew_at_fork
 from tracelet.options import Options
 from tracelet.places import ring_bytes_of, ring_folder
 from tracelet.runs.deletion import Reason, delete_run
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 RUN_LOCK = "run.lock"
-"""Held by the run's process, and by what is forked from it, as long as they may log into it."""
+"""Held by the run's process. What is forked from it holds the ring's file, once it logs."""
 
 ARTIFACTS = "set_aside-artifacts"
 """The folder of what is to be uploaded, and of what could not be."""
@@ -54,6 +55,7 @@ class RunFolder:
         # Before the manifest, so that no one sees a run whose lock is still to be had.
         self._lock = RunLock(os.path.join(self.path, RUN_LOCK))
         self._ring_hold: int | None = None
+        renew_at_fork(self)
         try:
             self._fill(options)
         except BaseException:  # no descriptor, no space
@@ -107,9 +109,15 @@ class RunFolder:
             os.close(self._ring_hold)
             self._ring_hold = None
 
+    def renew_in_child(self) -> None:
+        """A forked child that logs has a hold of its own (`LoggedRun` in the core)."""
+        if self._ring_hold is not None:
+            os.close(self._ring_hold)
+            self._ring_hold = None
+
     def hold_ring(self) -> None:
         """Marks the ring's file as one in use, by a lock that the kernel keeps as long as this
-        process, or one forked from it, lives: other pid namespaces that share the folder see it,
+        process lives: other pid namespaces that share the folder see it,
         too. Without it `tracelet clean` could take it for an orphan."""
         with contextlib.suppress(OSError, ImportError):
             import fcntl

@@ -6,8 +6,9 @@ import json
 import os
 import time
 
+from tracelet.fork import renew_at_fork
 from tracelet.runs.ownership import NotOwnError, open_own, read_own
-from tracelet.runs.process_identity import is_alive, process_identity
+from tracelet.runs.process_identity import is_alive, process_identity, processes_that_map
 
 _POLL_S = 0.02
 _MOST_CLAIM_BYTES = 1 << 16
@@ -16,8 +17,8 @@ _MOST_CLAIM_BYTES = 1 << 16
 class RunLock:
     """Exclusive between processes. One thread.
 
-    By flock, which the kernel gives back when the last process that has the file open is gone:
-    children of a fork count, those that run another program do not. Where the file system has no
+    By flock, which the kernel gives back when the last process that has the file open is gone: so
+    children of a fork close it. Where the file system has no
     flock, by a file that is created exclusively and names its process, and is taken from the dead.
     """
 
@@ -25,6 +26,14 @@ class RunLock:
         self._path = path
         self._claim_path = f"{path}.claim"
         self._fd: int | None = None
+        self._has_claim = False
+        renew_at_fork(self)
+
+    def renew_in_child(self) -> None:
+        """The lock is the parent's, and ends with that: a child that outlives it holds nothing."""
+        if self._fd is not None:
+            os.close(self._fd)  # which gives back no lock that the parent has, too
+            self._fd = None
         self._has_claim = False
 
     def acquire(self, timeout_s: float = 0.0) -> bool:
@@ -87,6 +96,23 @@ class RunLock:
             return not locked
         claim_path = f"{path}.claim"
         return os.path.exists(claim_path) and not _claim_is_dead(claim_path)
+
+
+def take_from_users(path: str) -> int | None:
+    """Takes a file that its users hold together (RunFolder.hold_ring) for this process alone.
+
+    A descriptor, to be closed by the caller; None when somebody holds it; -1 for one that is not
+    there, or can't be opened: who reads it has more to say.
+    """
+    try:
+        fd = open_own(path)
+    except (OSError, NotOwnError):
+        return -1
+    locked = _flock(fd, shared=False)
+    if locked is False or (locked is None and processes_that_map(path)):
+        os.close(fd)
+        return None
+    return fd
 
 
 def _flock(fd: int, shared: bool) -> bool | None:

@@ -30,7 +30,7 @@ from tracelet.runs.run_folder import (
     ring_name,
     write_manifest,
 )
-from tracelet.runs.run_lock import RunLock
+from tracelet.runs.run_lock import RunLock, take_from_users
 
 _MOST_MANIFEST_BYTES = 16 << 20
 _RUN_ID = re.compile(r"[\w.-]{1,200}")
@@ -120,11 +120,20 @@ class StoredRun:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process, or a child forked from it, may still log into it."""
+        """Whether its process lives, or a child forked from it that has logged into it."""
         held = RunLock.is_held(os.path.join(self.path, RUN_LOCK))
         if held is None:
             held = is_alive(self.manifest) is not False
-        return held
+        if held:
+            return True
+        taken = self.take_ring()
+        if taken is not None and taken >= 0:
+            os.close(taken)
+        return taken is None
+
+    def take_ring(self) -> int | None:
+        """See `take_from_users`. While it is taken no forked child can begin to log."""
+        return take_from_users(self.ring_path)
 
     @property
     def state(self) -> str:
