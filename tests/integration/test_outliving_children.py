@@ -1,5 +1,5 @@
-"""Children that outlive a killed parent: those that have logged since their fork keep its run alive,
-others do not, and what these log after `tracelet sync` has sent it is told and counted."""
+"""Children that outlive a killed parent: those that have logged since their fork keep its run
+alive, others do not, and what these log after `tracelet sync` has sent it is told and counted."""
 
 from __future__ import annotations
 
