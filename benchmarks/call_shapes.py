@@ -36,6 +36,8 @@ class Target(NamedTuple):
 
 
 _ON_THE_FLY = "f-string tags, their making included"
+_WRITERS = (1, 2, 8, 64)
+_IN_TURN = {count: f"{count} writer{'s' * (count > 1)} in turn" for count in _WRITERS}
 _SHAPES = {
     "20 tags in turn": Target(2, 1.3),
     "0-d float32 tensor": Target(6, 3),
@@ -46,6 +48,7 @@ _SHAPES = {
     "0-d bfloat16 tensor": Target(),
     "no step": Target(),
     _ON_THE_FLY: Target(),
+    **{shape: Target() for shape in _IN_TURN.values()},
 }
 
 
@@ -55,7 +58,10 @@ class ShapesWriter(TraceletWriter):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         import torch
+        from torch.utils.tensorboard import SummaryWriter
 
+        others = [SummaryWriter(str(folder / "events" / str(n))) for n in range(1, max(_WRITERS))]
+        writers = [self.writer, *others]
         tags = [f"train/loss_{number}" for number in range(20)]
         same = loops.positional
         made: dict[str, tuple[Callable[..., int], Any, Any]] = {
@@ -76,6 +82,10 @@ class ShapesWriter(TraceletWriter):
                 loops.VALUE,
             ),
             "no step": (loops.without_step, loops.TAG, loops.VALUE),
+            **{
+                shape: (loops.writers_in_turn, writers[:count], loops.VALUE)
+                for count, shape in _IN_TURN.items()
+            },
         }
         self._shapes = {
             name: (loops.fresh(loop), loops.fresh(loop), tag, value)
@@ -110,6 +120,10 @@ def run(settings: Settings) -> Part:
     for shape, target in _SHAPES.items():
         ratio = ratios(column(results[shape], "call"), column(results[shape], "plain"))
         part.figures.append(Figure(f"{shape}, by the plain call", "x", ratio, *target))
+    by_one = column(results[_IN_TURN[1]], "call")
+    for count in _WRITERS[1:]:
+        ratio = ratios(column(results[_IN_TURN[count]], "call"), by_one)
+        part.figures.append(Figure(f"{_IN_TURN[count]}, by one", "x", ratio, 1.2, 1.2))
     on_the_fly = results[_ON_THE_FLY]
     ratio = ratios(column(on_the_fly, "call"), column(on_the_fly, "empty"))
     part.figures.append(Figure(f"{_ON_THE_FLY}, by an empty method", "x", ratio))

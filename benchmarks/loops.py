@@ -5,6 +5,7 @@ Each loop is written out for its kind of call: nothing but the call and the `for
 
 from __future__ import annotations
 
+import itertools
 import types
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
@@ -71,6 +72,19 @@ def tags_in_turn(writer: Any, tags: Sequence[str], value: Any, first_step: int, 
     for step in steps:
         for tag in tags:
             writer.add_scalar(tag, value, step)
+    return perf_counter_ns() - start_ns
+
+
+def writers_in_turn(
+    writer: Any, writers: Sequence[Any], value: Any, first_step: int, calls: int
+) -> int:
+    """`writer.add_scalar(tag, value, step)`, each call with the next of the writers, of which
+    `writer` is one; another `writer` is called alone."""
+    each = writers if writer in writers else [writer]
+    turns = zip(range(first_step, first_step + calls), itertools.cycle(each))
+    start_ns = perf_counter_ns()
+    for step, writer in turns:
+        writer.add_scalar(TAG, value, step)
     return perf_counter_ns() - start_ns
 
 
