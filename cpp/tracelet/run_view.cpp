@@ -26,7 +26,11 @@ Registry*& registry() {
 }  // namespace
 
 void LoggedRun::take_hold() {
-  holder_pid.store(current_pid(), std::memory_order_relaxed);
+  // Of two threads without a GIL that are here at once, one takes it.
+  std::uint32_t holder = holder_pid.load(std::memory_order_relaxed);
+  if (holder == current_pid() ||
+      !holder_pid.compare_exchange_strong(holder, current_pid(), std::memory_order_relaxed))
+    return;
   let_go();
   if (file->path().empty()) return;
   held_fd = hold_file(file->path());
