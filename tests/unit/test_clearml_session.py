@@ -8,6 +8,7 @@ import os
 import time
 
 import pytest
+import tracelet
 from tracelet.backends.clearml import session
 from tracelet.backends.clearml.session import SessionUsers, edit_task, mend_lines, merged
 from tracelet.runs.process_identity import process_identity
@@ -109,3 +110,17 @@ def test_who_ends_last_zips_the_session_anew(tmp_path):
     users.end("two")
     assert archive.stat().st_mtime_ns > old
     assert not users.others_live("")
+
+
+def test_an_edit_from_memory_keeps_what_another_process_has_set():
+    """The SDK writes all of the task as it has it: what a rank had set was gone."""
+    clearml = pytest.importorskip("clearml")
+    tracelet.start_logging("edits", "tests", "clearml")
+    task = clearml.Task.current_task()
+    folder = task.get_offline_mode_folder()
+    theirs = {"lr": {"section": "theirs", "name": "lr", "value": "0.1"}}
+    edit_task(folder, lambda content: content.update(hyperparams={"theirs": theirs}))
+    task._edit(comment="mine")
+    content = session.read_task(folder)
+    assert content["comment"] == "mine"
+    assert content["hyperparams"]["theirs"] == theirs
