@@ -118,17 +118,17 @@ class Victim:
     def stop(self):
         self.words[STOPPING] = 1
         if self.order["death"] in ("os._exit", "exception"):
-            call = self.random.choice(["_close_sinks", "_finish_folder", "after"])
+            call = self.random.choice(["close_backends", "finish_folder", "after"])
             if call != "after":
-                original = getattr(run_module.Run, call)
+                original = getattr(run_module, call)
 
-                def dying(run, *arguments):
+                def dying(*arguments):
                     if self.random.random() < 0.5:
-                        original(run, *arguments)
+                        original(*arguments)
                     self.die()
                     raise RuntimeError("training failed")
 
-                setattr(run_module.Run, call, dying)
+                setattr(run_module, call, dying)
         tracelet.stop_logging()
         if self.order["death"].startswith("SIG"):
             time.sleep(0.5)  # for the signal, which comes from outside

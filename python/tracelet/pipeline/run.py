@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Callable
 
 from tracelet import _core
-from tracelet.backends import EVENT_FILES, Backend, RunInfo, Sink, open_backend
+from tracelet.backends import EVENT_FILES, Backend, RunInfo, open_backend
 from tracelet.backends.tensorboard import TensorBoardSink
 from tracelet.backends.tensorboard.paths import check_folder
 from tracelet.capture import device, histogram
@@ -26,9 +25,11 @@ from tracelet.options import Options
 from tracelet.pipeline.drainer import Drainer
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.late_worker import LateWorker
+from tracelet.pipeline.live import Live
+from tracelet.pipeline.run_end import SYNC_TIMEOUT_S, close_backends, finish_folder
 from tracelet.pipeline.verbs import Verbs
 from tracelet.records import EVENT
-from tracelet.runs.deletion import Delivered, NothingLogged, SinkEnd
+from tracelet.runs.deletion import NothingLogged
 from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import RunFolder, manifest_of
@@ -38,25 +39,8 @@ _log = logging.getLogger("tracelet")
 
 _POLL_S = 0.002
 _RUN_ENDED = "run ended"
-_SYNC_TIMEOUT_S = 1.0
 _CLOSE_S = 1.0  # of the time-out, or a quarter of it: kept for closing a task
 _SPARE_DESCRIPTORS = 8  # a folder within a folder is removed with 3
-_SHORTEST_CLOSE_S = 0.05  # also when the deadline has passed
-
-
-@dataclass(frozen=True)
-class _Live:
-    """What a run has until it has ended: let go of at once, by one assignment."""
-
-    ring: _core.Ring
-    backends: list[Backend]
-    lanes: list[Lane]
-    drainer: Drainer
-    disk_sync: DiskSync
-    closer: LateWorker
-
-    def is_busy(self, sink: Sink) -> bool:
-        return self.drainer.shippers.get(sink.name, self.drainer).is_alive()
 
 
 class Run:
@@ -69,7 +53,7 @@ class Run:
         self.options = options
         self.backends: list[Backend] = []
         """Those that the user named, in that order."""
-        self._live: _Live | None = None
+        self._live: Live | None = None
         self._final_stats: Stats | None = None  # set before _live is let go of
         with _spare_descriptors() as let_go_of_spare:
             self.folder = RunFolder(options)
@@ -112,7 +96,7 @@ class Run:
         # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
         del ring
 
-    def _start(self, ring: _core.Ring, info: RunInfo) -> _Live:
+    def _start(self, ring: _core.Ring, info: RunInfo) -> Live:
         backends = list(self.backends)
         event_files = next((each for each in backends if each.name == EVENT_FILES), None)
         # First among the lanes: it takes points straight from the ring. In a run whose user did not
@@ -134,14 +118,14 @@ class Run:
 
     def _start_threads(
         self, ring: _core.Ring, backends: list[Backend], lanes: list[Lane], progress: Progress
-    ) -> _Live:
+    ) -> Live:
         """Last of all; the system may have no thread for one of them, and then has none of them."""
         with contextlib.ExitStack() as undo:
             closer = LateWorker("tracelet-close")
             undo.callback(closer.work_on, lambda: None)
             interval_s = self.options.journal_sync_interval_s
             disk_sync = DiskSync(self._journal, lanes, progress, interval_s)
-            undo.callback(disk_sync.stop, _SYNC_TIMEOUT_S)
+            undo.callback(disk_sync.stop, SYNC_TIMEOUT_S)
             if interval_s > 0:
                 disk_sync.start()
             drainer = Drainer(
@@ -151,7 +135,7 @@ class Run:
             undo.callback(_stop_shippers, drainer)
             drainer.start()
             undo.pop_all()
-        return _Live(ring, backends, lanes, drainer, disk_sync, closer)
+        return Live(ring, backends, lanes, drainer, disk_sync, closer)
 
     @property
     def ring(self) -> _core.Ring:
@@ -208,7 +192,7 @@ class Run:
             stats = replace(stats, dropped={**stats.dropped, _RUN_ENDED: ended})
         return stats
 
-    def _stats_of(self, live: _Live) -> Stats:
+    def _stats_of(self, live: Live) -> Stats:
         """Without the points that this process' calls dropped after the run's end."""
         ring, lanes = live.ring, live.lanes
         # Before the head, which only grows: the other way round a lane may seem to be beyond it.
@@ -304,100 +288,17 @@ class Run:
         with _told("finishing the uploads"):
             self.verbs.finish(delivery_deadline_s)
         with _told("closing the backends"):
-            self._close_backends(live, _left_s(deadline_s), process_is_ending)
+            close_backends(live, _left_s(deadline_s), process_is_ending)
         is_delivered = len(started) == len(shippers)
         is_delivered &= not any(worker.is_alive() for worker in [live.drainer, *started])
         with _told("putting the run's folder in order"):
-            self._finish_folder(live, is_delivered)
+            finish_folder(live, self.folder, self._journal, self.stats, is_delivered)
         if is_delivered:
             # Unmaps the ring now, though the user may hold on to the experiment for its stats.
             self._final_stats = self._stats_of(live)
             self.backends = []
             self.verbs.let_go()
             self._live = None
-
-    def _close_backends(self, live: _Live, timeout_s: float, process_is_ending: bool) -> None:
-        """Closes the sinks that no thread is busy with, and the backends behind them.
-
-        One that hangs (an SDK that waits for a server) is left behind after the time-out.
-        """
-        closes: list[tuple[str, Callable[[bool], None]]] = []
-        for backend in live.backends:
-            idle = [sink for sink in backend.sinks if not live.is_busy(sink)]
-            closes += [(sink.name, sink.close) for sink in idle]
-            if not backend.sinks or backend.sinks[0] in idle:
-                closes.append((backend.name, backend.close))
-            else:
-                closes.append((backend.name, backend.leave))
-
-        def close_all() -> None:
-            for name, close in closes:
-                try:
-                    close(process_is_ending)
-                except Exception as error:
-                    _log.warning("tracelet: closing %r failed: %s", name, error)
-            closes.clear()
-
-        live.closer.work_on(close_all)
-        live.closer.join(max(timeout_s, _SHORTEST_CLOSE_S))
-        if process_is_ending:
-            for backend in live.backends:
-                backend.let_process_end()
-        if live.closer.is_alive():
-            _log.warning(
-                "tracelet: a backend did not finish within its time and is left to end on its own "
-                "(option %s)", "exit_timeout_s" if process_is_ending else "stop_timeout_s",
-            )  # fmt: skip
-
-    def _finish_folder(self, live: _Live, is_delivered: bool) -> None:
-        live.disk_sync.stop(_SYNC_TIMEOUT_S)
-        # What a sink could not take while the run lived was counted and told then.
-        ends = [SinkEnd(lane.sink.name, lane.position) for lane in live.lanes]
-        proof = Delivered(live.ring.head, ends)
-        if not is_delivered or proof.objections() or self.verbs.unsent:
-            self._leave_folder(live)
-            return
-        self._journal.close()
-        self.folder.remove_artifacts_folder()
-        if self.folder.has_set_aside:
-            self.folder.remove_ring(proof.end)
-            self.folder.remove_payloads()
-            self.folder.update(state="finished")
-            self.folder.leave()
-        else:
-            self.folder.remove(proof)
-
-    def _leave_folder(self, live: _Live) -> None:
-        """Leaves what is not delivered to `tracelet sync`."""
-        self.folder.update(state="unsent")
-        calls = self.verbs.unsent
-        also = f" and {calls} calls of log_params" if calls else ""
-        _log.warning(
-            "tracelet: %d points%s are not delivered yet. They are kept in %s; this sends them:\n"
-            "    tracelet sync %s",
-            self.stats().pending, also, self.folder.path, self.folder.run_id,
-        )  # fmt: skip
-        if live.drainer.is_alive():
-            return  # a sink hangs in it: the rest stays in the ring
-        # Whatever some sink lacks is in the journal.
-        try:
-            self._journal.sync()
-        except OSError as error:
-            _log.warning("tracelet: the journal can't be synced to disk: %s", error)
-        self.folder.remove_ring(live.ring.head)
-        # One that hangs in a backend may yet deliver what it has at hand: so long none else sends.
-        for shipper in live.drainer.shippers.values():
-            shipper.abandon()
-
-        def leave() -> None:
-            for shipper in live.drainer.shippers.values():
-                if shipper.ident is not None:
-                    shipper.join()
-            self.folder.leave()
-
-        # The process that ends, where no thread can be started any more, leaves the folder anyway.
-        with contextlib.suppress(RuntimeError):
-            threading.Thread(target=leave, name="tracelet-leave", daemon=True).start()
 
     def note_failure(self, failure: BaseException) -> None:
         """Tells the backends that the run does not end well."""
@@ -428,7 +329,7 @@ def _stop_shippers(drainer: Drainer) -> None:
     for shipper in drainer.shippers.values():
         shipper.stop()
         if shipper.ident is not None:
-            shipper.join(_SYNC_TIMEOUT_S)
+            shipper.join(SYNC_TIMEOUT_S)
 
 
 @contextlib.contextmanager
