@@ -18,17 +18,12 @@ from tracelet.runs.stored_run import StoredRun
 POINTS = 300
 
 _CODE = f"""
-import os, signal, time
+import os, signal, sys, time
 import tracelet
 
-class Away:
-    name, is_remote, takes_every_point = "away", True, True
-    def write(self, batch):
-        raise ConnectionError("away")
-    def close(self, process_is_ending):
-        pass
-
-tracelet.register_sink("away", lambda info: Away())
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from away_sink import away_sink
+away_sink()
 experiment = tracelet.start_logging("kept", "tests", backend=["tensorboard", "clearml", "away"],
     config={{"log_dir": "logs", "drain_interval_s": 0.005, "journal_sync_interval_s": 0.02,
             "ring_slots": 1024, "payload_bytes": 65536, "auto_connect_frameworks": False,
@@ -48,7 +43,6 @@ files = [lane for lane in lanes if lane.sink.name in ("tensorboard", "clearml")]
 wait_until(lambda: all(lane.durable_position >= {POINTS} for lane in files))
 wait_until(lambda: experiment._run._journal.end >= {POINTS})
 print(experiment.url)
-import sys
 sys.stdout.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -26,22 +26,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-AWAY = """
-    import os, time, tracelet
+TESTS = str(Path(__file__).parents[1])
+AWAY = f"""
+    import os, sys, time, tracelet
     from torch.utils.tensorboard import SummaryWriter
-
-    class Away:
-        name, is_remote, takes_every_point, is_back, count = "away", True, True, False, 0
-        def write(self, batch):
-            if not self.is_back:
-                raise ConnectionError("away")
-            self.count += len(batch)
-            return tracelet.Delivery(len(batch))
-        def close(self, process_is_ending):
-            pass
-
-    sink = Away()
-    tracelet.register_sink("away", lambda info: sink)
+    sys.path.insert(0, {TESTS!r})
+    from away_sink import away_sink
+    sink = away_sink()
 """
 
 
@@ -56,7 +47,7 @@ def test_the_run_folder_fills_up_while_a_backend_is_away(small_disk, run_script,
     writer = SummaryWriter("log")
     for step in range(400_000):  # 25 MB of them
         writer.add_scalar("a", step, step)
-    sink.is_back = True
+    sink.is_back.set()
     assert experiment.flush(60)
     writer.add_scalar("a", 400_000, 400_000)  # there is room again
     tracelet.stop_logging(60)
@@ -67,7 +58,7 @@ def test_the_run_folder_fills_up_while_a_backend_is_away(small_disk, run_script,
     assert stats.accepted + dropped == 400_001
     assert stats.pending == 0
     assert stats.delivered == {"tensorboard": stats.accepted, "away": stats.accepted}
-    assert sink.count == stats.accepted
+    assert len(sink.steps) == stats.accepted
     """,
         env={"TRACELET_DIR": str(small_disk / "runs")},
     )

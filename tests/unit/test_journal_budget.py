@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tracelet
-from tracelet.backends.base import Delivery
+from away_sink import away_sink
 from tracelet.errors import ConfigurationError
 from tracelet.journal.drops import DROPPED, DropNotes, Drops
 from tracelet.journal.journal import Journal
@@ -20,30 +20,8 @@ from tracelet.runs.stored_run import StoredRun
 LIMIT = 1 << 20  # 16,384 records
 
 
-class Away:
-    """A remote sink that takes nothing until it is back."""
-
-    name = "away"
-    is_remote = True
-    takes_every_point = True
-
-    def __init__(self) -> None:
-        self.is_back = threading.Event()
-        self.steps: list[int] = []
-
-    def write(self, batch):
-        if not self.is_back.is_set():
-            raise ConnectionError("away")
-        self.steps += batch.records["step"].tolist()
-        return Delivery(len(batch))
-
-    def close(self, process_is_ending):
-        pass
-
-
 def run(policy: str, points: int, caplog, **config):
-    sink = Away()
-    tracelet.register_sink("away", lambda info: sink)
+    sink = away_sink()
     config = {
         "journal_limit_bytes": LIMIT,
         "journal_overflow": policy,
@@ -98,8 +76,7 @@ def test_block_waits_once_and_then_drops_new_ones(caplog):
 
 @pytest.mark.slow
 def test_a_backend_that_comes_back_in_time_gets_everything_under_block():
-    sink = Away()
-    tracelet.register_sink("away", lambda info: sink)
+    sink = away_sink()
     config = {"journal_limit_bytes": LIMIT, "journal_overflow": "block", "ring_slots": 4096}
     experiment = tracelet.start_logging("budget", backend="away", config=config)
     threading.Timer(1.0, sink.is_back.set).start()
@@ -113,8 +90,7 @@ def test_a_backend_that_comes_back_in_time_gets_everything_under_block():
 @pytest.mark.parametrize("policy", ["drop_new", "drop_oldest"])
 def test_what_was_dropped_on_purpose_is_no_damage_to_sync(policy):
     """The gap was taken for damage: exit code 1 at each sync, and the run was kept for ever."""
-    sink = Away()
-    tracelet.register_sink("away", lambda info: sink)
+    sink = away_sink()
     run, held, dropped = leave_run(policy)
     sink.is_back.set()
     result = resend(run)
@@ -134,8 +110,7 @@ def test_what_was_dropped_on_purpose_is_no_damage_to_sync(policy):
 
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
 def test_a_drop_whose_note_is_damaged_is_taken_for_damage(damage):
-    sink = Away()
-    tracelet.register_sink("away", lambda info: sink)
+    sink = away_sink()
     run, held, dropped = leave_run("drop_new")
     notes = Path(run.path, DROPPED)
     data = bytearray(notes.read_bytes())

@@ -9,37 +9,15 @@ import threading
 import time
 
 import tracelet
-from tracelet.backends.base import Delivery
+from away_sink import away_sink
 from tracelet.journal import journal as journal_module
 from tracelet.pipeline.shipper import Shipper
 
 CONFIG = {"drain_interval_s": 0.01, "batch_max_age_s": 0.02, "ring_slots": 4096}
 
 
-class Away:
-    """A remote sink that takes nothing until it is back."""
-
-    name = "away"
-    is_remote = True
-    takes_every_point = True
-
-    def __init__(self) -> None:
-        self.is_back = threading.Event()
-        self.steps: list[int] = []
-
-    def write(self, batch):
-        if not self.is_back.is_set():
-            raise ConnectionError("away")
-        self.steps += batch.records["step"].tolist()
-        return Delivery(len(batch))
-
-    def close(self, process_is_ending):
-        pass
-
-
 def start():
-    sink = Away()
-    tracelet.register_sink("away", lambda info: sink)
+    sink = away_sink()
     return sink, tracelet.start_logging("faults", backend="away", config=CONFIG)
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any, Callable
 
 import numpy as np
@@ -29,6 +29,7 @@ from tracelet.recovery.payload_files import PAYLOADS, in_folder
 from tracelet.recovery.rescue import recover_journal
 from tracelet.recovery.result import Result, SinkResult
 from tracelet.recovery.uploads import send_uploads
+from tracelet.recovery.way import Acknowledge, Way
 from tracelet.runs.deletion import Delivered, NothingLogged, SinkEnd
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import ARTIFACTS
@@ -93,50 +94,6 @@ def _take(run: StoredRun) -> int:
             )
         time.sleep(0.05)
     return taken
-
-
-@dataclass
-class _Way:
-    """A lane with what the pipeline does not count, because it never meets it."""
-
-    lane: Lane
-    start: int
-    missing: int = 0
-    """Records that nobody could give it."""
-    dropped: int = 0
-    """Records that the run gave up on purpose while it lived."""
-    acknowledged: int = 0
-    """Where the sink was when the process died; behind `start` where its files may lack some."""
-    passed: int = 0
-    """Records before that, which are nowhere but in the sink's files."""
-    lost: int = 0
-    """Of what was acknowledged: no longer in the sink's files."""
-    checked_end: int = 0
-    """Behind the last record that was looked at: what is given once more is not counted twice."""
-    gone: set[str] = field(default_factory=set)
-    """Names of files of large events that are not there."""
-    failure: str = ""
-
-    @property
-    def failed(self) -> int:
-        return sum(self.lane.failed.values()) + len(self.gone)
-
-
-class _Acknowledge:
-    """Notes in the run's folder how far a sink has come.
-
-    Up to the first point that it lacks for reasons of its own, no further: that one is given again
-    another time, and what was sent behind it too, which sinks must not mind.
-    """
-
-    def __init__(self, progress: Progress, number: int) -> None:
-        self._progress = progress
-        self._number = number
-        self.way: _Way | None = None
-
-    def __call__(self, position: int) -> None:
-        if self.way is None or not (self.way.failed or self.way.failure):
-            self._progress[self._number] = position
 
 
 class _Resending:
@@ -215,7 +172,7 @@ class _Resending:
         self, backend: str, numbers: Sequence[int], progress: Progress, end: int
     ) -> list[SinkEnd]:
         stored = self._run.manifest["sinks"]
-        ways: list[_Way] = []
+        ways: list[Way] = []
         try:
             names = self._scratch_ring()
             reopened = self._reopen(backend)
@@ -287,16 +244,14 @@ class _Resending:
             ring.intern(text)
         return ring
 
-    def _send(
-        self, sink: Any, names: _core.Ring, progress: Progress, number: int, end: int
-    ) -> _Way:
+    def _send(self, sink: Any, names: _core.Ring, progress: Progress, number: int, end: int) -> Way:
         start = acknowledged = progress[number]
         if isinstance(sink, FileSink) and not sink.is_certain:
             first = self._journal.next_position(0)
             start = min(start, first if first is not None else start)
-        acknowledge = _Acknowledge(progress, number)
+        acknowledge = Acknowledge(progress, number)
         lane = Lane(sink, names, self._options.aggregate, start, acknowledge)
-        acknowledge.way = way = _Way(
+        acknowledge.way = way = Way(
             lane, start, acknowledged=acknowledged, checked_end=acknowledged
         )
         self._ship(way)
@@ -324,7 +279,7 @@ class _Resending:
         )  # fmt: skip
         return way
 
-    def _pass_over(self, way: _Way, position: int) -> None:
+    def _pass_over(self, way: Way, position: int) -> None:
         """Goes on behind records that are nowhere: given up on purpose, or lost to damage."""
         way.passed += max(0, min(way.acknowledged, position) - way.lane.position)
         first = min(max(way.lane.position, way.acknowledged), position)
@@ -333,7 +288,7 @@ class _Resending:
         self._note_missing(way, position - first - dropped)
         way.lane.position = position
 
-    def _note_missing(self, way: _Way, count: int) -> None:
+    def _note_missing(self, way: Way, count: int) -> None:
         """To be called before the sink's position passes them."""
         way.missing += count
         if count and not way.failed:  # else the noted position stays before them: met again
@@ -341,7 +296,7 @@ class _Resending:
             noted[name] = int(noted.get(name, 0)) + count
             self._run.update(missing=noted)  # first: who comes later can't know of them
 
-    def _note_lost(self, way: _Way, lost: Mapping[str, int]) -> None:
+    def _note_lost(self, way: Way, lost: Mapping[str, int]) -> None:
         """What the sink's own files have lost: written down before the sink forgets it."""
         way.lost = sum(lost.values())
         way.missing += way.lost
@@ -352,7 +307,7 @@ class _Resending:
             noted[way.lane.sink.name] = {**noted.get(way.lane.sink.name, {}), **lost}
             self._run.update(lost=noted)
 
-    def _checked(self, way: _Way, records: Any, payloads: bytes) -> Any:
+    def _checked(self, way: Way, records: Any, payloads: bytes) -> Any:
         """The records of a block that sinks may be given. Its checksum says that it is as it was
         written, and nothing of what was written then."""
         checked = _core.check_records(records, payloads, self._names)
@@ -368,7 +323,7 @@ class _Resending:
             self._note_missing(way, new)
         return sound
 
-    def _ship(self, way: _Way) -> None:
+    def _ship(self, way: Way) -> None:
         """Delivers from the lane's position on; notes the reason why not all of it is delivered."""
         lane, options, journal = way.lane, self._options, self._journal
         limit = options.batch_max_points if lane.sink.is_remote else _LOCAL_BATCH_POINTS
