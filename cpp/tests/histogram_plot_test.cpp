@@ -3,13 +3,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "tracelet/crc32c.h"
 #include "tracelet/histogram/plot.h"
+#include "tracelet/histogram/timelines.h"
 
 namespace tracelet {
 namespace {
@@ -201,6 +204,102 @@ TEST_SUITE("histogram_plot") {
     std::string figure;
     timeline.append_heatmap_figure(figure);
     CHECK(list_of(figure, "y") == std::vector<double>{3, 5, 9});
+  }
+}
+
+std::string payload_of(std::mt19937_64& random) {
+  std::normal_distribution<double> values(0, 1 + static_cast<double>(random() % 5));
+  std::vector<double> drawn(1 + random() % 200);
+  for (double& value : drawn) value = values(random);
+  const Dimension dimension{static_cast<std::int64_t>(drawn.size()), sizeof(double)};
+  HistogramCounter counter;
+  counter.count(ArrayView(drawn.data(), ElementType::kFloat64, {&dimension, 1}),
+                BinEdges::tensorflow());
+  std::string payload;
+  append_histogram_payload(counter.moments(), BinEdges::tensorflow(), counter.counts(), 0, payload);
+  return payload;
+}
+
+// Three series, so many histograms each.
+struct Histograms {
+  std::vector<Record> records;
+  std::string payloads;
+
+  Histograms(std::mt19937_64& random, std::size_t count) {
+    for (std::size_t i = 0; i < 3 * count; ++i) {
+      const std::string payload = payload_of(random);
+      Record record{};
+      record.sequence = i + 1;
+      record.step = static_cast<std::int64_t>(i / 3);
+      record.tag_id = static_cast<std::uint32_t>(1 + i % 3);
+      record.kind = RecordKind::kHistogram;
+      record.payload_offset = payloads.size();
+      record.payload_size = payload.size();
+      payloads += payload;
+      records.push_back(record);
+    }
+  }
+
+  void give(HistogramTimelines& timelines, std::size_t first, std::size_t end) const {
+    timelines.observe({records.data() + first, end - first},
+                      {reinterpret_cast<const std::byte*>(payloads.data()), payloads.size()});
+  }
+};
+
+std::vector<std::string> plots_of(HistogramTimelines& timelines) {
+  for (const auto& key : timelines.keys()) timelines.put_back(key);
+  std::vector<std::string> plots;
+  for (auto& figure : timelines.take_changed()) plots.push_back(std::move(figure.plot));
+  return plots;
+}
+
+TEST_CASE("a restored timeline goes on as the one whose state it was") {
+  std::mt19937_64 random(7);
+  for (const std::size_t count : {0, 1, 2, 47, 48, 49, 96, 97, 200}) {
+    CAPTURE(count);
+    const Histograms histograms(random, count + 60);
+    HistogramTimelines whole;
+    HistogramTimelines dead;
+    histograms.give(whole, 0, histograms.records.size());
+    histograms.give(dead, 0, 3 * count);
+    std::string state;
+    dead.append_state(state);
+    HistogramTimelines next;
+    REQUIRE(next.restore(std::as_bytes(std::span(state))));
+    CHECK(plots_of(next) == plots_of(dead));
+    histograms.give(next, count, histograms.records.size());  // some are given again
+    CHECK(plots_of(next) == plots_of(whole));
+  }
+}
+
+TEST_CASE("a state that was cut or changed is refused, whatever its checksum says") {
+  std::mt19937_64 random(8);
+  const Histograms histograms(random, 60);
+  HistogramTimelines timelines;
+  histograms.give(timelines, 0, histograms.records.size());
+  std::string state;
+  timelines.append_state(state);
+  const auto restores = [](const std::string& bytes) {
+    HistogramTimelines other;
+    return other.restore(std::as_bytes(std::span(bytes)));
+  };
+  REQUIRE(restores(state));
+  for (std::size_t size = 0; size < state.size(); size += 1 + state.size() / 500) {
+    CHECK_FALSE(restores(state.substr(0, size)));
+  }
+  for (int i = 0; i < 2000; ++i) {
+    std::string changed = state;
+    changed[random() % changed.size()] ^= static_cast<char>(1 << random() % 8);
+    CHECK_FALSE(restores(changed));
+    // With a checksum that fits: refused, or taken with figures that are still whole.
+    const std::uint32_t crc = crc32c(changed.data(), changed.size() - 4);
+    std::memcpy(changed.data() + changed.size() - 4, &crc, 4);
+    HistogramTimelines other;
+    if (!other.restore(std::as_bytes(std::span(changed)))) continue;
+    for (const std::string& plot : plots_of(other)) {
+      CHECK(plot.find("nan") == std::string::npos);
+      CHECK(plot.find("inf") == std::string::npos);
+    }
   }
 }
 

@@ -80,6 +80,30 @@ for step in range(50_000):
     assert "no runs" in capsys.readouterr().out
 
 
+def test_the_view_of_a_killed_runs_histograms_over_time_is_refreshed(killed):
+    run = killed(
+        """
+import time, tracelet
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+experiment = tracelet.start_logging("victim", "tests", config={
+    "histogram_view_interval_s": 0.01, "drain_interval_s": 30})
+writer = SummaryWriter("log")
+for step in range(20):
+    writer.add_histogram("layer/a", np.arange(10.0 + step), step)
+    if step in (10, 15):
+        time.sleep(0.05)
+        assert experiment.flush(30)  # the view is written, and kept
+"""
+    )
+    folder = run.manifest["reopen"]["clearml"]["offline_folder"]
+    assert main(["sync", run.run_id]) == 0
+    events = [e for e in session_events(folder) if e.get("variant") == "a over time"]
+    (trace,) = json.loads(events[-1]["plot_str"])["data"]
+    assert trace["y"] == list(range(20))
+    assert [sum(row) for row in trace["z"]] == [10 + step for step in range(20)]
+
+
 @pytest.mark.slow
 def test_a_killed_online_run_goes_on_in_its_task(killed, clearml_server, monkeypatch, tmp_path):
     code = (

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tracelet
 from tracelet import _core
-from tracelet.backends.base import Batch
+from tracelet.backends.base import Batch, RunInfo
 from tracelet.backends.clearml.series import HistogramViews, SeriesEncoder
+from tracelet.options import Options
 
 EDGES = np.linspace(-5, 5, 31)
 
@@ -180,3 +181,43 @@ def test_a_payload_that_did_not_come_is_passed_over():
     ((_, figure),) = views_of(broken, payloads, []).items()
     trace = check_view(figure, total_of, 29)
     assert trace["y"] == [step for step in range(30) if step not in (10, 11)]
+
+
+def kept_views(tmp_path, is_reopened):
+    info = RunInfo(Options(), "run", str(tmp_path), {} if is_reopened else None)
+    return HistogramViews.of_run(SeriesEncoder("task"), info)
+
+
+def test_another_process_goes_on_with_the_views_that_were_kept(tmp_path):
+    records, payloads, _ = stream(300, (1, 2, 3))
+    expected = views_of(records, payloads, [])
+    first = kept_views(tmp_path, False)
+    first.observe(Batch(records[:200], Names(), payloads))
+    assert taken(first)
+    first.observe(Batch(records[200:220], Names(), payloads))  # dies before it keeps these
+    second = kept_views(tmp_path, True)
+    assert taken(second) == views_of(records[:200], payloads, [])  # that may not have been sent
+    second.observe(Batch(records[190:], Names(), payloads))
+    assert taken(second) == expected
+
+
+def test_views_that_are_not_kept_whole_are_not_shown(tmp_path):
+    records, payloads, _ = stream(60, (1, 2))
+    first = kept_views(tmp_path, False)
+    first.observe(Batch(records, Names(), payloads))
+    taken(first)
+    path = tmp_path / "clearml_views.bin"
+    content = path.read_bytes()
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        at = int(rng.integers(9, len(content)))
+        changed = bytearray(content)
+        changed[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed[: at + 1] if rng.random() < 0.3 else changed)
+        views = kept_views(tmp_path, True)
+        views.observe(Batch(records, Names(), payloads))
+        assert taken(views) == {}
+    path.unlink()
+    views = kept_views(tmp_path, True)
+    views.observe(Batch(records, Names(), payloads))
+    assert taken(views) == {}

@@ -1,8 +1,10 @@
 #include "tracelet/histogram/plot.h"
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <utility>
 
@@ -224,6 +226,80 @@ void HistogramTimeline::add(std::int64_t step, const HistogramBuckets& buckets) 
   }
   // kMostRows is even, so this one is the first of every n for the doubled n as well.
   rows_.push_back(last_);
+}
+
+namespace {
+
+struct TimelineHead {
+  std::uint64_t added;
+  std::uint64_t stride;
+};
+struct RowHead {
+  std::int64_t step;
+  double min;
+  double max;
+};
+constexpr std::size_t kCountsBytes = HistogramTimeline::kColumns * sizeof(float);
+
+bool take_bytes(std::span<const std::byte>& bytes, void* to, std::size_t size) {
+  if (bytes.size() < size) return false;
+  std::memcpy(to, bytes.data(), size);
+  bytes = bytes.subspan(size);
+  return true;
+}
+
+}  // namespace
+
+void HistogramTimeline::append_state(std::string& out) const {
+  const auto append = [&out](const void* bytes, std::size_t size) {
+    out.append(static_cast<const char*>(bytes), size);
+  };
+  const TimelineHead head{added_, stride_};
+  const auto count = static_cast<std::uint32_t>(rows_.size() + (is_empty() ? 0 : 1));
+  append(&head, sizeof(head));
+  append(&count, sizeof(count));
+  const auto append_row = [&append](const Row& row) {
+    const RowHead row_head{row.step, row.min, row.max};
+    append(&row_head, sizeof(row_head));
+    append(row.counts.data(), kCountsBytes);
+  };
+  for (const Row& row : rows_) append_row(row);
+  if (!is_empty()) append_row(last_);
+}
+
+bool HistogramTimeline::take_state(std::span<const std::byte>& bytes) {
+  TimelineHead head;
+  std::uint32_t count;
+  if (!take_bytes(bytes, &head, sizeof(head)) || !take_bytes(bytes, &count, sizeof(count)))
+    return false;
+  if (!std::has_single_bit(head.stride) || count > kMostRows + 1) return false;
+  // As many are kept as `add` keeps of so many.
+  const std::uint64_t kept = head.added / head.stride + (head.added % head.stride != 0 ? 1 : 0);
+  if (count != (head.added == 0 ? 0 : kept + 1)) return false;
+  std::vector<Row> rows(count);
+  for (Row& row : rows) {
+    RowHead row_head;
+    row.counts.resize(kColumns);
+    if (!take_bytes(bytes, &row_head, sizeof(row_head)) ||
+        !take_bytes(bytes, row.counts.data(), kCountsBytes))
+      return false;
+    row.step = row_head.step;
+    row.min = row_head.min;
+    row.max = row_head.max;
+    // The width must be finite, too: a figure is made of it.
+    if (!std::isfinite(row.max - row.min) || !(row.min < row.max)) return false;
+    for (const float each : row.counts) {
+      if (!std::isfinite(each) || each < 0) return false;
+    }
+  }
+  added_ = head.added;
+  stride_ = head.stride;
+  if (!rows.empty()) {
+    last_ = std::move(rows.back());
+    rows.pop_back();
+  }
+  rows_ = std::move(rows);
+  return true;
 }
 
 void HistogramTimeline::append_heatmap_figure(std::string& out) const {

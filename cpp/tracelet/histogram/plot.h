@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,13 @@ class HistogramTimeline {
   bool is_empty() const { return added_ == 0; }
   // At most 64 KiB. Rows are sorted by step; of several with the same step the last one is shown.
   void append_heatmap_figure(std::string& out) const;
+
+  // Little-endian: u64 histograms so far, u64 stride, u32 rows; of each row, the last one after the
+  // kept ones, i64 step, f64 min, f64 max and kColumns f32.
+  void append_state(std::string& out) const;
+  // Takes one from the front of the bytes. False for what no timeline can have left; then neither
+  // is to be used.
+  bool take_state(std::span<const std::byte>& bytes);
 
  private:
   struct Row {

@@ -9,6 +9,7 @@ from typing import Any
 
 from tracelet import _core
 from tracelet.backends.base import UNREADABLE, Batch, RunInfo
+from tracelet.backends.clearml.kept_views import KeptViews
 from tracelet.backends.clearml.names import TaskNames
 
 _log = logging.getLogger("tracelet")
@@ -63,23 +64,47 @@ class SeriesEncoder:
 class HistogramViews:
     """The histograms of each series over time, as events that are due now and then.
 
-    One thread at a time. What a view shows is bounded however long the run is.
+    One thread at a time. What a view shows is bounded however long the run is. It is kept in the
+    run's folder whenever views are sent: `tracelet sync` goes on with it. What was delivered
+    between that and a death is in no view; the histograms themselves are there.
     """
 
     @classmethod
     def of_run(cls, encoder: SeriesEncoder, info: RunInfo) -> HistogramViews:
-        """Of a reopened run none are sent: they would show the last histograms alone, and be
-        written over the fuller ones of the process that died."""
-        interval_s = info.options.histogram_view_interval_s
-        return cls(encoder, interval_s, is_shown=info.reopen is None)
+        """Of a run that kept none, or whose file is damaged, sync sends none: they would show its
+        last histograms alone, and be written over the fuller ones of the process that died."""
+        views = cls(encoder, info.options.histogram_view_interval_s)
+        views._file = KeptViews(info.run_dir)
+        if info.reopen is None:
+            views._keep()
+        else:
+            views._is_shown = views._restore()
+        return views
 
-    def __init__(self, encoder: SeriesEncoder, interval_s: float, is_shown: bool = True) -> None:
+    def __init__(self, encoder: SeriesEncoder, interval_s: float) -> None:
         self._encoder = encoder
         self._interval_s = interval_s
-        self._is_shown = is_shown
+        self._is_shown = True
+        self._file: KeptViews | None = None
         self._timelines = _core.HistogramTimelines()
         self._names: dict[tuple[int, int], tuple[str, str]] = {}
         self._next_s = time.monotonic() + interval_s
+
+    def _keep(self) -> None:
+        if self._file is not None:
+            self._file.write(self._names, self._timelines.state())
+
+    def _restore(self) -> bool:
+        assert self._file is not None
+        kept = self._file.read()
+        if kept is None or not self._timelines.restore(kept[1]):
+            return False
+        self._names = kept[0]
+        if self._names.keys() != set(self._timelines.keys()):
+            return False
+        for key in self._names:
+            self._timelines.put_back(*key)  # it may not have been sent
+        return True
 
     def observe(self, batch: Batch) -> None:
         """Takes in the histograms of a batch, which may be given again."""
@@ -95,12 +120,15 @@ class HistogramViews:
     def take(self) -> list[tuple[tuple[int, int], bytes]]:
         """(key, event) of each view that has changed since it was taken."""
         self._next_s = time.monotonic() + self._interval_s
+        changed = self._timelines.take_changed() if self._is_shown else []
+        if changed:
+            self._keep()
         return [
             (
                 (writer_id, tag_id),
                 self._encoder.plot_over_time(*self._names[writer_id, tag_id], figure),
             )
-            for writer_id, tag_id, figure in self._timelines.take_changed()
+            for writer_id, tag_id, figure in changed
         ]
 
     def put_back(self, key: tuple[int, int]) -> None:
