@@ -61,6 +61,7 @@ def series(done) -> dict[str, Counter[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_each_point_of_an_adopted_task_arrives_once(run_script):
     done = run_script(
         _HEAD

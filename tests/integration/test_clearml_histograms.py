@@ -80,6 +80,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"bins": 100}, {"bins": 1000}, {"max_bins": 20}], ids=str)
+@pytest.mark.slow
 def test_each_call_is_one_plot_of_bars(kwargs):
     def calls(writer):
         for step in (0, 3, 7):
@@ -129,6 +130,7 @@ def test_a_few_explicit_bins_are_kept_as_they_are():
     assert (raw["x"], raw["y"]) == ([0.5, 1.5, 2.5, 3.5], [1, 2, 3, 4])
 
 
+@pytest.mark.slow
 def test_what_is_not_shown_is_in_the_title():
     def calls(writer):
         writer.add_histogram("some", [1.0, np.nan, np.inf, 2.0, np.nan], 1)
@@ -217,6 +219,7 @@ def test_one_view_over_time_for_each_series():
         assert [sum(row) for row in trace["z"]] == [totals[step] for step in trace["y"]]
 
 
+@pytest.mark.slow
 def test_the_interval_says_how_often_the_views_are_written():
     counts = {}
     for interval_s in (0.1, 60.0):

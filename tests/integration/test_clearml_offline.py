@@ -97,6 +97,7 @@ def test_points_the_server_would_refuse_cost_no_other_point(tmp_path, caplog):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_series_that_is_often_not_finite_costs_one_line(tmp_path, caplog):
     experiment = tracelet.start_logging("nans", "tests")
     for step in range(1_000):
@@ -120,6 +121,7 @@ def test_a_hundred_thousand_tags(tmp_path):
     assert len(event_file_scalars(tmp_path / "log")) == 100_000
 
 
+@pytest.mark.slow
 def test_a_tag_of_ten_thousand_characters_is_kept_whole(tmp_path):
     experiment = tracelet.start_logging("long", "tests")
     tag = "a" * 5_000 + "/" + "ü" * 5_000
@@ -241,6 +243,7 @@ def test_a_session_that_cant_be_written_for_a_while_gets_every_point_once(tmp_pa
     assert stats.retried >= 1
 
 
+@pytest.mark.slow
 def test_two_runs_one_after_the_other_have_tasks_of_their_own(tmp_path):
     writer = SummaryWriter(tmp_path / "log")
     sessions = []
@@ -271,6 +274,7 @@ def test_aggregation_thins_clearml_and_not_the_event_file(tmp_path):
     assert experiment.stats.folded == 990
 
 
+@pytest.mark.slow
 def test_offline_mode_may_be_set_after_the_import(run_script):
     done = run_script(
         """

@@ -52,6 +52,7 @@ def test_a_writer_that_stops_the_run_when_it_is_asked_for_its_suffix(run_script)
     assert done.stdout.split()[-1] == "survived"
 
 
+@pytest.mark.slow
 def test_user_code_that_starts_another_run_within_a_call(run_script, tmp_path):
     """What the call logs is in the run that is active at its end, under its own tag."""
     _script(
@@ -151,6 +152,7 @@ def test_a_tensor_whose_memory_is_replaced_while_it_is_counted(run_script):
     )
 
 
+@pytest.mark.slow
 def test_a_tensor_whose_memory_is_replaced_by_the_code_that_makes_the_bins(run_script):
     _script(
         run_script,
@@ -230,6 +232,7 @@ def test_the_process_ends_while_threads_log(run_script):
         assert done.returncode == 0, (number, done.returncode, done.stderr[-2000:])
 
 
+@pytest.mark.slow
 def test_a_stop_with_a_time_that_is_none_can_be_repeated(run_script):
     done = _script(
         run_script,

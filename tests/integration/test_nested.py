@@ -156,6 +156,7 @@ def test_stop_logging_ends_the_innermost(sinks):
 
 
 @pytest.mark.parametrize("how", ["pass", "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"])
+@pytest.mark.slow
 def test_a_process_that_ends_inside_flushes_all_runs(how, run_script, tmp_path):
     done = run_script(
         f"""

@@ -146,6 +146,7 @@ def test_a_child_that_has_logged_keeps_a_dead_parents_run(way, run_script, tmp_p
     assert points(tmp_path, "child") == [0, 1, 2, 3, 100]
 
 
+@pytest.mark.slow
 def test_a_child_that_first_logs_after_its_parents_death_keeps_the_run(run_script, tmp_path):
     body = """
 def log_and_stay():

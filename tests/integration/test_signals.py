@@ -114,6 +114,7 @@ def test_ctrl_c_ends_the_process_by_the_signal(run_script, tmp_path):
     assert runs_left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_after_stop_logging_signals_do_what_they_did(run_script):
     """The SDK left handlers that did nothing: Ctrl-C and SIGTERM were swallowed."""
     done = run_script(
@@ -227,6 +228,7 @@ def test_a_block_that_is_left_by_an_exception(end, code, run_script, tmp_path):
         assert runs_left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_fault_ends_the_process_and_what_was_logged_is_sent(run_script, tmp_path, monkeypatch):
     done = run_script(script("import ctypes; ctypes.string_at(0)"), check=False, timeout_s=60)
     assert done.returncode == -signal.SIGSEGV, done.stderr

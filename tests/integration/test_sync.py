@@ -346,6 +346,7 @@ def test_what_a_session_has_already_is_not_appended_again(killed):
 
 
 @pytest.mark.parametrize("trap", ["another folder", "a link", "no session", "a linked file"])
+@pytest.mark.slow
 def test_a_folder_that_is_not_the_run_s_offline_session_is_left_alone(
     killed, tmp_path, capsys, trap
 ):
@@ -503,6 +504,7 @@ def test_clean_asks_and_takes_finished_runs_and_orphans_alone(
     assert not os.path.exists(run.ring_path)
 
 
+@pytest.mark.slow
 def test_the_manifest_names_what_is_needed_and_no_secret(killed, tmp_path):
     run = killed(
         START + "writer.add_scalar('a', 1.0, 1)\n",
@@ -520,6 +522,7 @@ def test_the_manifest_names_what_is_needed_and_no_secret(killed, tmp_path):
     assert main(["sync", run.run_id]) == 0
 
 
+@pytest.mark.slow
 def test_a_pid_that_is_anothers_by_now_is_no_life(killed):
     run = killed(START + "writer.add_scalar('a', 1.0, 1)\n")
     run.update(pid=os.getpid())

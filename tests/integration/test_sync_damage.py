@@ -65,6 +65,7 @@ def sync(capsys):
         ("payload_size", "<Q", 2**64 - 1, "1 points are lost: damaged record: payload"),
     ],
 )
+@pytest.mark.slow
 def test_a_record_of_the_ring_that_makes_no_sense_costs_itself_alone(
     tmp_path, sync, name, form, value, words
 ):
@@ -87,6 +88,7 @@ def test_a_record_of_the_ring_that_makes_no_sense_costs_itself_alone(
 
 
 @pytest.mark.parametrize("bit", [12, 40])
+@pytest.mark.slow
 def test_a_bit_flipped_in_the_ring_s_head_makes_no_point_and_loses_none(tmp_path, sync, bit):
     (run,) = make_dead_runs(tmp_path, ["head"]).values()
     data = Path(run.ring_path).read_bytes()
@@ -100,6 +102,7 @@ def test_a_bit_flipped_in_the_ring_s_head_makes_no_point_and_loses_none(tmp_path
     assert os.path.exists(run.path)
 
 
+@pytest.mark.slow
 def test_a_tail_beyond_the_head_passes_over_no_point(tmp_path, sync, capsys):
     """Nobody ever looked at what lay between them, and the run was deleted with exit code 0."""
     (run,) = make_dead_runs(tmp_path, ["tail"]).values()
@@ -127,6 +130,7 @@ def test_a_ring_whose_header_can_t_be_used_keeps_the_run_and_is_named(tmp_path, 
     assert os.path.exists(run.ring_path)
 
 
+@pytest.mark.slow
 def test_a_live_pid_in_the_ring_s_locks_keeps_nobody_waiting(tmp_path, sync):
     """A process that died in a lock leaves its pid there, which may be another's by now: that is no
     damage."""
@@ -140,6 +144,7 @@ def test_a_live_pid_in_the_ring_s_locks_keeps_nobody_waiting(tmp_path, sync):
     assert not os.path.exists(run.path)
 
 
+@pytest.mark.slow
 def test_records_of_a_whole_block_that_no_sink_may_see_are_named_and_the_others_sent(
     tmp_path, sync
 ):

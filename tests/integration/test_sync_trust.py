@@ -137,6 +137,7 @@ def point_ledger_at(run, outside):
     ledger.acknowledge(ledger.add(1, str(outside), 0), 3, 1)
 
 
+@pytest.mark.slow
 def test_of_runs_with_each_kind_of_damage_the_good_one_is_sent_and_the_others_are_named(
     tmp_path, capsys
 ):
@@ -310,6 +311,7 @@ def test_a_file_that_can_t_be_opened_now_is_no_damage(tmp_path, capsys, monkeypa
     assert steps_in(tmp_path / "logs" / "unlucky") == list(range(POINTS))
 
 
+@pytest.mark.slow
 def test_a_ring_that_can_t_be_opened_now_is_not_taken_for_lost(tmp_path, capsys):
     (run,) = make_dead_runs(tmp_path, ["unlucky"]).values()
     before = resource.getrlimit(resource.RLIMIT_NOFILE)

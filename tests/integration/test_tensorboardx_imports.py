@@ -32,6 +32,7 @@ def steps(folder, tag="a"):
     return [step for step, _, _ in event_file_scalars(folder)[tag]]
 
 
+@pytest.mark.slow
 def test_imported_after_the_start_reloaded_and_imported_anew(run_script, tmp_path):
     done = run_script(
         HEAD
@@ -86,6 +87,7 @@ third.add_scalar("a", 8.0, 8)
     assert steps(tmp_path / "log") == [1, 2, 3, 4, 5, 8]
 
 
+@pytest.mark.slow
 def test_imported_before_and_flushed_at_the_end_of_the_process(run_script, tmp_path):
     done = run_script(
         HEAD
@@ -141,6 +143,7 @@ def test_a_version_that_is_not_known_is_left_alone(not_imported, monkeypatch, tm
     assert caplog.text.count("this version of tensorboardX is not known") == 1
 
 
+@pytest.mark.slow
 def test_forked_processes_log_to_the_run_until_they_leave_it(run_script, tmp_path):
     """GlobalSummaryWriter is made for several processes, which share one count of steps."""
     run_script(

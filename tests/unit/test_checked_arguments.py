@@ -94,6 +94,7 @@ def test_a_name_of_an_artifact_that_no_file_can_have(tmp_path):
     assert not list(tmp_path.parent.glob("x*"))
 
 
+@pytest.mark.slow
 def test_a_models_name_that_clearml_would_refuse_is_told_at_the_call(tmp_path):
     """It was refused over and over, and each time a model without weights was left."""
     pytest.importorskip("clearml")

@@ -44,6 +44,7 @@ def _read_only(home):
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX")
 @pytest.mark.parametrize("kind", ["missing", "a file", "read-only"])
+@pytest.mark.slow
 def test_without_a_home_runs_lie_among_the_temporary_files(tmp_path, kind):
     home = tmp_path / "home"
     prefix = []
