@@ -28,7 +28,7 @@ class TrackioBackend(Backend):
     """One run: scalars in a lane, histograms and events in another."""
 
     name = "trackio"
-    identity = Identity.SAME_BYTES  # a row is known by its id
+    identity = Identity.IN_ORDER  # the database says how far its rows go
 
     def __init__(self, project: str, run_name: str, run_id: str, info: RunInfo) -> None:
         self._store = Store(project, run_name, run_id, ids=info.run_id)
