@@ -56,7 +56,8 @@ test-all:
 	$(MAKE) test
 	$(MAKE) test-slow
 
-test-slow: test-cpp-sanitized test-python-slow test-stress
+# The Python tests first: they take longest, and with -j2 the others run beside them.
+test-slow: test-python-slow test-cpp-sanitized test-stress
 
 test-cpp-sanitized: $(VENV)/.tools
 	PRESETS="asan tsan" PATH="$(CURDIR)/$(BIN):$$PATH" .ci/cpp-tests
