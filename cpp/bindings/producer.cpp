@@ -99,7 +99,7 @@ void Producer::watch_class(PyTypeObject* type) {
 
 void Producer::look_at_classes() {
   PyTypeObject* type = watched_.load(std::memory_order_relaxed);
-  if (type == nullptr || type->tp_version_tag != 0) return;
+  if (type == nullptr || classes_are_unchanged()) return;
   forget_logged_writers();
   // Looking an attribute up gives the class a version again, until it has had too many: then each
   // call asks here, and nothing is known for longer than a call.

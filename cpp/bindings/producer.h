@@ -87,7 +87,13 @@ class Producer {
 
  private:
   static bool classes_are_unchanged() {
+#if PY_VERSION_HEX < 0x030A0000
+    // There the number stays, and a flag says that it holds no more.
+    PyTypeObject* const type = watched_.load(std::memory_order_relaxed);
+    return type == nullptr || PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG) != 0;
+#else
     return *class_version_.load(std::memory_order_relaxed) != 0;
+#endif
   }
   static bool find_known(const View::Use& use, PyObject* writer, PyObject* tag, Point& point) {
     point.writer_id = use.known_writer(writer);

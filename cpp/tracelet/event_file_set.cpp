@@ -249,12 +249,20 @@ std::vector<EventFileSet::ToSync> EventFileSet::take_unsynced() {
 
 void EventFileSet::sync(FileLedger& synced) {
   std::exception_ptr failure;
+  std::vector<ToSync> failed;
   for (const ToSync& wanted : take_unsynced()) {
     try {
       sync_one(wanted, synced);
     } catch (const std::system_error&) {
       if (!failure) failure = std::current_exception();
+      // One that was to be synced before, and failed, is a part of this one.
+      std::erase_if(failed, [&](const ToSync& each) { return each.path == wanted.path; });
+      failed.push_back(wanted);
     }
+  }
+  if (failure) {
+    const std::lock_guard lock(mutex_);
+    retired_.insert(retired_.begin(), failed.begin(), failed.end());
   }
   synced.sync();
   if (failure) std::rethrow_exception(failure);

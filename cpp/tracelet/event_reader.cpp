@@ -125,6 +125,7 @@ std::uint64_t EventReader::read_file(const std::string& path, std::uint64_t posi
         static_cast<std::size_t>(std::min<std::uint64_t>(wanted_bytes, size_bytes - position)));
     file.seekg(static_cast<std::streamoff>(position));
     file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    if (file.bad()) throw std::system_error(EIO, std::generic_category(), "cannot read " + path);
     chunk.resize(static_cast<std::size_t>(file.gcount()));  // it may have been cut meanwhile
     file.clear();
     const bool reaches_end = position + chunk.size() >= size_bytes || chunk.size() < wanted_bytes;

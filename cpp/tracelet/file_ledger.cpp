@@ -127,8 +127,11 @@ std::unique_ptr<FileLedger> FileLedger::open(const std::string& path) {
   alignas(Header) char head[sizeof(Header)];
   const StoredFile stored = StoredFile::open(path);
   const auto* found = reinterpret_cast<const Header*>(head);
-  if (!stored.read(0, head, sizeof(head)) || stored.size_bytes() > kReservedBytes) {
+  if (stored.size_bytes() < sizeof(head) || stored.size_bytes() > kReservedBytes) {
     throw DamagedLedgerError(path + " is damaged, or no ledger of tracelet's");
+  }
+  if (!stored.read(0, head, sizeof(head))) {  // an error of the disk, which may pass, is no damage
+    throw std::system_error(EIO, std::generic_category(), "cannot read " + path);
   }
   const bool is_sound = found->is_sound();
   if (is_sound && found->version > kVersion) {

@@ -72,7 +72,11 @@ HeldEvents::Found HeldEvents::load(const std::string& path, std::uint64_t from_b
       chunk.resize(static_cast<std::size_t>(
           std::min(left, std::max<std::uint64_t>(wanted_bytes, kChunkBytes))));
       chunk_start = found.end_bytes;
-      if (!file.read(chunk_start, chunk.data(), chunk.size())) return nullptr;
+      // The file has these bytes: an error of the disk is not its end, behind which it would be
+      // cut.
+      if (!file.read(chunk_start, chunk.data(), chunk.size())) {
+        throw std::system_error(EIO, std::generic_category(), "cannot read " + path);
+      }
     }
     return chunk.data() + (found.end_bytes - chunk_start);
   };

@@ -46,6 +46,7 @@ struct LoggedRun {
       return;
     take_hold();
   }
+  bool is_held() const { return holder_pid.load(std::memory_order_relaxed) == current_pid(); }
   void let_go() {
     if (held_fd >= 0) close_file(held_fd);
     held_fd = -1;

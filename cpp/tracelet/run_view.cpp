@@ -35,6 +35,8 @@ void LoggedRun::take_hold() {
   if (file->path().empty()) return;
   held_fd = hold_file(file->path());
   const bool is_gone = held_fd < 0 ? errno == EWOULDBLOCK || errno == ENOENT : !file->is_named();
+  // No descriptor now: the next point tries again, before somebody takes the ring for a dead one's.
+  if (held_fd < 0 && !is_gone) holder_pid.store(owner_pid, std::memory_order_relaxed);
   // With its owner alive, the file was removed by somebody else: its mapping is good for both.
   if (is_gone && !process_is_alive(owner_pid)) file->ring().close();
 }
@@ -84,6 +86,8 @@ void RunViewBase::refresh(std::shared_ptr<LoggedRun>* ended) {
     tags_.fill({});
   }
   if (run_) run_->hold_in_child();
+  // For want of a descriptor: the next call is to come here again.
+  if (run_ && !run_->is_held()) generation_ = kNoGeneration;
 }
 
 void set_logged_run(std::shared_ptr<LoggedRun> run) {

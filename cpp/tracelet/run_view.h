@@ -39,6 +39,9 @@ namespace detail {
 inline std::atomic<std::uint64_t> view_generation{1};
 }  // namespace detail
 
+// Of a view that is to be refreshed by its next use.
+inline constexpr std::uint64_t kNoGeneration = 0;
+
 // memcmp for the few bytes of a tag, without its call.
 inline bool same_bytes(const char* a, const char* b, std::size_t size_bytes) {
   const auto word = [](const char* at) {
@@ -128,7 +131,7 @@ class RunViewBase {
     if (!is_shared_by_gil_) is_in_use_.store(false);
   }
 
-  std::uint64_t generation_ = 0;
+  std::uint64_t generation_ = kNoGeneration;
   Ring* ring_ = nullptr;
   std::shared_ptr<LoggedRun> run_;
   AddressIds writers_;
@@ -206,7 +209,7 @@ class RunView : public RunViewBase {
     if constexpr (!kIsSharedByGil) {
       std::uint64_t known = generation_;
       unlock();
-      while (known != detail::view_generation.load() && try_lock()) {
+      while (known != kNoGeneration && known != detail::view_generation.load() && try_lock()) {
         refresh();
         known = generation_;
         unlock();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from typing import Protocol
@@ -15,6 +16,8 @@ class HasLocks(Protocol):
         anything else runs there, while nobody uses the object; takes no lock."""
 
 
+_log = logging.getLogger("tracelet")
+
 _each: weakref.WeakSet[HasLocks] = weakref.WeakSet()
 
 
@@ -25,7 +28,10 @@ def renew_at_fork(owner: HasLocks) -> None:
 
 def _after_fork_in_child() -> None:
     for owner in list(_each):
-        owner.renew_in_child()
+        try:
+            owner.renew_in_child()
+        except Exception as error:  # of one: the others' locks are renewed all the same
+            _log.debug("tracelet: %r in a forked child: %s", owner, error)
 
 
 if hasattr(os, "register_at_fork"):

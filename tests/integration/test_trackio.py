@@ -153,3 +153,42 @@ def test_points_given_again_in_other_batches_are_there_once(seed, tmp_path, monk
     found = [(step, name, value) for step, row in logs(store.run_id) for name, value in row.items()]
     expected = [(int(r["step"]), f"tag {r['tag_id']}", float(r["value"])) for r in records]
     assert sorted(found) == sorted(expected)
+
+
+def test_two_runs_that_go_on_with_one_keep_their_own_pictures(monkeypatch):
+    trackio = pytest.importorskip("trackio")
+    from trackio.utils import MEDIA_DIR
+
+    monkeypatch.setattr("webbrowser.open", lambda *_: None)
+    theirs = trackio.init("tests", name="pictures", auto_log_cpu=False, auto_log_gpu=False)
+    try:
+        for shade in (0, 255):
+            experiment = tracelet.start_logging("adopts", "tests", "trackio")
+            experiment.log_image("image", np.full((4, 4, 3), shade, np.uint8), 0)
+            experiment.log_params({f"lr {shade}": 0.1})
+            tracelet.stop_logging()
+        trackio.log({"theirs": 3.0})
+    finally:
+        trackio.finish()
+    images = [row["image"]["file_path"] for _, row in logs(theirs.id) if "image" in row]
+    contents = {(MEDIA_DIR / path).read_bytes() for path in images}
+    assert len(images) == len(contents) == 2
+    assert {"lr 0", "lr 255"} <= config(theirs.id).keys()  # trackio's own write has them, too
+
+
+def test_odd_wall_times_and_parameters_hold_up_nothing(tmp_path):
+    pytest.importorskip("torch")
+    from torch.utils.tensorboard import SummaryWriter
+
+    experiment = tracelet.start_logging("odd", "tests", "trackio")
+    writer = SummaryWriter(str(tmp_path / "log"))
+    for step, walltime in enumerate([1e12, -1e300, 1.7e9]):
+        writer.add_scalar("a", 0.5, step, walltime=walltime)
+    experiment.log_params({"large": 1 << 70, "date": np.datetime64("2026-01-02"), "lr": 0.1})
+    experiment.log_params({"dates": np.array(["2026-01-02"], "datetime64[D]"), "c": 1 + 2j})
+    assert experiment.flush(60)
+    tracelet.stop_logging()
+    assert [step for step, row in logs(experiment.id) if "a" in row] == [0, 1, 2]
+    assert config(experiment.id)["large"] == str(1 << 70)
+    assert config(experiment.id).keys() == {"large", "date", "lr", "dates", "c"}
+    assert experiment.stats.not_taken == {}

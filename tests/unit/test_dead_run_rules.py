@@ -103,6 +103,7 @@ def test_kept_lines_behind_a_torn_tail_are_read_and_a_closed_file_is_opened_anew
 
 
 def test_a_parked_scalar_whose_process_died_is_lost_and_its_ticket_no_value(run_script, tmp_path):
+    pytest.importorskip("torch.utils.tensorboard")
     run_script(
         """
         import os, signal, torch, tracelet

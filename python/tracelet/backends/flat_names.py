@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from typing import Callable
 
 from tracelet.backends.kept import KeptLines
+from tracelet.fork import renew_at_fork
 
 
 class FlatNames:
     """Gives each (log folder, tag) a name that no other one has, and remembers it for `sync`.
 
-    One thread at a time. The names depend on the order in which series first appear.
+    Any thread. The names depend on the order in which series first appear.
     """
 
     def __init__(self, lines: KeptLines, clean: Callable[[str], str]) -> None:
         """`clean` gives a name the form that the tracker takes, the same one each time."""
         self._lines = lines
+        self.renew_in_child()
+        renew_at_fork(self)
         self._clean = clean
         self._names: dict[tuple[str, str], str] = {}
         self._owners: dict[str, tuple[str, str]] = {}
@@ -25,8 +29,15 @@ class FlatNames:
             self._names[log_dir, tag] = name
             self._owners[name] = (log_dir, tag)
 
+    def renew_in_child(self) -> None:
+        self._lock = threading.Lock()
+
     def name(self, log_dir: str, tag: str) -> str:
         """`log_dir` is empty for points without a SummaryWriter."""
+        with self._lock:
+            return self._name(log_dir, tag)
+
+    def _name(self, log_dir: str, tag: str) -> str:
         series = (log_dir, tag)
         if (known := self._names.get(series)) is not None:
             return known

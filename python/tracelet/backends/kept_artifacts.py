@@ -10,12 +10,13 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tracelet import _core
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.content import ChangedError, Content, files_in, zip_of
+from tracelet.backends.params import plain
 from tracelet.errors import TraceletError
 from tracelet.runs.ownership import NotOwnError, is_own_file, is_own_folder, read_own
 from tracelet.runs.private_file import private
@@ -41,8 +42,8 @@ def keep(artifact: Artifact, backend: str, model: Model | None = None) -> None:
         "kind": content.kind,
         "filename": content.filename,
         "preview": content.preview,
-        "model": asdict(artifact.model) if artifact.model is not None else None,
-        "weights": asdict(replace(model, file=None)) if model is not None else None,
+        "model": _fields_of(artifact.model) if artifact.model is not None else None,
+        "weights": _fields_of(model) if model is not None else None,
     }
     if content.folder:
         about["folder"] = _within(artifact.place, content.folder)
@@ -56,6 +57,14 @@ def keep(artifact: Artifact, backend: str, model: Model | None = None) -> None:
     with open(f"{target}.new", "w", encoding="utf-8", opener=private) as file:
         json.dump(about, file, default=str)
     os.replace(f"{target}.new", target)
+
+
+def _fields_of(model: Model) -> dict[str, Any]:
+    """Without its file; the metadata are the user's own objects, and are not copied."""
+    kept = {each.name: getattr(model, each.name) for each in fields(model)}
+    kept["file"] = None
+    kept["metadata"] = {str(name): plain(value) for name, value in model.metadata.items()}
+    return kept
 
 
 @dataclass

@@ -116,9 +116,10 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted([plain(each, depth + 1) for each in value], key=str)
     if isinstance(value, np.ndarray) and value.size <= _LONGEST_ARRAY:
-        return value.tolist()
+        return plain(value.tolist(), depth + 1)
     if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
-        return value.item()
+        item = value.item()  # of a date or a complex number none that JSON knows
+        return item if isinstance(item, _PLAIN) else _text_of(value)
     return _text_of(value)
 
 

@@ -108,7 +108,15 @@ def find_summary_writer() -> type | None:
     exchange_api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)  # torch 2.10 and later
     if exchange_api is not None:
         _core.learn_torch(torch.Tensor, torch.nn.Parameter, exchange_api)
-    return SummaryWriter  # type: ignore[no-any-return]
+    # What somebody has put in its place may be derived from it, or be no class at all.
+    classes = SummaryWriter.__mro__ if isinstance(SummaryWriter, type) else ()
+    found = next((each for each in classes if set(_HOT) <= vars(each).keys()), None)
+    if found is None:
+        _log.warning(
+            "tracelet: torch.utils.tensorboard.SummaryWriter is %s, and what it logs is not "
+            "captured", describe(SummaryWriter),
+        )  # fmt: skip
+    return found
 
 
 def patch_summary_writer(cls: type, flush_event_files: Callable[[], None]) -> list[Patch]:
@@ -125,7 +133,8 @@ def patch_summary_writer(cls: type, flush_event_files: Callable[[], None]) -> li
     for name, afterwards in (("flush", flush_event_files), ("close", look_again)):
         ours[name] = then(bound_by(vars(cls)[name]), afterwards)
     added = {"__setattr__": telling_of_new_ways(cls, is_known=lambda self: id(self) in _writers)}
-    patches = [Patch(cls, ours, added), *patch_file_writer(module, flush_event_files)]
+    # The FileWriter first: one that somebody has replaced raises before anything is patched.
+    patches = [*patch_file_writer(module, flush_event_files), Patch(cls, ours, added)]
     watch((cls, package_class_of(module.FileWriter), package_class_of(module.EventFileWriter)))
     return patches
 
@@ -140,7 +149,7 @@ def patch_summary_writer_beside(cls: type) -> list[Patch]:
         native.clear()
         _takes_the_long_way = _always
     ours = {name: _both(method, cls.__dict__[name]) for name, method in native.items()}
-    return [Patch(cls, ours), *patch_file_writer_beside(sys.modules[cls.__module__])]
+    return [*patch_file_writer_beside(sys.modules[cls.__module__]), Patch(cls, ours)]
 
 
 def _always(_: Any) -> bool:

@@ -47,10 +47,14 @@ class DiskSync(threading.Thread):
         self._is_stopping = False
         self._failed: set[str] = set()
         self._synced_end = 0
+        self._has_unsynced_lanes = False  # one of them failed the last time
 
     def run(self) -> None:
-        while not self._is_stopping:
+        # Once more after `stop`: what a sync that was under way then has left out.
+        is_last = False
+        while not is_last:
             self._wake.wait(self._interval_s)
+            is_last = self._is_stopping
             self._sync()
 
     def stop(self, timeout_s: float) -> None:
@@ -77,11 +81,12 @@ class DiskSync(threading.Thread):
 
     def _sync_lanes(self) -> None:
         positions = [lane.position for lane in self._lanes]
-        if positions == [lane.durable_position for lane in self._lanes]:
+        is_done = positions == [lane.durable_position for lane in self._lanes]
+        if is_done and not self._has_unsynced_lanes:
             return
-        for lane in self._lanes:
-            self._try("a sink's files", lane.sync_sink)
-        self._try("the sinks' positions", self._progress.sync)
+        are_synced = [self._try("a sink's files", lane.sync_sink) for lane in self._lanes]
+        are_synced.append(self._try("the sinks' positions", self._progress.sync))
+        self._has_unsynced_lanes = not all(are_synced)
         # Also of what could not be synced: the journal must not grow without end, and the sinks'
         # own notes say how far they are on the disk.
         for lane, position in zip(self._lanes, positions):
@@ -91,7 +96,7 @@ class DiskSync(threading.Thread):
         assert callable(sync)
         try:
             sync()
-        except OSError as error:
+        except Exception as error:  # of a user's sink as well: the thread goes on
             if what not in self._failed:
                 _log.warning("tracelet: %s can't be synced to disk now: %s", what, error)
             self._failed.add(what)

@@ -351,12 +351,19 @@ class Journal:
         try:
             for fd in fds:
                 _sync_file(fd)
+                if fd in retired:
+                    retired.remove(fd)
+                    os.close(fd)
             if self._folder_changed:
                 self._folder_changed = False
-                sync_folder(self._folder)
+                try:
+                    sync_folder(self._folder)
+                except BaseException:
+                    self._folder_changed = True
+                    raise
         finally:
-            for fd in retired:
-                os.close(fd)
+            with self._lock:
+                self._retired_fds[:0] = retired  # those that failed: the next sync has them again
 
     def close(self) -> None:
         """Closes its files; `sync` first for what shall outlast a loss of power."""

@@ -15,6 +15,7 @@ from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
 
 _log = logging.getLogger("tracelet")
+_random = random.Random()  # of its own: the training's numbers are not to be drawn from
 
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 30.0
@@ -153,11 +154,11 @@ class Shipper(threading.Thread):
         with self._changed:
             longest_s = _LONGEST_BACKOFF_IN_HASTE_S if self._is_stopping else _LONGEST_BACKOFF_S
             pause_s = min(longest_s, _FIRST_BACKOFF_S * 2 ** (self._failures - 1))
-            pause_s *= random.uniform(0.5, 1.0)
+            pause_s *= _random.uniform(0.5, 1.0)
             # What the backend asks for, and a little more, so that not all come back at once.
             failure = self._lane.last_failure if self._lane.is_failing else None
             asked_s = min(getattr(failure, "retry_after_s", 0.0), _LONGEST_RETRY_AFTER_S)
-            deadline_s = time.monotonic() + max(pause_s, asked_s * random.uniform(1.0, 1.1))
+            deadline_s = time.monotonic() + max(pause_s, asked_s * _random.uniform(1.0, 1.1))
             while (left_s := deadline_s - time.monotonic()) > 0 and not self._is_abandoned:
                 was_stopping = self._is_stopping
                 self._changed.wait(left_s)

@@ -14,6 +14,7 @@ from tracelet.backends.base import Upload
 from tracelet.fork import renew_at_fork
 
 _log = logging.getLogger("tracelet")
+_random = random.Random()  # of its own: the training's numbers are not to be drawn from
 
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 30.0
@@ -161,7 +162,7 @@ class Uploads:
             if is_retried := not job.upload.is_refused(error):
                 job.failures += 1
                 pause_s = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(job.failures - 1, 30))
-                job.due_s = time.monotonic() + pause_s * random.uniform(0.5, 1.0)
+                job.due_s = time.monotonic() + pause_s * _random.uniform(0.5, 1.0)
                 job.reason = reason
                 self._waiting.append(job)
         if not is_retried:

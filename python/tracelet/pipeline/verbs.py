@@ -74,7 +74,9 @@ class Verbs:
         renew_at_fork(self)
 
     def renew_in_child(self) -> None:
-        self._lock = threading.Lock()  # of `_artifacts` and the counts
+        self._lock = threading.Lock()  # of the counts
+        # Held while user code runs (state_dict, a signal's handler), which may log as well.
+        self._preparing = threading.RLock()
 
     @property
     def not_taken(self) -> dict[str, int]:
@@ -105,7 +107,7 @@ class Verbs:
                 backend.log_params(flat, params, self._later)
 
     def log_artifact(self, artifact: Any, artifact_path: str | None) -> None:
-        with self._lock:
+        with self._preparing:
             found = self._artifacts.prepare(artifact, artifact_path, len(self._backends))
         for copy, backend in zip(found, self._backends):
             with self._counted("log_artifact", backend, copy):
@@ -125,7 +127,7 @@ class Verbs:
         if name is not None:
             for backend in self._backends:
                 backend.check_model_name(name)
-        with self._lock:
+        with self._preparing:
             found = self._artifacts.prepare_model(
                 model, name, metadata, tags, framework, len(self._backends)
             )
@@ -140,7 +142,7 @@ class Verbs:
         """Says beside the copy what it is: a killed process' are sent by `tracelet sync`."""
         try:
             keep(artifact, backend.name, model)
-        except OSError as error:
+        except Exception as error:  # it is uploaded all the same
             _log.warning(
                 "tracelet: %r is uploaded, and is lost if this process dies before that: %s",
                 artifact.name, error,

@@ -65,7 +65,8 @@ def recover_journal(run: StoredRun) -> Recovered:
         odd = _move(ring, names, journal, run.is_of_another_boot)
     except RuntimeError as error:
         raise JournalError(f"{error}; remove it to go on without what it holds") from error
-    cut_off = odd.pop(_CUT_OFF, 0)
+    # After a loss of power a slot that is not whole may be one that never reached the disk.
+    cut_off = 0 if run.is_of_another_boot else odd.pop(_CUT_OFF, 0)
     if lost := odd.pop(_DEVICE, 0):
         _log.warning("tracelet: %d scalars of a device died with their process", lost)
     found = [f"{ring.path}: {count:,} points are lost: {why}" for why, count in odd.items()]
@@ -87,7 +88,8 @@ def _add_certain(names: _core.StoredNames, found: _core.StoredNames) -> None:
     disk in any order, or not at all, and one that did not is zero: it makes empty names, or ends
     one in zeros, and all behind it have wrong numbers."""
     number = 1
-    while (text := found.text(number)) and "\0" not in text:
+    # One NUL is before the suffix of a writer's file, see writer_key.
+    while (text := found.text(number)) and not text.endswith("\0") and text.count("\0") < 2:
         names.add(number, text)
         number += 1
 
@@ -97,11 +99,12 @@ def _without_payloads(records: Any) -> tuple[Any, int]:
     what it has in the arena may be of an earlier one. How many records have something there."""
     has_payload = (records["kind"] != SKIPPED) & (records["payload_size"] > 0)
     count = int(has_payload.sum())
-    if count:
-        records = records.copy()
-        records["kind"][has_payload] = SKIPPED
-        records["payload_size"][has_payload] = 0
-        records["flags"][has_payload] = 0
+    records = records.copy()
+    # Of those without one, too: no payload is given along, and a place in it would be a damage.
+    records["payload_offset"] = 0
+    records["kind"][has_payload] = SKIPPED
+    records["payload_size"][has_payload] = 0
+    records["flags"][has_payload] = 0
     return records, count
 
 

@@ -10,6 +10,9 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+# Without /proc, or where it is closed to this process. No descriptor left is neither.
+_NOT_TOLD = (FileNotFoundError, NotADirectoryError, PermissionError)
+
 
 def process_identity() -> dict[str, Any]:
     """What tells this process from all others: pid, start (of boot and process), host and boot."""
@@ -27,7 +30,7 @@ def boot_id() -> str | None:
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
-    except OSError:
+    except _NOT_TOLD:
         return None
 
 
@@ -40,7 +43,10 @@ def is_alive(identity: Mapping[str, Any]) -> bool | None:
         return None  # 0 and less are groups of processes to os.kill
     start = identity.get("process_start")
     if start is not None and os.path.isdir("/proc/self"):
-        return bool(_start_of(pid) == start)
+        try:
+            return bool(_start_of(pid) == start)
+        except OSError:
+            return None  # no descriptor to look with
     if os.name == "nt":
         return None  # there os.kill(pid, 0) is Ctrl-C, or the end of the process
     try:
@@ -61,7 +67,7 @@ def _start_of(pid: int) -> str | None:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name in parentheses may hold anything; state is the field after it, the third.
             fields = file.read().rpartition(b")")[2].split()
-    except OSError:
+    except (*_NOT_TOLD, ProcessLookupError):
         return None
     boot = boot_id()
     return None if fields[0] in (b"Z", b"X") or not boot else f"{boot}/{int(fields[19])}"

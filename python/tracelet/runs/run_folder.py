@@ -105,14 +105,15 @@ class RunFolder:
     def leave(self) -> None:
         """Says that nothing in this process will write here again."""
         self._lock.release()
-        if self._ring_hold is not None:
-            os.close(self._ring_hold)
-            self._ring_hold = None
+        hold, self._ring_hold = self._ring_hold, None
+        if hold is not None:
+            os.close(hold)
 
     def renew_in_child(self) -> None:
         """A forked child that logs has a hold of its own (`LoggedRun` in the core)."""
         if self._ring_hold is not None:
-            os.close(self._ring_hold)
+            with contextlib.suppress(OSError):
+                os.close(self._ring_hold)
             self._ring_hold = None
 
     def hold_ring(self) -> None:

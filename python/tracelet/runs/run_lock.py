@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 
+from tracelet.errors import TraceletError
 from tracelet.fork import renew_at_fork
 from tracelet.runs.ownership import NotOwnError, open_own, read_own
 from tracelet.runs.process_identity import is_alive, process_identity, processes_that_map
@@ -31,9 +33,10 @@ class RunLock:
 
     def renew_in_child(self) -> None:
         """The lock is the parent's, and ends with that: a child that outlives it holds nothing."""
-        if self._fd is not None:
-            os.close(self._fd)  # which gives back no lock that the parent has, too
-            self._fd = None
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)  # which gives back no lock that the parent has, too
         self._has_claim = False
 
     def acquire(self, timeout_s: float = 0.0) -> bool:
@@ -71,11 +74,13 @@ class RunLock:
         if self._fd is not None:
             import fcntl
 
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-            os.close(self._fd)
-            self._fd = None
+            # First: a child that is forked meanwhile must not close what has this number then.
+            fd, self._fd = self._fd, None
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
         if self._has_claim:
-            os.unlink(self._claim_path)
+            with contextlib.suppress(FileNotFoundError):  # gone with the run's folder
+                os.unlink(self._claim_path)
             self._has_claim = False
 
     @classmethod
@@ -105,8 +110,13 @@ def take_from_users(path: str) -> int | None:
     there, or can't be opened: who reads it has more to say.
     """
     try:
-        fd = open_own(path)
-    except (OSError, NotOwnError):
+        fd = open_own(path, os.O_RDWR)  # NFS locks nothing else exclusively
+    except (FileNotFoundError, NotOwnError):
+        return -1
+    except OSError as error:  # no descriptor: not to be taken for one that nobody holds
+        raise TraceletError(f"{path} can't be opened now: {error}") from error
+    if os.name == "nt":  # there it could not be removed while it is open
+        os.close(fd)
         return -1
     locked = _flock(fd, shared=False)
     if locked is False or (locked is None and processes_that_map(path)):

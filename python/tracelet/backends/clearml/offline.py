@@ -109,7 +109,8 @@ class OfflineClearMLSink(FileSink):
         self._held_sequence = 0
         self._open_ledgers(info, path)
         self._file = open_session_file(task)
-        self._synced_state = self._acknowledged
+        # Of a dead process' file it is not known what has reached the disk.
+        self._synced_state = self._acknowledged if info.reopen is None else None
         self._is_name_synced = False
         self._encoder = SeriesEncoder(task.id, names)
         self._views = HistogramViews.of_run(self._encoder, info)
@@ -210,7 +211,7 @@ class OfflineClearMLSink(FileSink):
         missing = [line for line, key in zip(lines, keys) if key not in there]
         for start in range(0, len(missing), _LINE_EVENTS):
             self._file.append(b"[" + b",".join(missing[start : start + _LINE_EVENTS]) + b"]\n")
-        if not there:
+        if keys and not there:  # of one without a line, not finite all of it, nothing can be there
             self._unsure_from_bytes = None
         return counts
 

@@ -11,12 +11,14 @@ import contextlib
 import json
 import logging
 import os
+import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable
 
+from tracelet.fork import renew_at_fork
 from tracelet.runs.ownership import is_own_file
 from tracelet.runs.private_file import private
 from tracelet.runs.process_identity import is_alive, process_identity
@@ -27,6 +29,7 @@ METRICS = "metrics.jsonl"
 TASK = "task.json"
 _LOCK_S = 2.0
 _PAUSE_S = 0.01
+_READ_ATTEMPTS = 20
 _MOST_STARTS = 32
 _USER = "tracelet-{}.json"
 
@@ -71,10 +74,12 @@ def read_task(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def write_task(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Whole, or not at all. Raises OSError."""
     path = Path(folder) / TASK
-    new = f"{path}.{os.getpid()}.new"
+    new = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
     try:
         with open(new, "w", encoding="utf-8") as file:
             json.dump(content, file, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -84,10 +89,44 @@ def write_task(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> No
 
 def edit_task(folder: str | os.PathLike[str], change: Callable[[dict[str, Any]], None]) -> None:
     """Changes the session's task as it is now, beside living processes. Raises OSError."""
-    with locked(folder):
-        content = read_task(folder)
+    with _editing.lock, locked(folder):
+        content = _task_as_it_is(folder)
         change(content)
         write_task(folder, content)
+
+
+def _task_as_it_is(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """{} for one that is not there yet. One that can't be read, or is damaged, is an OSError: what
+    would be written in its place would lack all else that it had."""
+    path = Path(folder) / TASK
+    for attempt in range(_READ_ATTEMPTS):
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            if attempt + 1 == _READ_ATTEMPTS:
+                raise OSError(f"{path} is damaged, and is left as it is: {error}") from error
+            time.sleep(_PAUSE_S)  # the SDK of another process may be writing it
+            continue
+        if isinstance(content, dict):
+            return content
+        break
+    raise OSError(f"{path} is no task of ClearML's, and is left as it is")
+
+
+class _Editing:
+    """The threads of this process, one by one, also where the file system has no locks."""
+
+    def __init__(self) -> None:
+        self.renew_in_child()
+        renew_at_fork(self)
+
+    def renew_in_child(self) -> None:
+        self.lock = threading.RLock()
+
+
+_editing = _Editing()
 
 
 def merged(base: Any, mine: Any, theirs: Any) -> Any:

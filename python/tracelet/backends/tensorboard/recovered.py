@@ -172,6 +172,8 @@ class RecoveredFiles:
 
     def settle(self) -> None:
         """Writes down what the files have now, and takes what is torn off them. Raises OSError."""
+        for entry in self._entries:  # the dead process may not have: soon they are nowhere else
+            _sync(entry.path)
         for before in self.before.values():
             for entry, end, count in before.ends:
                 _cut_back(entry.path, end, only_torn=True)
@@ -206,12 +208,23 @@ def _cut_back(path: str, size_bytes: int, only_torn: bool = False) -> None:
     try:
         if os.fstat(fd).st_size <= size_bytes:
             return
-        if only_torn and _has_events_behind(path, size_bytes):
+        if only_torn and (size_bytes == 0 or _has_events_behind(path, size_bytes)):
             return  # TensorBoard reads up to the damage; nothing whole is destroyed
         if size_bytes == 0:
             os.unlink(path)
         else:
             os.ftruncate(fd, size_bytes)
+    finally:
+        os.close(fd)
+
+
+def _sync(path: str) -> None:
+    try:
+        fd = open_own(path, os.O_RDWR)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -237,7 +250,7 @@ def _ours_in(folder: str, oldest_s: float) -> list[str]:
     """This user's own event files of a folder that were written since."""
     try:
         names = sorted(os.listdir(folder))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     paths = [os.path.join(folder, name) for name in names if _OUR_NAME.fullmatch(name)]
     return [path for path in paths if is_own_file(path) and os.stat(path).st_mtime >= oldest_s]

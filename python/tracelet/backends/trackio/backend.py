@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Mapping
@@ -19,7 +20,6 @@ from tracelet.backends.trackio.uploads import ArtifactUpload
 from tracelet.errors import BackendError, SinkUnavailableError
 
 _NAMES = "trackio_names.jsonl"
-_MEDIA_NAMES = "trackio_media_names.jsonl"
 _PARAMS = "trackio_params.jsonl"
 _RESERVED = frozenset(("project", "run", "timestamp", "step", "time", "metrics"))
 
@@ -32,17 +32,18 @@ class TrackioBackend(Backend):
 
     def __init__(self, project: str, run_name: str, run_id: str, info: RunInfo) -> None:
         self._store = Store(project, run_name, run_id, ids=info.run_id)
+        self._active: Any = None  # the run of trackio's own that is logged to
         self.id = run_id
         self.url = _folder()
         self.reopen_state = {
             "project": project, "run_name": run_name, "run_id": run_id, "folder": _folder(),
         }  # fmt: skip
         self._params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), self._send_params)
+        # One for both: a summary may have scalars, too.
         names = FlatNames(KeptLines(info.run_dir, _NAMES), clean_name)
-        media_names = FlatNames(KeptLines(info.run_dir, _MEDIA_NAMES), clean_name)
         self.sinks = [
             TrackioSink(self._store, names),
-            TrackioMediaSink(self._store, media_names, self._store.merge_config),
+            TrackioMediaSink(self._store, names, self._store.merge_config),
         ]
 
     @classmethod
@@ -53,7 +54,9 @@ class TrackioBackend(Backend):
 
         active = context_vars.current_run.get()
         if active is not None:
-            return cls(str(active.project), str(active.name), str(active.id), info)
+            made = cls(str(active.project), str(active.name), str(active.id), info)
+            made._active = active
+            return made
         options = info.options
         try:
             SQLiteStorage.validate_project_name(options.project)
@@ -87,6 +90,9 @@ class TrackioBackend(Backend):
 
     def _send_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         self._store.merge_config(params)
+        if self._active is not None:  # whose own log replaces the config by what it has
+            with contextlib.suppress(AttributeError, TypeError):
+                self._active.config.update(params)
         return {}
 
     @property

@@ -7,11 +7,14 @@ index, trackio 0.43, `SQLiteStorage.bulk_log`). So ids follow from the points.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tracelet.errors import SinkUnavailableError
+from tracelet.fork import renew_at_fork
 
+_FIRST_TIME_S, _END_TIME_S = -62_135_596_800.0, 253_402_300_800.0
 _ROWS = 1_000
 """In one transaction: other processes of the project wait for no more."""
 
@@ -34,6 +37,11 @@ class Store:
         self.run_name = run_name
         self.run_id = run_id
         self._ids = ids
+        self.renew_in_child()
+        renew_at_fork(self)
+
+    def renew_in_child(self) -> None:
+        self._merging = threading.Lock()  # two threads that read, add and write the config
 
     def log(self, rows: Sequence[Row]) -> None:
         """Raises SinkUnavailableError; what is there already is no second row."""
@@ -68,15 +76,17 @@ class Store:
         """Adds to the run's configuration, which trackio replaces as a whole."""
         from trackio.sqlite_storage import SQLiteStorage
 
-        try:
-            whole = SQLiteStorage.get_run_config(self.project, self.run_name, self.run_id) or {}
-        except Exception as error:
-            raise SinkUnavailableError(f"trackio's database: {error!s:.300}") from error
-        # It takes a configuration only with rows: one that is empty, and there once.
-        self._log(
-            [{}], steps=[0], timestamps=None, config={**whole, **config},
-            log_ids=[f"{self._ids}-config"],
-        )  # fmt: skip
+        config = {name: _within_64_bits(value) for name, value in config.items()}
+        with self._merging:
+            try:
+                whole = SQLiteStorage.get_run_config(self.project, self.run_name, self.run_id) or {}
+            except Exception as error:
+                raise SinkUnavailableError(f"trackio's database: {error!s:.300}") from error
+            # It takes a configuration only with rows: one that is empty, and there once.
+            self._log(
+                [{}], steps=[0], timestamps=None, config={**whole, **config},
+                log_ids=[f"{self._ids}-config"],
+            )  # fmt: skip
 
     def _log(self, rows: list[Mapping[str, Any]], **arguments: Any) -> None:
         from trackio.sqlite_storage import SQLiteStorage
@@ -95,7 +105,10 @@ class Store:
         from trackio.utils import MEDIA_DIR
 
         try:
-            path = get_project_media_path(project=self.project, run=self.run_id, step=step) / name
+            path = (
+                get_project_media_path(project=self.project, run=self.run_id, step=step)
+                / f"{self._ids}-{name}"
+            )
             with open(f"{path}.new", "wb") as file:
                 file.write(data)
             os.replace(f"{path}.new", path)
@@ -120,7 +133,19 @@ class Store:
         )  # fmt: skip
 
 
+def _within_64_bits(value: Any) -> Any:
+    """A larger integer as text: trackio's JSON has none."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_within_64_bits(each) for each in value]
+    return value
+
+
 def _iso_time(wall_time_s: float) -> str:
+    """Of the year 1970 for what is none of the years 1 to 9999: the point itself is good."""
     from datetime import datetime, timezone
 
+    if not _FIRST_TIME_S <= wall_time_s < _END_TIME_S:
+        wall_time_s = 0.0
     return datetime.fromtimestamp(wall_time_s, timezone.utc).isoformat()

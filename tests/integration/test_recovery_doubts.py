@@ -1,0 +1,167 @@
+"""Recovery when it can't look: an error of the disk, no descriptor, another boot. What could not be
+read is not taken for damaged, and nothing is destroyed for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import textwrap
+from collections import Counter
+
+import pytest
+from readers import event_file_scalars
+from tracelet import _core
+from tracelet.backends.clearml.session import edit_task
+from tracelet.backends.tensorboard.recovered import LEDGER, SYNCED, RecoveredFiles
+from tracelet.cli import main
+from tracelet.runs import stored_run
+from tracelet.runs.stored_run import find_runs
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture
+def killed(run_script, tmp_path):
+    def run(code):
+        done = run_script(textwrap.dedent(code), check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        (left,) = find_runs(str(tmp_path / "tracelet-runs"))
+        return left
+
+    return run
+
+
+def test_scalars_of_the_ring_are_sent_after_another_boot_beside_histograms_and_suffixes(
+    killed, tmp_path, monkeypatch
+):
+    run = killed("""
+        import os, numpy as np, tracelet
+        from torch.utils.tensorboard import SummaryWriter
+        tracelet.start_logging("boot", "tests", "tensorboard", {"drain_interval_s": 60})
+        suffixed = SummaryWriter("log", filename_suffix=".x")
+        writer = SummaryWriter("log")
+        for step in range(20):
+            suffixed.add_scalar("other", step, step)
+            writer.add_histogram("h", np.arange(100.0), step)
+            writer.add_scalar("loss", step, step)
+        os.kill(os.getpid(), 9)
+    """)
+    monkeypatch.setattr(stored_run, "boot_id", lambda: "another")
+    assert main(["sync", run.run_id]) == 1  # the histograms are lost, and told
+    scalars = event_file_scalars(tmp_path / "log")
+    for tag in ("other", "loss"):
+        assert [step for step, _, _ in scalars[tag]] == list(range(20)), tag
+
+
+def test_a_file_that_can_t_be_read_now_is_no_file_without_events(tmp_path, monkeypatch):
+    """An error of the disk is raised; the file stays as it is."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path / "log")) as writer:
+        for step in range(100):
+            writer.add_scalar("a", step, step)
+    (source,) = (tmp_path / "log").iterdir()
+    path = tmp_path / "events.out.tfevents.1700000000.host.1.tracelet000001"
+    shutil.copy(source, path)
+    size_bytes = path.stat().st_size
+    (tmp_path / "run").mkdir()
+    ledger = _core.FileLedger.create(str(tmp_path / "run" / LEDGER))
+    ledger.acknowledge(ledger.add(1, str(path)), size_bytes, 100, 100)
+    _core.FileLedger.create(str(tmp_path / "run" / SYNCED))
+    del ledger
+    ring = _core.Ring.create(str(tmp_path / "ring"), 16, 0.0)
+    recovered = RecoveredFiles(str(tmp_path / "run"), True)
+    files = _core.EventFileSet(ring, recovered.ledger)
+    recovered.take_up(files)
+    (before,) = recovered.before.values()
+    assert [end for _, end, _ in before.ends] == [size_bytes]
+    before.ends = [(entry, 0, 0) for entry, _, _ in before.ends]  # as if nothing could be read
+    recovered.settle()
+    assert path.stat().st_size == size_bytes
+
+
+def test_a_batch_without_a_line_says_nothing_of_those_behind_it(killed):
+    """Points between a line and its note in the ledger, behind 70,000 that are not finite."""
+    pytest.importorskip("clearml")
+    run = killed("""
+        import gc, os, time, tracelet
+        from tracelet.backends.clearml.offline import OfflineClearMLSink
+        from torch.utils.tensorboard import SummaryWriter
+
+        class DiesBeforeTheNote:
+            def __init__(self, ledger):
+                self.ledger = ledger
+            def acknowledge(self, *_):
+                os.kill(os.getpid(), 9)
+            def __getattr__(self, name):
+                return getattr(self.ledger, name)
+
+        tracelet.start_logging("nan", "tests", "clearml", {"drain_interval_s": 60})
+        (sink,) = [each for each in gc.get_objects() if isinstance(each, OfflineClearMLSink)]
+        sink._ledger = DiesBeforeTheNote(sink._ledger)
+        writer = SummaryWriter("log")
+        for step in range(70_000):
+            writer.add_scalar("nan", float("nan"), step)
+        for step in range(50):
+            writer.add_scalar("loss", step, step)
+        tracelet.get_active_experiment().flush(60)
+        time.sleep(60)
+    """)
+    folder = run.manifest["reopen"]["clearml"]["offline_folder"]
+    assert main(["sync", run.run_id]) == 0
+    with open(os.path.join(folder, "metrics.jsonl")) as file:
+        events = [event for line in file for event in json.loads(line)]
+    steps = Counter(event["iter"] for event in events if event.get("variant") == "loss")
+    assert steps == Counter(range(50))
+
+
+def test_a_session_s_damaged_task_is_not_replaced_by_one_edit(tmp_path):
+    whole = json.dumps({"id": "x", "name": "mine", "hyperparams": {"General": {}}})
+    (tmp_path / "task.json").write_text(whole[:-5])
+    with pytest.raises(OSError, match="is damaged, and is left as it is"):
+        edit_task(tmp_path, lambda content: content.update(configuration={"a": 1}))
+    assert (tmp_path / "task.json").read_text() == whole[:-5]
+    (tmp_path / "task.json").write_text(whole)
+    edit_task(tmp_path, lambda content: content.update(configuration={"a": 1}))
+    assert json.loads((tmp_path / "task.json").read_text())["name"] == "mine"
+
+
+def test_a_child_without_a_descriptor_for_its_hold_takes_it_with_a_later_point(killed, tmp_path):
+    """The parent is dead, the child logs on: the run is not taken from it."""
+    run = killed("""
+        import os, resource, time, tracelet
+        from torch.utils.tensorboard import SummaryWriter
+        experiment = tracelet.start_logging("held", "tests", "tensorboard")
+        writer = SummaryWriter("log")
+        writer.add_scalar("a", 0, 0)
+        assert experiment.flush(60)
+        if os.fork() == 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, 1)  # else whoever reads the script's output waits for this one, too
+            os.dup2(null, 2)
+            os.close(null)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            writer.add_scalar("child", 0, 0)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            writer.add_scalar("child", 1, 1)
+            open("logged", "w").close()
+            while not os.path.exists("go"):
+                time.sleep(0.02)
+            for step in range(2, 100):
+                writer.add_scalar("child", step, step)
+            os._exit(0)
+        while not os.path.exists("logged"):
+            time.sleep(0.02)
+        os.kill(os.getpid(), 9)
+    """)
+    assert main(["sync", run.run_id]) == 1  # the child lives
+    (tmp_path / "go").touch()
+    deadline = 60
+    while main(["sync", run.run_id]) != 0:
+        deadline -= 1
+        assert deadline, "the child did not end"
+    scalars = event_file_scalars(tmp_path / "log")
+    assert [step for step, _, _ in scalars["child"]] == list(range(100))
