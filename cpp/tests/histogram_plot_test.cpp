@@ -30,10 +30,10 @@ HistogramBuckets buckets_of(double min, double max, std::vector<double> limits,
   return buckets;
 }
 
-// Random values in TensorBoard's buckets.
-HistogramBuckets random_buckets(std::mt19937_64& random) {
-  std::normal_distribution<double> values(0, std::exp2(static_cast<int>(random() % 40) - 30));
-  std::vector<double> drawn(1 + random() % 5000);
+// So many random values at most, in TensorBoard's buckets.
+std::string random_payload(std::mt19937_64& random, double spread, std::size_t most) {
+  std::normal_distribution<double> values(0, spread);
+  std::vector<double> drawn(1 + random() % most);
   for (double& value : drawn) value = values(random);
   const Dimension dimension{static_cast<std::int64_t>(drawn.size()), sizeof(double)};
   HistogramCounter counter;
@@ -41,6 +41,12 @@ HistogramBuckets random_buckets(std::mt19937_64& random) {
                 BinEdges::tensorflow());
   std::string payload;
   append_histogram_payload(counter.moments(), BinEdges::tensorflow(), counter.counts(), 0, payload);
+  return payload;
+}
+
+HistogramBuckets random_buckets(std::mt19937_64& random) {
+  const double spread = std::exp2(static_cast<int>(random() % 40) - 30);
+  const std::string payload = random_payload(random, spread, 5000);
   HistogramBuckets buckets;
   REQUIRE(buckets.read(std::as_bytes(std::span(payload))));
   return buckets;
@@ -207,19 +213,6 @@ TEST_SUITE("histogram_plot") {
   }
 }
 
-std::string payload_of(std::mt19937_64& random) {
-  std::normal_distribution<double> values(0, 1 + static_cast<double>(random() % 5));
-  std::vector<double> drawn(1 + random() % 200);
-  for (double& value : drawn) value = values(random);
-  const Dimension dimension{static_cast<std::int64_t>(drawn.size()), sizeof(double)};
-  HistogramCounter counter;
-  counter.count(ArrayView(drawn.data(), ElementType::kFloat64, {&dimension, 1}),
-                BinEdges::tensorflow());
-  std::string payload;
-  append_histogram_payload(counter.moments(), BinEdges::tensorflow(), counter.counts(), 0, payload);
-  return payload;
-}
-
 // Three series, so many histograms each.
 struct Histograms {
   std::vector<Record> records;
@@ -227,7 +220,8 @@ struct Histograms {
 
   Histograms(std::mt19937_64& random, std::size_t count) {
     for (std::size_t i = 0; i < 3 * count; ++i) {
-      const std::string payload = payload_of(random);
+      const std::string payload =
+          random_payload(random, 1 + static_cast<double>(random() % 5), 200);
       Record record{};
       record.sequence = i + 1;
       record.step = static_cast<std::int64_t>(i / 3);

@@ -29,7 +29,7 @@ sys.path.insert(0, str(FAULTS))
 from crash_images import Disk, read_log
 from shim import built_shim
 
-IMAGES = int(os.environ.get("TRACELET_SOAK_IMAGES", "300")) // 3
+IMAGES = int(os.environ.get("TRACELET_SOAK_IMAGES", "300")) // 6
 SEED = int(os.environ.get("TRACELET_IMAGE_SEED", random.randrange(1 << 30)))
 POINTS = 600
 
