@@ -77,6 +77,10 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _accounts: None
     monkeypatch.setenv("TRACELET_DIR", str(tmp_path / "tracelet-runs"))
     yield
     tracelet.stop_logging()
+    # Set by the SDK in this process: the tasks of scripts that tests start would count as part of
+    # one of its own.
+    for name in ("CLEARML_PROC_MASTER_ID", "TRAINS_PROC_MASTER_ID"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture
@@ -88,8 +92,7 @@ def run_script(tmp_path: Path) -> RunScript:
     ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "tracelet-runs")}
         environment["CLEARML_CACHE_DIR"] = str(tmp_path / "clearml")
-        # Set by the SDK in this process: the script's tasks would count as part of this one's.
-        environment.pop("CLEARML_PROC_MASTER_ID", None)
+        environment.pop("CLEARML_PROC_MASTER_ID", None)  # of a test's own run
         environment.pop("TRAINS_PROC_MASTER_ID", None)
         if env and "CLEARML_API_HOST" in env:
             environment.pop("CLEARML_OFFLINE_MODE")
