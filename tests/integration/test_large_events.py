@@ -38,6 +38,7 @@ def test_an_image_of_20_mb_and_a_text_of_100_mb(run_script, tmp_path):
     done = run_script(
         _PEAK
         + """
+    import time
     run = tracelet.start_logging("large", "tests", backend="tensorboard")
     writer = SummaryWriter("log")
     noise = np.random.default_rng(0).integers(0, 255, (3, 2600, 2600), dtype=np.uint8)
@@ -59,7 +60,10 @@ def test_an_image_of_20_mb_and_a_text_of_100_mb(run_script, tmp_path):
     run.flush()
     left = status("VmRSS")
     payloads = os.path.join(run._run.folder.path, "payloads")
-    assert not os.listdir(payloads), os.listdir(payloads)
+    deadline_s = time.monotonic() + 60  # they go once the event files have reached the disk
+    while os.listdir(payloads):
+        assert time.monotonic() < deadline_s, os.listdir(payloads)
+        time.sleep(0.05)
     tracelet.stop_logging()
     print("[%d, %d]" % (left - status("VmRSS"), run.stats.delivered["tensorboard"]))
     assert not run.stats.dropped, run.stats
