@@ -31,7 +31,9 @@ def main():
     import tracelet
 
     log_dir = str(folder / f"log{rank}")
-    experiment = tracelet.start_logging("ranks", "tests", config={"log_dir": log_dir})
+    # Long: on a busy machine the SDK's own end takes its time, and the last one makes the zip.
+    config = {"log_dir": log_dir, "stop_timeout_s": 120.0, "exit_timeout_s": 120.0}
+    experiment = tracelet.start_logging("ranks", "tests", config=config)
     if not is_torchrun and rank == 0:
         for other in range(1, RANKS):
             environment = {**os.environ, "TEST_RANK": str(other)}
