@@ -29,7 +29,7 @@ class Experiment:
         self._takes_points = lifecycle.takes_points
         self._stop_run = lifecycle.stop_run
         self._run = run
-        self._metric_writer = run.metric_writer
+        self._handle = run.handle
         # Kept, to be read when the run has ended.
         self._ids = {each.name: each.id for each in run.backends if each.id is not None}
         self._urls = {each.name: each.url for each in run.backends if each.url}
@@ -82,11 +82,13 @@ class Experiment:
         It goes to the backends, and to an event file when the option `log_dir` is set. Raises
         TypeError or ValueError naming the metric.
         """
+        writer = self._handle.writer
         if self._active_run() is not self._run:  # another run is inside this one, or it has ended
             self._check_takes_points("log_metric")
-            _core.log_metric_into(self._run.ring, name, value, step, self._metric_writer)
+            writer = self._handle.settle()
+            _core.log_metric_into(self._run.ring, name, value, step, writer)
             return
-        _core.log_metric(name, value, step, self._metric_writer)
+        _core.log_metric(name, value, step, self._handle.settle() if writer is None else writer)
 
     def log_image(
         self, name: str, image: Any, step: int | None = None, dataformats: str | None = None

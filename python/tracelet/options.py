@@ -151,7 +151,8 @@ class Options:
     to `register_sink`."""
     log_dir: str | None = _option(Folder())
     """Folder of the event file for `Experiment.log_metric`. None: no event file for those points,
-    unless "tensorboard" is the backend, which takes runs/EXP_NAME."""
+    unless "tensorboard" is a backend: it takes the first SummaryWriter's folder, or runs/EXP_NAME
+    before there is one."""
     tensorboard: str = _option(Choice(TENSORBOARD_MODES), "native")
     """Who writes the event files of the SummaryWriters. "native": tracelet, in its drainer.
     "passthrough": torch's (and tensorboardX') own writer as ever, at its cost, some 100 us an

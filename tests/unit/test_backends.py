@@ -184,7 +184,7 @@ def test_tensorboard_alone_takes_params_artifacts_and_models(tmp_path, monkeypat
     assert model["model"]["metadata"] == {"acc": "0.5"}
     assert [point[:2] for point in event_file_scalars(folder)["loss"]] == [(1, 0.5)]
     assert shown_params(folder) == {
-        "lr": 0.1, "model/depth": 3.0, "model/wide": True, "name": "a|b",
+        "lr": 0.1, "model/depth": 3.0, "model/wide": True, "name": "a|b", "later": 1.0,
     }  # fmt: skip
 
 

@@ -171,7 +171,7 @@ def test_a_forked_childs_points_arrive_and_its_exit_ends_nothing(run_script, tmp
         experiment = tracelet.start_logging(
             "forks", "tests", backend="tensorboard", config={"log_dir": "log"}
         )
-        writer = experiment._metric_writer
+        writer = experiment._run.handle.settle()
         experiment.log_metric("parent", 0.0, 0)
         children = []
         for number in range(3):

@@ -22,6 +22,7 @@ from tracelet.writer_key import split_writer_key
 
 if TYPE_CHECKING:
     from tracelet.backends.artifact import Artifact, Model
+    from tracelet.backends.handle_folder import HandleFolder
     from tracelet.options import Options
 
 
@@ -231,9 +232,9 @@ class Later(Protocol):
     def count(self, backend: str, reason: str, what: str) -> None:
         """Counts what the tracker refused in the end, and tells it once."""
 
-    def push_event(self, event: Any) -> None:
-        """Puts a TensorBoard event among the points, for the handle's event file; it is kept and
-        given again as they are."""
+    def push_event(self, event: Any, writer: str) -> None:
+        """Puts a TensorBoard event among the points, for the event file of this `writer_key`; it is
+        kept and given again as they are."""
 
 
 class Identity(enum.Enum):
@@ -344,6 +345,8 @@ class RunInfo:
     is_other_boot: bool = False
     """Whether the machine was started anew since the run logged: of what was not synced to the disk
     any part may be there."""
+    handle: HandleFolder | None = None
+    """Of a new run: where what the handle logs goes among the event files."""
 
 
 SinkFactory = Callable[[RunInfo], Union[Sink, Sequence[Sink], Backend]]

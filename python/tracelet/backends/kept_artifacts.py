@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tracelet import _core
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.content import ChangedError, Content, files_in, zip_of
 from tracelet.backends.params import plain
@@ -163,5 +163,5 @@ def _crc_of(path: str) -> int:
     crc = 0
     with open(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES):
-            crc = (crc * 31 + _core.crc32c(block)) & 0xFFFFFFFFFFFFFFFF
+            crc = zlib.crc32(block, crc)
     return crc

@@ -88,6 +88,14 @@ class KeptParams:
                 self._waiting = {n: each for n, each in self._waiting.items() if n > number}
             self._number = max(self._number, number)
 
+    def send_left(self) -> int:
+        """Sends what a dead process has left; returns how many calls that were. Raises as `Send`
+        does; may be called again."""
+        self.restore()
+        count = self.unsent
+        self.upload()
+        return count
+
     def upload(self) -> None:
         while True:
             with self._lock:

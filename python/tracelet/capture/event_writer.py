@@ -39,6 +39,19 @@ def has_run() -> bool:
     return _capture is not None
 
 
+def note_earlier_writer(key: str) -> None:
+    """A writer from before the run, or one that was told of already, logs to it."""
+    capture = _capture
+    if capture is not None and capture.handle is not None:
+        capture.handle.note_writer(key, is_earlier=True)
+
+
+def folder_of_new_writer() -> str | None:
+    """What a SummaryWriter without a log folder takes; None for what its package makes of it."""
+    capture = _capture
+    return None if capture is None or capture.handle is None else capture.handle.of_new_writer()
+
+
 def push_event(writer: str, event: Any) -> bool:
     """Pushes an event; `writer` is a `writer_key`, or "" for none. False when no run is active."""
     capture = _capture
@@ -255,6 +268,8 @@ def without_a_file(package_class: type, original: Callable[..., None]) -> Callab
         suffix = str(args[2] if len(args) > 2 else kwargs.get("filename_suffix", ""))
         # What is wrong with the folder or the suffix is an error here, as it would be there.
         path = capture.make_event_file(logdir, suffix)
+        if capture.handle is not None:
+            capture.handle.note_writer(writer_key(logdir, suffix))
         make = functools.partial(original, self, logdir, *args, **kwargs)
         self._logdir = logdir
         self._file_name = path
@@ -276,6 +291,7 @@ def adopt(writer: Any, package_class: Any) -> None:
                 key = writer_key(writer.get_logdir(), _filename_suffix(writer))
                 writer._tracelet = _State(package_class, key, None)
                 writer.__class__ = _capturing(type(writer), package_class)
+                note_earlier_writer(key)
     if isinstance(writer, _Captured) and "add_event" in vars(writer):
         writer._divert()  # what somebody has put there may call the package's own, not ours
 

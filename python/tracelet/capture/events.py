@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracelet import _core
+from tracelet.backends.handle_folder import HandleFolder
 from tracelet.runs.private_file import private
 
 _log = logging.getLogger("tracelet")
@@ -23,11 +24,17 @@ class EventCapture:
     """
 
     def __init__(
-        self, folder: str, largest_bytes: int, make_event_file: Callable[[str, str], str]
+        self,
+        folder: str,
+        largest_bytes: int,
+        make_event_file: Callable[[str, str], str],
+        handle: HandleFolder | None = None,
     ) -> None:
         self.make_event_file = make_event_file
         """Makes the file of a new writer: (log folder, file name's suffix) to its path, or "" where
         the run has none. Raises OSError."""
+        self.handle = handle
+        """Is told of the writers that log to the run."""
         self._folder = folder
         self._largest_bytes = largest_bytes
         self._numbers = itertools.count()

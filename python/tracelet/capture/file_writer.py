@@ -15,6 +15,7 @@ from typing import Any
 
 from tracelet.capture.event_writer import (
     adopt,
+    folder_of_new_writer,
     for_its_events,
     has_run,
     key_of,
@@ -59,6 +60,23 @@ def patch_file_writer(module: Any, flush_event_files: Callable[[], None]) -> lis
         init = without_a_file(package_class, vars(package_class)["__init__"])
         patches.append(Patch(package_class, {"__init__": init}))
     return patches
+
+
+def in_the_runs_folder(original: Callable[..., None], *names: str) -> Callable[..., None]:
+    """A SummaryWriter's __init__: without a folder, whose argument is the first one and has one of
+    these names, and without a comment, which names the run, it takes that of the run's handle."""
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        is_without = not any([*args[:2], *(kwargs.get(name) for name in (*names, "comment"))])
+        folder = folder_of_new_writer() if is_without else None
+        if folder is not None:
+            kwargs = {**kwargs, names[0]: folder}
+            if args:
+                args = (kwargs.pop(names[0]), *args[1:])
+        original(self, *args, **kwargs)
+
+    return init
 
 
 def patch_file_writer_beside(module: Any) -> list[Patch]:

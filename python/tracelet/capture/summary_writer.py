@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tracelet import _core
-from tracelet.capture.event_writer import package_class_of
+from tracelet.capture.event_writer import note_earlier_writer, package_class_of
 from tracelet.capture.file_writer import (
     for_own_file_only,
+    in_the_runs_folder,
     key_of_file_writer,
     patch_file_writer,
     patch_file_writer_beside,
@@ -59,7 +60,9 @@ def _writer_key_of(writer: Any) -> str | None:
     # What is hot and what is not go to one file: its folder was made absolute when it was made.
     known = key_of_file_writer(getattr(writer, "file_writer", None))
     suffix = str(getattr(writer, "filename_suffix", None) or "")
-    return known or writer_key(str(writer.log_dir), suffix)
+    own = known or writer_key(str(writer.log_dir), suffix)
+    note_earlier_writer(own)
+    return own
 
 
 def _enlist_entry(writer: Any, main_tag: str, entry: str) -> None:
@@ -133,6 +136,7 @@ def patch_summary_writer(cls: type, flush_event_files: Callable[[], None]) -> li
     for name, afterwards in (("flush", flush_event_files), ("close", look_again)):
         ours[name] = then(bound_by(vars(cls)[name]), afterwards)
     added = {"__setattr__": telling_of_new_ways(cls, is_known=lambda self: id(self) in _writers)}
+    ours["__init__"] = in_the_runs_folder(bound_by(vars(cls)["__init__"]), "log_dir")
     # The FileWriter first: one that somebody has replaced raises before anything is patched.
     patches = [*patch_file_writer(module, flush_event_files), Patch(cls, ours, added)]
     watch((cls, package_class_of(module.FileWriter), package_class_of(module.EventFileWriter)))

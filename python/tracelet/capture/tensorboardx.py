@@ -1,7 +1,8 @@
 """tensorboardX: its FileWriters reach the run as torch's do, whenever the package is imported.
 
-Nothing of its SummaryWriter is replaced but add_embedding, which is counted: each other method,
-flush and close included, goes through a FileWriter. With `write_to_disk=False` that is a
+Nothing of its SummaryWriter is replaced but add_embedding, which is counted, and __init__, which
+takes the run's folder where none is given: each other method, flush and close included, goes
+through a FileWriter. With `write_to_disk=False` that is a
 DummyFileWriter, and nothing is captured: such a writer logs nowhere, which is what it is for (the
 other ranks of a distributed run, a trial).
 """
@@ -13,9 +14,13 @@ import types
 from collections.abc import Callable
 
 from tracelet.capture.embedding import patch_add_embedding
-from tracelet.capture.file_writer import patch_file_writer, patch_file_writer_beside
+from tracelet.capture.file_writer import (
+    in_the_runs_folder,
+    patch_file_writer,
+    patch_file_writer_beside,
+)
 from tracelet.capture.import_hook import ImportHook
-from tracelet.capture.patch import Patch
+from tracelet.capture.patch import Patch, bound_by
 
 _log = logging.getLogger("tracelet")
 
@@ -60,6 +65,9 @@ class TensorboardXCapture:
                 self._patches += patch_file_writer_beside(module)
             else:
                 self._patches += patch_file_writer(module, flush)
+                cls = module.SummaryWriter
+                init = in_the_runs_folder(bound_by(vars(cls)["__init__"]), "logdir", "log_dir")
+                self._patches.append(Patch(cls, {"__init__": init}))
             self._patches += patch_add_embedding(module.SummaryWriter, self._note_embedding)
         except (AttributeError, KeyError) as error:
             _log.warning(

@@ -104,6 +104,7 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
         before_torch_is_imported()
         find_summary_writer()  # imports torch before a backend starts threads that disturb imports
         run = Run(options)
+        run.handle.takes_earlier_writers = not _runs
         active = _Active(run, handlers, block)
         _runs.append(active)
         try:

@@ -9,11 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Callable
 
 from tracelet import _core
 from tracelet.backends import EVENT_FILES, Backend, RunInfo, open_backend
+from tracelet.backends.handle_folder import HandleFolder
 from tracelet.backends.tensorboard import TensorBoardSink
 from tracelet.backends.tensorboard.paths import check_folder
 from tracelet.capture import device, histogram
@@ -67,7 +68,8 @@ class Run:
                 raise
 
     def _open(self, options: Options) -> None:
-        info = RunInfo(options, self.folder.run_id, self.folder.path)
+        self.handle = HandleFolder(options, self.folder.path)
+        info = RunInfo(options, self.folder.run_id, self.folder.path, handle=self.handle)
         for name in options.backend:
             self.backends.append(open_backend(name, info))
         ring = _core.Ring.create(
@@ -76,14 +78,14 @@ class Run:
             options.full_ring_timeout_s,
             options.payload_bytes,
         )
-        if self.metric_writer:
-            ring.intern(self.metric_writer)  # the table's first room is taken while there is some
+        if self.handle.default:
+            ring.intern(self.handle.default)  # the table's first room is taken while there is some
         self._late_points = ring.late_points
         self.folder.hold_ring()
         self.verbs = Verbs(self.backends, self.folder.artifacts_path, self.push_event)
         largest_bytes = options.payload_bytes // 4
         self.event_capture = EventCapture(
-            self.folder.payloads_path, largest_bytes, self.make_event_file
+            self.folder.payloads_path, largest_bytes, self.make_event_file, self.handle
         )
         self._journal = Journal(self.folder.path, ring)
         # Several within the limit, so that "drop_oldest" drops a part.
@@ -153,14 +155,11 @@ class Run:
                     sink.close(process_is_ending=False)
                 backend.close(process_is_ending=False)
 
-    @cached_property
-    def metric_writer(self) -> str:
-        """The folder of points that no SummaryWriter logs (`Options.log_dir`), or ""."""
-        return self.options.handle_log_dir
-
-    def push_event(self, event: Any) -> None:
-        """An event that no SummaryWriter logs. Raises TraceletError when the run has ended."""
-        self.event_capture.push_into(self.ring, self.metric_writer, event)
+    def push_event(self, event: Any, writer: str | None = None) -> None:
+        """An event that no SummaryWriter logs; `writer` is the handle's `writer_key` where it is
+        not to be settled. Raises TraceletError when the run has ended."""
+        writer = self.handle.settle() if writer is None else writer
+        self.event_capture.push_into(self.ring, writer, event)
 
     def make_event_file(self, log_dir: str, suffix: str) -> str:
         """Makes the event file of a new writer; "" where the run writes none. Raises OSError."""

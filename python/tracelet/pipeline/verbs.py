@@ -28,7 +28,7 @@ class _Later:
         self,
         uploads: Uploads,
         calls: Uploads,
-        push_event: Callable[[Any], None],
+        push_event: Callable[[Any, str], None],
         count: Callable[[str, str, str], None],
     ) -> None:
         self._uploads = uploads
@@ -48,8 +48,8 @@ class _Later:
     def count(self, backend: str, reason: str, what: str) -> None:
         self._count(backend, reason, what)
 
-    def push_event(self, event: Any) -> None:
-        self._push_event(event)
+    def push_event(self, event: Any, writer: str) -> None:
+        self._push_event(event, writer)
 
 
 class Verbs:
@@ -60,7 +60,7 @@ class Verbs:
     """
 
     def __init__(
-        self, backends: Sequence[Backend], folder: str, push_event: Callable[[Any], None]
+        self, backends: Sequence[Backend], folder: str, push_event: Callable[[Any, str], None]
     ) -> None:
         self._backends = list(backends)
         self.uploads = Uploads(folder)

@@ -55,10 +55,7 @@ class ClearMLBackend(Backend):
         return self._params.unsent
 
     def send_unsent(self) -> int:
-        self._params.restore()
-        count = self._params.unsent
-        self._params.upload()
-        return count
+        return self._params.send_left()
 
     def check_model_name(self, name: str) -> None:
         if len(name.replace(" ", "")) < SHORTEST_NAME:

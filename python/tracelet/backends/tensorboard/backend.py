@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
+from tracelet.backends.handle_folder import HandleFolder
+from tracelet.backends.kept import KeptLines
+from tracelet.backends.kept_params import KeptParams
 from tracelet.backends.tensorboard.event_files import TensorBoardSink
 from tracelet.backends.tensorboard.files import CopyUpload
-from tracelet.backends.tensorboard.params import params_event
+from tracelet.backends.tensorboard.params import params_event, params_file, params_file_name
+from tracelet.backends.tensorboard.paths import LASTING
 from tracelet.errors import NotTakenError
 from tracelet.fork import renew_at_fork
+from tracelet.runs.whole_file import write_whole
+from tracelet.writer_key import split_writer_key
 
 ARTIFACTS = "artifacts"
 MODELS = "models"
+_PARAMS = "tensorboard_params.jsonl"
 
 
 class TensorBoardBackend(Backend):
@@ -31,11 +39,18 @@ class TensorBoardBackend(Backend):
 
     def __init__(self, info: RunInfo) -> None:
         self._info = info
-        self._folder = info.options.handle_log_dir
+        kept = None if info.reopen is None else str(info.reopen.get("folder", ""))
+        self._handle = info.handle or HandleFolder(info.options, info.run_dir, kept)
+        # Before a working folder is another one's: that of `tracelet sync`.
+        self.reopen_state = {"folder": self._handle.default} if self._handle.default else {}
         self.renew_in_child()
         renew_at_fork(self)
         self._params: dict[str, Any] = {}
         self._calls = 0
+        self._folder = ""  # where the parameters were logged last
+        self._later: Later | None = None
+        self._files: dict[str, str] = {}  # of hyperparameters, by their folder
+        self._kept = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), self._write_params)
 
     def renew_in_child(self) -> None:
         self._lock = threading.Lock()  # of the parameters
@@ -49,21 +64,68 @@ class TensorBoardBackend(Backend):
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
         if not self.sinks:
             raise NotTakenError("no event file for parameters: tensorboard is not 'native'")
+        writer = self._handle.for_params(self._log_again)
         with self._lock:
+            self._later = later
             self._params.update(params)
+            shown = dict(self._params)
+        if not self._log_into(writer, shown, later):
+            self._kept.add(shown, later)
+
+    def _log_into(self, writer: str, params: Mapping[str, Any], later: Later) -> bool:
+        """Whether they are the first ones of their folder."""
+        folder = split_writer_key(writer)[0]
+        with self._lock:
+            is_first = folder != self._folder
             try:
-                event = params_event(self._params, self._calls)
+                event = params_event(params, self._calls, is_first)
             except ImportError as error:
                 raise NotTakenError("parameters need the package tensorboard") from error
+            self._folder = folder
             self._calls += 1
-        later.push_event(event)
+        later.push_event(event, writer)
+        return is_first
+
+    def _log_again(self) -> None:
+        """The first SummaryWriter has another folder than what was logged before it."""
+        with self._lock:
+            params, later = dict(self._params), self._later
+        if later is not None:
+            self._log_into(self._handle.settle(), params, later)
+
+    def _write_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
+        """Puts all hyperparameters into a file of their own, whole or not at all."""
+        folder = self._handle.path
+        path = self._files.setdefault(folder, os.path.join(folder, params_file_name(time.time())))
+        try:
+            os.makedirs(folder, exist_ok=True)
+            # Not under a name that TensorBoard would read.
+            made = os.path.join(folder, f".params-{os.getpid()}")
+            write_whole(made, params_file(params), 0o666)
+            os.replace(made, path)
+        except OSError as error:
+            if error.errno not in LASTING:
+                raise
+            return {"hyperparameters": str(error)}
+        return {}
+
+    @property
+    def unsent(self) -> int:
+        return self._kept.unsent
+
+    def send_unsent(self) -> int:
+        return self._kept.send_left()
 
     def note_embedding(self) -> None:
         """TensorBoard reads its files where they are."""
 
     def prepare_artifact(self, artifact: Artifact) -> Upload:
-        return CopyUpload(artifact, os.path.join(self._folder, ARTIFACTS), None)
+        return CopyUpload(artifact, os.path.join(self._handle.path, ARTIFACTS), None)
 
     def prepare_model(self, model: Model) -> Upload:
         assert model.file is not None
-        return CopyUpload(model.file, os.path.join(self._folder, MODELS), model)
+        return CopyUpload(model.file, os.path.join(self._handle.path, MODELS), model)
+
+    def close(self, process_is_ending: bool) -> None:
+        self._kept.close()
+        self._handle.close()

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from tracelet import _core
+from tracelet.backends.tensorboard.frames import framed
 from tracelet.tensorboard_messages import LOGGED_PARAMS, compat, messages
 
 _SESSION_START = "_hparams_/session_start_info"
 _TEXT = "params/text_summary"
 
 
-def params_event(params: Mapping[str, Any], call: int) -> Any:
-    """All parameters of the run so far, logged by the `call`-th call of `log_params`.
+def params_event(params: Mapping[str, Any], call: int, is_first: bool) -> Any:
+    """All parameters of the run so far, logged by the `call`-th call of `log_params`, which may be
+    the first one that logs them to its folder.
 
     Raises ImportError without TensorBoard's messages.
     """
     values = [_text(params)]
-    if call == 0:
-        # TensorBoard keeps what the first event of a tag says of itself: later ones are texts only.
+    if is_first:
+        # TensorBoard keeps what the first event of a tag says of itself: later ones are texts only,
+        # and their hyperparameters go to a file that it reads before this one (`params_file`).
         values.append(_session_start(params))
+    return _event(values, call)
+
+
+def params_file(params: Mapping[str, Any]) -> bytes:
+    """An event file that says, to who reads it first, what the hyperparameters are."""
+    now_s = time.time()
+    event: bytes = _event([_session_start(params)], 0).SerializeToString()
+    return _core.version_event(now_s) + framed(event)
+
+
+def params_file_name(wall_time_s: float) -> str:
+    """TensorBoard reads the files of a folder in the order of their names: this one before those
+    with the points, and before those of older runs in the same folder. It is no file that it would
+    follow, and none of `recovered`."""
+    newest_first = 9_999_999_999 - int(wall_time_s)
+    host = socket.gethostname()
+    return f"events.out.tfevents.0000000000.{newest_first:010d}.{host}.{os.getpid()}.params"
+
+
+def _event(values: list[Any], step: int) -> Any:
     summary = compat("summary_pb2").Summary(value=values)
-    return compat("event_pb2").Event(summary=summary, step=call, wall_time=time.time())
+    return compat("event_pb2").Event(summary=summary, step=step, wall_time=time.time())
 
 
 def _session_start(params: Mapping[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tracelet import _core
+from tracelet.backends.tensorboard.frames import masked_crc
 from tracelet.runs.ledgers import recover_ledger, settle_ledger
 from tracelet.runs.ownership import NotOwnError, is_own_file, open_own
 
@@ -240,9 +241,8 @@ def _check_is_event_file(fd: int, path: str) -> None:
     begins with zeros may be what a loss of power left of it."""
     with open(fd, "rb", closefd=False) as file:
         head = file.read(12)
-    crc = _core.crc32c(head[:8])
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    if len(head) == 12 and any(head) and int.from_bytes(head[8:], "little") != masked:
+    crc = int.from_bytes(head[8:], "little")
+    if len(head) == 12 and any(head) and crc != masked_crc(head[:8]):
         raise NotOwnError(f"{path} is named as an event file and is none; it stays as it is")
 
 

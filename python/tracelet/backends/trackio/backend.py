@@ -100,10 +100,7 @@ class TrackioBackend(Backend):
         return self._params.unsent
 
     def send_unsent(self) -> int:
-        self._params.restore()
-        count = self._params.unsent
-        self._params.upload()
-        return count
+        return self._params.send_left()
 
     def prepare_artifact(self, artifact: Artifact) -> Upload:
         return ArtifactUpload(artifact, self._store)

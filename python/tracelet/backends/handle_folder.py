@@ -1,0 +1,116 @@
+"""Where the handle's own points go among the event files: one experiment is one run in
+TensorBoard's list."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from typing import Callable
+
+from tracelet.backends.kept import KeptLines
+from tracelet.fork import renew_at_fork
+from tracelet.options import Options
+from tracelet.writer_key import split_writer_key
+
+_log = logging.getLogger("tracelet")
+
+_KEPT = "tensorboard_folder.jsonl"
+
+
+class HandleFolder:
+    """The folder that the option `log_dir` names; else the first SummaryWriter's; before there is
+    one, runs/EXP_NAME, which a SummaryWriter() without a folder of its own then takes.
+
+    It is settled by the first writer, or by the first point that the handle logs: a series is never
+    divided. What is logged before that and is no point (parameters) is logged once more where the
+    first writer is. Any thread; in a forked child it goes on as it was at the fork.
+    """
+
+    def __init__(self, options: Options, run_dir: str, reopened: str | None = None) -> None:
+        """`reopened`: the default folder of a dead process' run, which is gone on with."""
+        self.default = options.handle_log_dir if reopened is None else reopened
+        """"" where what the handle logs has no event file."""
+        self._is_backend = "tensorboard" in options.backend
+        self._is_fixed = options.log_dir is not None or not self._is_backend
+        self.writer: str | None = self.default if self._is_fixed else None
+        """The `writer_key` of what the handle logs; None until it is settled. Read without the
+        lock by each log_metric: it is set once."""
+        self._lines = KeptLines(run_dir, _KEPT)
+        self._has_writer = False
+        self._is_used = False  # something that is no point lies in the default folder
+        self._on_moved: Callable[[], None] | None = None
+        self.takes_earlier_writers = True
+        """Whether a writer from before the run may be the first. Not in a run inside another: it is
+        that one's."""
+        self.renew_in_child()
+        renew_at_fork(self)
+        if reopened is not None:
+            self._restore()
+
+    def renew_in_child(self) -> None:
+        # Reentrant: a signal's handler may log as well.
+        self._lock = threading.RLock()
+
+    def _restore(self) -> None:
+        for line in self._lines.read():
+            if isinstance(line, list) and len(line) == 1 and isinstance(line[0], str):
+                self.writer = line[0]
+
+    @property
+    def path(self) -> str:
+        """The folder as it is known now; what is put there settles nothing."""
+        with self._lock:
+            self._is_used = True
+            return split_writer_key(self.writer or self.default)[0]
+
+    def settle(self) -> str:
+        """The `writer_key` of a point."""
+        with self._lock:
+            if self.writer is None:
+                self._set(self.default)
+            assert self.writer is not None
+            return self.writer
+
+    def for_params(self, on_moved: Callable[[], None]) -> str:
+        """The `writer_key` of what is no point; `on_moved` is called when the first writer has
+        another folder, and logs it there."""
+        with self._lock:
+            self._is_used = True
+            self._on_moved = on_moved
+            return self.writer if self.writer is not None else self.default
+
+    def of_new_writer(self) -> str | None:
+        """The folder that a SummaryWriter without one takes; None for its package's own choice."""
+        with self._lock:
+            if self._has_writer or not self._is_backend:
+                return None
+            is_default = self.writer == self.default or (self.writer is None and self._is_used)
+            return self.default if is_default else None
+
+    def note_writer(self, key: str, is_earlier: bool = False) -> None:
+        """A SummaryWriter logs to the run, under this `writer_key`."""
+        if self._has_writer or (is_earlier and not self.takes_earlier_writers) or "://" in key:
+            return
+        with self._lock:
+            if self._has_writer:
+                return
+            self._has_writer = True
+            if self.writer is not None:
+                return
+            self._set(key)
+            on_moved = self._on_moved
+            if on_moved is None or split_writer_key(key)[0] == self.default:
+                return
+        try:
+            on_moved()
+        except Exception as error:
+            _log.warning("tracelet: the parameters are not shown in %s: %s", key, error)
+
+    def _set(self, key: str) -> None:
+        self.writer = key
+        self._lines.append(key)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._lines.close()
