@@ -70,7 +70,7 @@ class Store:
 def media(tmp_path):
     store = Store()
     names = FlatNames(KeptLines(str(tmp_path), "names.jsonl"), clean_name)
-    return store, MLflowMediaSink(store, "r1", names, lambda data, path: None, dict)
+    return store, MLflowMediaSink(store, "r1", "day-time-1", names, lambda data, path: None, dict)
 
 
 def event_batch(payload, flags=0):

@@ -36,6 +36,25 @@ def config(run_id, project="tests"):
     return SQLiteStorage.get_run_config(project, run_id=run_id)
 
 
+@pytest.fixture
+def theirs(monkeypatch):
+    """A run that the user has started by trackio itself."""
+    import trackio
+    from trackio import context_vars
+
+    monkeypatch.setattr("webbrowser.open", lambda *_: None)
+    yield trackio.init("tests", name="theirs", auto_log_cpu=False, auto_log_gpu=False)
+    if context_vars.current_run.get() is not None:
+        trackio.finish()
+
+
+def log_by_trackio(values):
+    import trackio
+
+    trackio.log(values)
+    trackio.finish()  # now it is in the database
+
+
 def test_histograms_images_and_text_have_trackios_own_types(tmp_path):
     pytest.importorskip("torch")
     from torch.utils.tensorboard import SummaryWriter
@@ -68,20 +87,14 @@ def test_histograms_images_and_text_have_trackios_own_types(tmp_path):
     assert "no form on trackio" in reason
 
 
-def test_two_runs_that_go_on_with_one_of_trackios_lose_no_point(monkeypatch):
+def test_two_runs_that_go_on_with_one_of_trackios_lose_no_point(theirs):
     """Each counts its points from the start: the rows' ids are told apart by tracelet's run."""
-    trackio = pytest.importorskip("trackio")
-    monkeypatch.setattr("webbrowser.open", lambda *_: None)
-    theirs = trackio.init("tests", name="theirs", auto_log_cpu=False, auto_log_gpu=False)
-    try:
-        for value in (1.0, 2.0):
-            experiment = tracelet.start_logging("adopts", "tests", "trackio")
-            assert experiment.id == theirs.id
-            experiment.log_metric("a", value, int(value))
-            tracelet.stop_logging()
-        trackio.log({"theirs": 3.0})
-    finally:
-        trackio.finish()
+    for value in (1.0, 2.0):
+        experiment = tracelet.start_logging("adopts", "tests", "trackio")
+        assert experiment.id == theirs.id
+        experiment.log_metric("a", value, int(value))
+        tracelet.stop_logging()
+    log_by_trackio({"theirs": 3.0})
     rows = [row for _, row in logs(theirs.id) if row]
     assert [row for row in rows if "a" in row] == [{"a": 1.0}, {"a": 2.0}]
     assert {"theirs": 3.0} in rows
@@ -155,21 +168,15 @@ def test_points_given_again_in_other_batches_are_there_once(seed, tmp_path, monk
     assert sorted(found) == sorted(expected)
 
 
-def test_two_runs_that_go_on_with_one_keep_their_own_pictures(monkeypatch):
-    trackio = pytest.importorskip("trackio")
+def test_two_runs_that_go_on_with_one_keep_their_own_pictures(theirs):
     from trackio.utils import MEDIA_DIR
 
-    monkeypatch.setattr("webbrowser.open", lambda *_: None)
-    theirs = trackio.init("tests", name="pictures", auto_log_cpu=False, auto_log_gpu=False)
-    try:
-        for shade in (0, 255):
-            experiment = tracelet.start_logging("adopts", "tests", "trackio")
-            experiment.log_image("image", np.full((4, 4, 3), shade, np.uint8), 0)
-            experiment.log_params({f"lr {shade}": 0.1})
-            tracelet.stop_logging()
-        trackio.log({"theirs": 3.0})
-    finally:
-        trackio.finish()
+    for shade in (0, 255):
+        experiment = tracelet.start_logging("adopts", "tests", "trackio")
+        experiment.log_image("image", np.full((4, 4, 3), shade, np.uint8), 0)
+        experiment.log_params({f"lr {shade}": 0.1})
+        tracelet.stop_logging()
+    log_by_trackio({"theirs": 3.0})
     images = [row["image"]["file_path"] for _, row in logs(theirs.id) if "image" in row]
     contents = {(MEDIA_DIR / path).read_bytes() for path in images}
     assert len(images) == len(contents) == 2

@@ -13,6 +13,7 @@ from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
 from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
+from tracelet.backends.kept_params import KeptParams
 from tracelet.backends.mlflow.media import MLflowMediaSink, put_into
 from tracelet.backends.mlflow.names import clean_name
 from tracelet.backends.mlflow.sink import MLflowSink
@@ -25,13 +26,12 @@ from tracelet.backends.mlflow.store import (
     open_store,
     without_secret,
 )
-from tracelet.backends.mlflow.uploads import ArtifactUpload, ParamsUpload, send_params, texts_of
+from tracelet.backends.mlflow.uploads import ArtifactUpload, send_params, texts_of
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
 from tracelet.options import Options
 
 _OPTIONS = ("tracking_uri", "experiment", "run_id")
 _NAMES = "mlflow_names.jsonl"
-_MEDIA_NAMES = "mlflow_media_names.jsonl"
 _PARAMS = "mlflow_params.jsonl"
 
 
@@ -50,7 +50,7 @@ class MLflowBackend(Backend):
         self._is_owned = is_owned
         self._is_reopened = info.reopen is not None
         self._failure: BaseException | None = None
-        self._kept_params = KeptLines(info.run_dir, _PARAMS)
+        self._params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), self._send_params)
         self.id = state.run_id
         self.url = _url(store, uri, state)
         self.reopen_state = {
@@ -60,12 +60,12 @@ class MLflowBackend(Backend):
             "experiment_id": state.experiment_id,
             "is_owned": is_owned,
         }
+        # One for both: a summary may have scalars, too.
         names = FlatNames(KeptLines(info.run_dir, _NAMES), clean_name)
-        media_names = FlatNames(KeptLines(info.run_dir, _MEDIA_NAMES), clean_name)
         put = put_into(self._repository)
         self.sinks = [
             MLflowSink(store, state.run_id, names),
-            MLflowMediaSink(store, state.run_id, media_names, put, self._send_params),
+            MLflowMediaSink(store, state.run_id, info.run_id, names, put, self._send_media_params),
         ]
 
     @classmethod
@@ -107,11 +107,6 @@ class MLflowBackend(Backend):
             raise BackendError(f"mlflow at {without_secret(uri)}: {error}") from error
         return cls(store, uri, state, bool(kept["is_owned"]), info)
 
-    def open_sinks(self, ring: Any) -> None:
-        if self._is_reopened:  # again: the same value is no change to MLflow
-            for (params,) in self._kept_params.read():
-                send_params(self._store, self._state.run_id, params)
-
     @functools.cached_property
     def _artifacts(self) -> Any:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -122,12 +117,22 @@ class MLflowBackend(Backend):
         return self._artifacts
 
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
-        texts = texts_of(params)
-        self._kept_params.append(texts)
-        later.add(ParamsUpload(self._store, self._state.run_id, texts))
+        self._params.add(texts_of(params), later)
 
-    def _send_params(self, params: Mapping[str, Any]) -> None:
-        send_params(self._store, self._state.run_id, texts_of(params))
+    @property
+    def unsent(self) -> int:
+        return self._params.unsent
+
+    def send_unsent(self) -> int:
+        return self._params.send_left()
+
+    def _send_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
+        return send_params(self._store, self._state.run_id, params)
+
+    def _send_media_params(self, params: Mapping[str, Any]) -> None:
+        refused = self._send_params(texts_of(params))
+        if refused:
+            raise RefusedError("; ".join(f"{name}: {why}" for name, why in refused.items()))
 
     def prepare_artifact(self, artifact: Artifact) -> Upload:
         return ArtifactUpload(artifact, self._repository)
@@ -140,7 +145,7 @@ class MLflowBackend(Backend):
         self._failure = failure
 
     def close(self, process_is_ending: bool) -> None:
-        self._kept_params.close()
+        self._params.close()
         if not self._is_owned:
             return
         end_ms = int(time.time() * 1000)

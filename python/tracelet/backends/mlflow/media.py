@@ -36,11 +36,13 @@ class MLflowMediaSink:
     record_kinds: Sequence[int] = (HISTOGRAM, EVENT)
 
     def __init__(
-        self, store: Store, run_id: str, names: FlatNames, put: Put,
+        self, store: Store, run_id: str, tracelet_run_id: str, names: FlatNames, put: Put,
         log_params: Callable[[Mapping[str, Any]], None],
     ) -> None:  # fmt: skip
         self._store = store
         self._run_id = run_id
+        # Sequences are of tracelet's run: another one may go on with the same run of MLflow's.
+        self._origin = tracelet_run_id.rpartition("-")[2]
         self._names = names
         self._put = put
         self._log_params = log_params
@@ -148,7 +150,8 @@ class MLflowMediaSink:
         self, kind: str, log_dir: str, tag: str, record: Any, number: int, extension: str
     ) -> str:
         name = self._names.name(log_dir, tag).replace(":", "_")
-        file = f"{int(record['step']):08d}-{int(record['sequence'])}-{number}{extension}"
+        sequence = int(record["sequence"])
+        file = f"{int(record['step']):08d}-{self._origin}-{sequence}-{number}{extension}"
         return f"{kind}/{name}/{file}"
 
     def close(self, process_is_ending: bool) -> None:

@@ -29,12 +29,11 @@ def texts_of(params: Mapping[str, Any]) -> dict[str, str]:
     return texts
 
 
-def send_params(store: Store, run_id: str, params: Mapping[str, str]) -> None:
-    """Sends them all. Raises RefusedError naming those that MLflow does not take, the others are
-    there then; what is there with the same value is no change."""
+def send_params(store: Store, run_id: str, params: Mapping[str, str]) -> dict[str, str]:
+    """Sends them all; returns those that MLflow does not take, with its words. What is there with
+    the same value is no change."""
     items = list(params.items())
-    refused: list[str] = []
-    reason = ""
+    refused: dict[str, str] = {}
     for start in range(0, len(items), _REQUEST_PARAMS):
         piece = dict(items[start : start + _REQUEST_PARAMS])
         try:
@@ -44,38 +43,8 @@ def send_params(store: Store, run_id: str, params: Mapping[str, str]) -> None:
                 try:
                     store.log_params(run_id, {name: text})
                 except RefusedError as error:
-                    refused.append(name)
-                    reason = str(error)
-    if refused:
-        raise RefusedError(f"{', '.join(refused):.200}: {reason}")
-
-
-class ParamsUpload:
-    """One call of `log_params`. What is not sent is in the run's folder, for `tracelet sync`."""
-
-    name = "parameters"
-    size_bytes: int | None = None
-
-    def __init__(self, store: Store, run_id: str, params: Mapping[str, str]) -> None:
-        self._store = store
-        self._run_id = run_id
-        self._params = params
-
-    def upload(self) -> None:
-        send_params(self._store, self._run_id, self._params)
-
-    def is_refused(self, error: Exception) -> bool:
-        return isinstance(error, RefusedError)
-
-    def set_aside(self, folder: str) -> str:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        file, path = tempfile.mkstemp(".json", "params-", folder)
-        with open(file, "w", encoding="utf-8") as stream:
-            json.dump(self._params, stream)
-        return path
-
-    def discard(self) -> None:
-        """Nothing is kept."""
+                    refused[name] = str(error)
+    return refused
 
 
 class ArtifactUpload(FileUpload):
