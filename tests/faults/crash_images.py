@@ -65,15 +65,19 @@ class Disk:
         self._folder_syncs: dict[str, list[int]] = {}
         open_files: dict[int, File] = {}
         named: dict[str, File] = {}
+        folders = {root}
         for call in calls:
             if call.kind == CREATE:
                 open_files[call.inode] = named[call.path] = call.file = File()
+            if call.kind == MKDIR:
+                # Not told by its inode's number: a removed file's is given to a new folder.
+                folders.add(call.path)
             if call.kind == RENAME and call.path in named:
                 call.file = named[call.path2] = named.pop(call.path)
             if call.kind in (CREATE, RENAME, UNLINK, MKDIR, RMDIR):
                 folder = os.path.dirname(call.path2 or call.path)
                 self._folders.setdefault(folder, []).append(call)
-            elif call.kind == SYNC and call.inode not in open_files:
+            elif call.kind == SYNC and call.path in folders:
                 self._folder_syncs.setdefault(call.path, []).append(call.number)
             elif call.inode in open_files:
                 file = open_files[call.inode]

@@ -38,8 +38,10 @@ def state():
         "methods": [dict(vars(cls)) for cls in TRACKED],
         "runs": sorted(os.listdir(RUNS)) if os.path.isdir(RUNS) else [],
         "rings": sorted(n for n in in_shared_memory() if MINE(n)),
+        # Without sources: ClearML's SDK reads its caller's in a thread of its own.
         "descriptors": sorted(
-            path for path in map(target, os.listdir("/proc/self/fd")) if "tracelet" in path
+            path for path in map(target, os.listdir("/proc/self/fd"))
+            if "tracelet" in path and not path.endswith(".py")
         ),
     }
 

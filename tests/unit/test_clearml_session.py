@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import time
+from collections import Counter
 
 import pytest
 import tracelet
 from tracelet.backends.clearml import session
+from tracelet.backends.clearml.reopen import all_events_behind, event_key
 from tracelet.backends.clearml.session import SessionUsers, edit_task, mend_lines, merged
 from tracelet.runs.process_identity import process_identity
 
@@ -61,6 +64,27 @@ def test_torn_lines_become_empty_and_what_stands_behind_them_whole(tmp_path, con
     assert all(isinstance(json.loads(line), list) for line in wanted.splitlines())
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_what_is_looked_for_in_a_damaged_file_is_what_mending_leaves_in_it(tmp_path, seed):
+    """A line behind a piece that never reached the disk was passed over by who looked for what is
+    there, and made whole by who mends: sync wrote its events a second time."""
+    rng = random.Random(seed)
+    lines = [json.dumps([{"type": "x", "iter": n}] * rng.randint(1, 9)).encode() for n in range(9)]
+    content = bytearray(b"\n".join([*lines, b"[" * 5_000, b""]))
+    for _ in range(rng.randint(1, 4)):
+        start = rng.randrange(len(content))
+        size_bytes = min(rng.randint(1, 200), len(content) - start)
+        content[start : start + size_bytes] = rng.choice([bytes(size_bytes), b" " * size_bytes])
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(content)
+    found = all_events_behind(str(path), 0, b'[{"type": "')
+    mend_lines(path, is_settled=False)
+    left = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True)
+            if line.endswith(b"\n")]  # fmt: skip
+    assert found == Counter(hash(event_key(event)) for events in left for event in events)
+    assert found == all_events_behind(str(path), 0, b'[{"type": "')
+
+
 def test_the_end_of_a_line_that_may_yet_come_is_left_alone(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"[{\n" + LINE + LINE[:5])
@@ -110,6 +134,22 @@ def test_who_ends_last_zips_the_session_anew(tmp_path):
     users.end("two")
     assert archive.stat().st_mtime_ns > old
     assert not users.others_live("")
+
+
+def test_who_ends_last_zips_the_session_whose_first_process_was_killed_and_sent(tmp_path):
+    """Sync said of the killed one that it had ended; who could have made the zip was dead, and the
+    last one thought that it had been made."""
+    folder = tmp_path / "offline-1"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_bytes(LINE)
+    users = SessionUsers(folder)
+    for name in ("first", "two", "three"):
+        users.add(name)
+    users.was_sent("first")
+    users.end("two")
+    assert not (tmp_path / "offline-1.zip").exists()
+    users.end("three")
+    assert (tmp_path / "offline-1.zip").exists()
 
 
 def test_an_edit_from_memory_keeps_what_another_process_has_set():

@@ -30,6 +30,7 @@ from tracelet.backends.clearml.session import (
     TASK,
     SessionUsers,
     edit_task,
+    events_in,
     mend_lines,
     read_task,
     zip_session,
@@ -286,14 +287,10 @@ def _keys_behind(path: str, size_bytes: int, prefix: bytes) -> Iterator[str]:
     with file:
         file.seek(size_bytes)
         for line in file:
-            line = line.lstrip(b" ")  # where a torn piece was
             # Without its end it is torn: who appends next makes blanks of it.
-            if line.startswith(prefix) and line.endswith(b"\n"):
-                try:
-                    events = json.loads(line)
-                except ValueError:  # torn by a death, and gone on with by another writer
-                    continue
-                yield from map(event_key, events)
+            found = events_in(line) if line.endswith(b"\n") else None
+            if found and line[found[0] :].lstrip(b" ").startswith(prefix):
+                yield from map(event_key, found[1])
 
 
 def event_key(event: Any) -> str:

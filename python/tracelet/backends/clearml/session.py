@@ -191,26 +191,42 @@ def mend_lines(path: str | os.PathLike[str], is_settled: bool) -> None:
 def _repair_of(line: bytes) -> bytes | None:
     """What is to be written over a line's beginning, or over all of it; None for a whole one."""
     end = b"" if line.endswith(b"\n") else b"\n"
-    if _is_events(line):
-        return line + end if end else None
     text = line.rstrip(b"\n")
-    start = len(text)
-    for _ in range(_MOST_STARTS):
-        start = text.rfind(b'[{"', 0, start)
-        if start <= 0:
-            break
-        if _is_events(text[start:]):
-            return b" " * start + (text[start:] + end if end else b"")
+    if (found := events_in(text)) is not None:
+        start, _ = found
+        if start == 0:
+            return line + end if end else None
+        return b" " * start + (text[start:] + end if end else b"")
     if len(text) == 1:
         return b"[]\n" if end else None  # no room for a list: the SDK passes over it
     return b"[]".ljust(len(text)) + end if text else None
 
 
-def _is_events(text: bytes) -> bool:
+def events_in(line: bytes) -> tuple[int, list[Any]] | None:
+    """The list of events that a line ends with, and where in it that begins: not at 0 behind a piece
+    of another line, which a death has torn or which never reached the disk. None when there is none.
+
+    Who mends a line and who looks for what is there ask this alone: were a line read in two ways,
+    its events would be written a second time, and the mended line bring back the first ones.
+    """
+    if (events := _parsed(line)) is not None:
+        return 0, events
+    start = len(line)
+    for _ in range(_MOST_STARTS):
+        start = line.rfind(b'[{"', 0, start)
+        if start <= 0:
+            break
+        if (events := _parsed(line[start:])) is not None:
+            return start, events
+    return None
+
+
+def _parsed(text: bytes) -> list[Any] | None:
     try:
-        return isinstance(json.loads(text), list)
-    except ValueError:
-        return False
+        events = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return events if isinstance(events, list) else None
 
 
 def zip_session(folder: Path) -> None:
@@ -245,15 +261,13 @@ class SessionUsers:
     def was_sent(self, run_id: str) -> None:
         """Its process is dead, and what it left is here. On another host, which shares the folder,
         nobody could tell that it is dead. Raises OSError."""
-        self._write(run_id, {"run": run_id, "ended": True})
+        self._write(run_id, {"run": run_id, "ended": True, "died": True})
 
     def _end(self, run_id: str) -> None:
         self._write(run_id, {"run": run_id, **process_identity(), "ended": True})
         archive = Path(f"{self.folder}.zip")
         if not archive.exists():
-            is_late = not self.others_live(run_id) and any(
-                is_alive(each) is False for each in self.all() if not each.get("ended")
-            )
+            is_late = not self.others_live(run_id) and any(map(_has_died, self.all()))
         else:
             held = [each for name in (METRICS, TASK) if (each := self.folder / name).exists()]
             is_late = any(each.stat().st_mtime > archive.stat().st_mtime for each in held)
@@ -283,3 +297,9 @@ class SessionUsers:
         with open(f"{path}.new", "w", encoding="utf-8", opener=private) as file:
             json.dump(content, file)
         os.replace(f"{path}.new", path)
+
+
+def _has_died(user: Mapping[str, Any]) -> bool:
+    """Of a process that did not come to its end. It may be the one that would have made the zip,
+    also when `tracelet sync` has sent what it left while others were at it still."""
+    return bool(user.get("died")) or (not user.get("ended") and is_alive(user) is False)
