@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 import textwrap
 from collections import Counter
 
 import pytest
-from readers import event_file_scalars
+from dead_runs import POINTS, make_dead_runs
+from readers import event_file_scalars, steps_in
 from tracelet import _core
 from tracelet.backends.clearml.session import edit_task
 from tracelet.backends.tensorboard.recovered import LEDGER, SYNCED, RecoveredFiles
 from tracelet.cli import main
 from tracelet.runs import stored_run
-from tracelet.runs.stored_run import find_runs
+from tracelet.runs.stored_run import UnreadableRunError, find_runs
 
 pytest.importorskip("torch")
 
@@ -165,3 +169,65 @@ def test_a_child_without_a_descriptor_for_its_hold_takes_it_with_a_later_point(k
         assert deadline, "the child did not end"
     scalars = event_file_scalars(tmp_path / "log")
     assert [step for step, _, _ in scalars["child"]] == list(range(100))
+
+
+def _read_only(folder):
+    """A command prefix under which nothing in the folder can be written, also by root."""
+    if os.getuid() != 0:
+        for path in (*folder.iterdir(), folder):
+            path.chmod(0o500)
+        return []
+    mount = f"mount --bind -o ro '{folder}' '{folder}' && exec \"$@\""
+    prefix = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    if not shutil.which("unshare") or subprocess.run([*prefix, "true"], check=False).returncode:
+        pytest.skip("root can write everywhere, and no file system can be mounted here")
+    return prefix
+
+
+@pytest.mark.slow
+def test_a_ring_on_a_read_only_file_system_keeps_no_other_run_from_being_sent(tmp_path):
+    """It can't be taken from its users for writing, which ended all three commands."""
+    walled_in = tmp_path / "walled in"
+    walled_in.mkdir()
+    (walled,) = make_dead_runs(tmp_path, ["walled"], TRACELET_RING_DIR=str(walled_in)).values()
+    (good,) = make_dead_runs(tmp_path, ["good"]).values()
+    prefix = _read_only(walled_in)
+
+    def tracelet(*arguments):
+        return subprocess.run(
+            [*prefix, sys.executable, "-m", "tracelet", *arguments], cwd=tmp_path, timeout=120,
+            env={**os.environ, "TRACELET_DIR": str(tmp_path / "tracelet-runs")},
+            capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    listed = tracelet("runs")
+    assert all(f"{run.run_id}  unsent" in listed.stdout for run in (walled, good)), listed
+    cleaned = tracelet("clean")
+    assert walled.run_id not in cleaned.stdout + cleaned.stderr, cleaned
+    assert good.run_id not in cleaned.stdout, cleaned
+    sent = tracelet("sync", "--all")
+    assert sent.returncode == 1, sent
+    assert walled.run_id in sent.stderr, sent
+    assert "Read-only" in sent.stderr or "Permission" in sent.stderr, sent
+    assert not os.path.exists(good.path)
+    assert steps_in(tmp_path / "logs" / "good") == list(range(POINTS))
+    for path in (walled_in, *walled_in.iterdir()):
+        path.chmod(0o700)
+    assert main(["sync", "--runs-dir", os.path.dirname(walled.path), walled.run_id]) == 0
+    assert steps_in(tmp_path / "logs" / "walled") == list(range(POINTS))
+
+
+def test_a_ring_that_can_t_be_opened_now_is_not_taken_for_one_that_nobody_holds(killed):
+    run = killed("""
+        import os, tracelet
+        tracelet.start_logging("few", "tests", "tensorboard").log_metric("loss", 0.5, 1)
+        os.kill(os.getpid(), 9)
+    """)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))  # no descriptor is to be had
+    try:
+        with pytest.raises(UnreadableRunError, match="can't be opened now"):
+            run.take_ring()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert main(["sync", run.run_id]) == 0

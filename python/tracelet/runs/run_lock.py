@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
 
-from tracelet.errors import TraceletError
 from tracelet.fork import renew_at_fork
 from tracelet.runs.ownership import NotOwnError, open_own, read_own
 from tracelet.runs.process_identity import is_alive, process_identity, processes_that_map
@@ -107,14 +107,13 @@ def take_from_users(path: str) -> int | None:
     """Takes a file that its users hold together (RunFolder.hold_ring) for this process alone.
 
     A descriptor, to be closed by the caller; None when somebody holds it; -1 for one that is not
-    there, or can't be opened: who reads it has more to say.
+    there, or is not this user's: who reads it has more to say. Raises OSError when it can't be
+    opened, as where no descriptor is left: it must not be taken for one that nobody holds.
     """
     try:
-        fd = open_own(path, os.O_RDWR)  # NFS locks nothing else exclusively
+        fd = _opened(path)
     except (FileNotFoundError, NotOwnError):
         return -1
-    except OSError as error:  # no descriptor: not to be taken for one that nobody holds
-        raise TraceletError(f"{path} can't be opened now: {error}") from error
     if os.name == "nt":  # there it could not be removed while it is open
         os.close(fd)
         return -1
@@ -123,6 +122,15 @@ def take_from_users(path: str) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def _opened(path: str) -> int:
+    try:
+        return open_own(path, os.O_RDWR)  # NFS locks nothing else exclusively
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    return open_own(path, os.O_RDONLY)  # other file systems do, also one that is mounted read-only
 
 
 def _flock(fd: int, shared: bool) -> bool | None:

@@ -120,7 +120,8 @@ class StoredRun:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process lives, or a child forked from it that has logged into it."""
+        """Whether its process lives, or a child forked from it that has logged into it. Raises
+        UnreadableRunError when that can't be told."""
         held = RunLock.is_held(os.path.join(self.path, RUN_LOCK))
         if held is None:
             held = is_alive(self.manifest) is not False
@@ -132,16 +133,29 @@ class StoredRun:
         return taken is None
 
     def take_ring(self) -> int | None:
-        """See `take_from_users`. While it is taken no forked child can begin to log."""
-        return take_from_users(self.ring_path)
+        """See `take_from_users`. While it is taken no forked child can begin to log. Raises
+        UnreadableRunError."""
+        try:
+            return take_from_users(self.ring_path)
+        except OSError as error:
+            raise UnreadableRunError(
+                f"{self.run_id}: its ring {self.ring_path} can't be opened now: {error}"
+            ) from error
 
     @property
     def state(self) -> str:
         """One of "running", "unsent" (has, or may have, points that some backend lacks) and
-        "finished" (delivered; what a server refused is kept)."""
+        "finished" (delivered; what a server refused is kept).
+
+        One of which it can't be told is "unsent", which deletes nothing: who sends it hears why it
+        can't be, and the runs beside it are listed and sent.
+        """
         if self.is_finished:
             return "finished"
-        return "running" if self.is_alive else "unsent"
+        try:
+            return "running" if self.is_alive else "unsent"
+        except UnreadableRunError:
+            return "unsent"
 
     @property
     def is_finished(self) -> bool:

@@ -203,8 +203,8 @@ def _repair_of(line: bytes) -> bytes | None:
 
 
 def events_in(line: bytes) -> tuple[int, list[Any]] | None:
-    """The list of events that a line ends with, and where in it that begins: not at 0 behind a piece
-    of another line, which a death has torn or which never reached the disk. None when there is none.
+    """The list of events that a line ends with, and where in it that begins: not at 0 behind a
+    piece of another line, which a death has torn or which never reached the disk. Or None.
 
     Who mends a line and who looks for what is there ask this alone: were a line read in two ways,
     its events would be written a second time, and the mended line bring back the first ones.
