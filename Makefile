@@ -11,6 +11,7 @@
 # make soak  an hour of training at 20,000 points a second, with outages; SOAK_S: seconds
 # make soak-network  each failure of a ClearML server with 500,000 points
 # make soak-calls  200,000 random calls to each method of SummaryWriter, against the unpatched one
+# make soak-contract  every backend with 100,000 points and an outage of 30 s
 # make soak-stress  runs that start and stop beside 16 threads that log, 200 exits beside them; each with
 #             AddressSanitizer + UBSan and ThreadSanitizer besides
 # make soak-kills  the crash matrix with 10,000 deaths
@@ -37,7 +38,7 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: mutants soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
+.PHONY: mutants soak-contract soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -96,6 +97,10 @@ mutants: $(VENV)/.mutants
 soak-sessions: $(INSTALLED)
 	TRACELET_SOAK_SESSIONS=200 $(BIN)/python -m pytest -s -o timeout=0 \
 	    tests/integration/test_shared_sessions.py
+
+soak-contract: $(VENV)/.users
+	TRACELET_CONTRACT_POINTS=100000 TRACELET_CONTRACT_OUTAGE_S=30 $(BIN)/python -m pytest -s \
+	    -o timeout=0 tests/contract
 
 soak-stress: $(INSTALLED)
 	STRESS_S=60 STRESS_EXITS=200 $(BIN)/python -m pytest -s tests/integration/test_stress.py

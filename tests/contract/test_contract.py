@@ -1,4 +1,8 @@
-"""What every backend keeps to, a user's own included. `trackers.py` says how each is read back."""
+"""What every backend keeps to, a user's own included. `trackers.py` says how each is read back.
+
+TRACELET_CONTRACT_POINTS and TRACELET_CONTRACT_OUTAGE_S set the sizes; `make soak-contract`:
+100,000 and 30.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,19 @@ import os
 import signal
 import sys
 import textwrap
+import time
 
 import pytest
 import tracelet
 from tracelet.cli import main
 from tracelet.errors import BackendError, ConfigurationError
 from tracelet.runs.stored_run import find_runs
-from trackers import EXAMPLES, JsonLines, MLflow, MLflowServer, TensorBoard, Trackio
+from trackers import EXAMPLES, ClearMLOffline, JsonLines, MLflow, MLflowServer, TensorBoard, Trackio
 
-STEPS = 2_500  # more than two requests of MLflow's
+STEPS = int(float(os.environ.get("TRACELET_CONTRACT_POINTS", "2_500")))
+"""More than two requests of MLflow's."""
+OUTAGE_S = float(os.environ.get("TRACELET_CONTRACT_OUTAGE_S", "0.5"))
+TIMEOUT_S = 60 + STEPS / 500
 PARAMS = {
     "lr": 0.1,
     "depth": 3,
@@ -25,7 +33,6 @@ PARAMS = {
 }
 SHOWN = {
     "lr": "0.1", "depth": "3", "wide": "True", "name": "a b", "nested/list": "[1, 2]",
-    "nested/none": "None",
 }  # fmt: skip
 
 
@@ -38,9 +45,15 @@ def mlflow_server(tmp_path_factory):
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def mlflow_folder(tmp_path_factory):
+    """One database for all: MLflow takes some seconds to make it."""
+    return tmp_path_factory.mktemp("mlflow-database")
+
+
 @pytest.fixture(
     params=[
-        "tensorboard", "json_lines", "mlflow", "trackio",
+        "tensorboard", "json_lines", "clearml", "mlflow", "trackio",
         pytest.param("mlflow server", marks=pytest.mark.slow),
     ]
 )  # fmt: skip
@@ -53,12 +66,15 @@ def tracker(request, tmp_path, monkeypatch):
         import json_lines_backend  # noqa: F401 - it registers itself
 
         return JsonLines(tmp_path)
+    if request.param == "clearml":
+        pytest.importorskip("clearml")
+        return ClearMLOffline(tmp_path)
     if request.param == "trackio":
         pytest.importorskip("trackio")
         return Trackio(tmp_path)
     pytest.importorskip("mlflow")
     if request.param == "mlflow":
-        return MLflow(tmp_path)
+        return MLflow(request.getfixturevalue("mlflow_folder"))
     return MLflow(tmp_path, request.getfixturevalue("mlflow_server").uri)
 
 
@@ -77,7 +93,7 @@ def test_every_point_arrives_by_value_and_step(tracker):
     for step in range(STEPS):
         experiment.log_metric("train/loss", step * 0.5, step)
     experiment.log_metric("once", -1e-3, -5)
-    assert experiment.flush(60)
+    assert experiment.flush(TIMEOUT_S)
     tracelet.stop_logging()
     found = tracker.scalars(experiment.id)
     assert found[tracker.tag("train/loss")] == expected()
@@ -118,7 +134,7 @@ def test_parameters_of_each_type_are_shown(tracker):
     experiment.log_params(PARAMS)
     experiment.log_metric("a", 1.0, 1)
     tracelet.stop_logging()
-    assert tracker.params(experiment.id) == SHOWN
+    assert tracker.params(experiment.id) == {**SHOWN, "nested/none": tracker.none}
     assert experiment.stats.not_taken == {}
 
 
@@ -152,9 +168,8 @@ def test_the_end_is_told_as_it_was(tracker):
 
 def test_a_batch_that_is_given_again_doubles_nothing(tracker, monkeypatch):
     """Each batch is delivered, said to have failed, and given again."""
-    experiment = start(tracker, batch_max_points=500)
-    sinks = [sink for backend in experiment._run._live.backends for sink in backend.sinks]
-    (sink,) = [sink for sink in sinks if sink.name == tracker.backend]
+    experiment = start(tracker, batch_max_points=max(500, STEPS // 20))
+    sink = scalars_sink(experiment, tracker)
     write, calls = sink.write, []
 
     def twice(batch):
@@ -167,10 +182,41 @@ def test_a_batch_that_is_given_again_doubles_nothing(tracker, monkeypatch):
     monkeypatch.setattr(sink, "write", twice)
     for step in range(STEPS):
         experiment.log_metric("train/loss", step * 0.5, step)
-    assert experiment.flush(120)
+    assert experiment.flush(2 * TIMEOUT_S)
     tracelet.stop_logging(60)
     assert len(calls) >= 2
     assert tracker.scalars(experiment.id)[tracker.tag("train/loss")] == expected()
+
+
+def scalars_sink(experiment, tracker):
+    sinks = [sink for backend in experiment._run._live.backends for sink in backend.sinks]
+    (sink,) = [sink for sink in sinks if sink.name == tracker.backend]
+    return sink
+
+
+def test_an_outage_holds_back_no_call_and_loses_nothing(tracker, monkeypatch):
+    """The way there fails, as when a network or a disk is gone, and then it is back."""
+    experiment = start(tracker, batch_max_age_s=0.1)
+    sink = scalars_sink(experiment, tracker)
+    write, end_s = sink.write, time.monotonic() + OUTAGE_S
+
+    def away(batch):
+        if time.monotonic() < end_s:
+            raise ConnectionError("away")
+        return write(batch)
+
+    monkeypatch.setattr(sink, "write", away)
+    begin_s = time.monotonic()
+    for step in range(STEPS):
+        experiment.log_metric("train/loss", step * 0.5, step)
+    experiment.log_params({"lr": 0.1})
+    assert time.monotonic() - begin_s < 10 + STEPS / 10_000
+    assert experiment.flush(OUTAGE_S + 2 * TIMEOUT_S)
+    tracelet.stop_logging(60)
+    assert tracker.scalars(experiment.id)[tracker.tag("train/loss")] == expected()
+    assert tracker.params(experiment.id)["lr"] == "0.1"
+    assert experiment.stats.retried > 0
+    assert experiment.stats.dropped == {}
 
 
 @pytest.mark.slow
@@ -230,9 +276,9 @@ def test_mlflow_away_holds_back_no_call_and_nothing_is_lost(tmp_path):
         server.stop()
 
 
-def test_an_active_mlflow_run_is_logged_to_and_left_as_it_was(tmp_path):
+def test_an_active_mlflow_run_is_logged_to_and_left_as_it_was(mlflow_folder):
     mlflow = pytest.importorskip("mlflow")
-    tracker = MLflow(tmp_path)
+    tracker = MLflow(mlflow_folder)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(tracker.uri)
     try:
@@ -249,9 +295,9 @@ def test_an_active_mlflow_run_is_logged_to_and_left_as_it_was(tmp_path):
         mlflow.set_tracking_uri(before)
 
 
-def test_mlflow_run_id_names_the_run_that_goes_on(tmp_path, monkeypatch):
+def test_mlflow_run_id_names_the_run_that_goes_on(mlflow_folder, monkeypatch):
     pytest.importorskip("mlflow")
-    tracker = MLflow(tmp_path)
+    tracker = MLflow(mlflow_folder)
     first = start(tracker)
     first.log_metric("a", 0.5, 1)
     tracelet.stop_logging(60)

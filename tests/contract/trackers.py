@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from readers import event_file_scalars, session_scalars
 
@@ -29,7 +30,7 @@ class Tracker:
     kept_not_finite = False  # whether NaN and infinity are held as they are
     has_status = True
     has_to_be_configured = ""
-    folds_tags = False  # whether the tag's form is another in the tracker
+    none = "None"  # how it shows that
 
     def __init__(self, folder):
         self.folder = folder
@@ -84,13 +85,28 @@ class TensorBoard(Tracker):
         return (self._log_dir / "artifacts" / name).read_bytes()
 
 
-class ClearMLOffline(Tracker):
+class ClearML(Tracker):
+    """What both of ClearML's forms share: a tag is a metric and a variant there."""
+
     backend = "clearml"
-    has_status = False  # an offline session has none
+    none = ""  # as the SDK has it
+
+    def tag(self, tag):
+        metric, _, variant = tag.partition("/")
+        return f"{metric}/{variant or metric}"
+
+
+class ClearMLOffline(ClearML):
+    """A session's folder, as the SDK's import reads it."""
+
+    has_status = False  # a session has none
 
     def scalars(self, run_id):
         points = session_scalars(self._session(run_id))
-        return {variant: sorted(p[:2] for p in each) for (_, variant), each in points.items()}
+        return {
+            f"{metric}/{variant}": last_by_step((step, value) for step, value, _ in each)
+            for (metric, variant), each in points.items()
+        }
 
     def params(self, run_id):
         content = json.loads((self._session(run_id) / "task.json").read_text())
@@ -98,21 +114,51 @@ class ClearMLOffline(Tracker):
         return {name: each["value"] for name, each in section.items()}
 
     def artifact(self, run_id, name):
-        (path,) = (self._session(run_id) / "data").rglob(Path(name).name)
+        content = json.loads((self._session(run_id) / "task.json").read_text())
+        (found,) = [each for each in content["execution"]["artifacts"] if each["key"] == name]
+        paths = (self._session(run_id) / "data").rglob(Path(found["uri"]).name)
+        (path,) = [path for path in paths if path.is_file()]
         return path.read_bytes()
 
-    def tag(self, tag):
-        return tag.rpartition("/")[2]
-
     def _session(self, run_id):
-        from clearml import Task
+        roots = [Path(os.environ["CLEARML_CACHE_DIR"]), self.folder / "clearml"]
+        found = [path for root in roots for path in root.rglob(f"*{run_id}*") if path.is_dir()]
+        return found[0]
 
-        if self.config.get("session"):
-            return Path(self.config["session"])
-        root = Path(Task.current_task().get_offline_mode_folder()).parent if (
-            Task.current_task()) else None  # fmt: skip
-        found = [*(root or self.folder).rglob(str(run_id))]
-        return next(path for path in found if path.is_dir())
+
+class ClearMLServer(ClearML):
+    """The loopback server: what it has stored. For scripts of their own: the SDK of this process is
+    offline."""
+
+    def __init__(self, folder, server):
+        super().__init__(folder)
+        self.server = server
+
+    def scalars(self, run_id):
+        found = self.server.scalars(run_id)
+        return {
+            f"{metric}/{variant}": sorted(points.items())
+            for (metric, variant), points in found.items()
+            if not metric.startswith(":monitor")
+        }
+
+    def params(self, run_id):
+        section = self.server.tasks[run_id]["hyperparams"]["General"]
+        return {name: each["value"] for name, each in section.items()}
+
+    def artifact(self, run_id, name):
+        artifacts = self.server.tasks[run_id]["execution"]["artifacts"]
+        (found,) = [each for each in artifacts if each["key"] == name]
+        return self.server.files[urlsplit(found["uri"]).path.lstrip("/")]
+
+    def status(self, run_id):
+        status = self.server.tasks[run_id]["status"]
+        return {"completed": "finished", "stopped": "killed"}.get(status, status)
+
+
+def last_by_step(points):
+    """As a tracker that overwrites by coordinate has them."""
+    return sorted(dict(points).items())
 
 
 class JsonLines(Tracker):

@@ -11,9 +11,10 @@ import tracelet
 mlflow = pytest.importorskip("mlflow")
 
 
-@pytest.fixture
-def client(tmp_path):
-    return mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """One database for all: MLflow takes some seconds to make it."""
+    return mlflow.MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
 
 
 def start(client, **options):
