@@ -6,13 +6,15 @@ import contextlib
 import os
 
 
-def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
+def write_whole(path: str, data: bytes, mode: int = 0o600, new_path: str = "") -> None:
     """Has `path` hold `data`, or what it held before. Raises OSError.
+
+    Where several processes write the same file, each gives a `new_path` of its own beside it.
 
     The content reaches the disk before the name does: a rename alone may be there after a loss of
     power while what it names is empty. The folder is synced last, so that the name is kept too.
     """
-    new_path = path + ".new"
+    new_path = new_path or path + ".new"
     # Exclusively: nothing that lies there, a link for one, is written through.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new_path)

@@ -22,6 +22,7 @@ from tracelet.fork import renew_at_fork
 from tracelet.runs.ownership import is_own_file
 from tracelet.runs.private_file import private
 from tracelet.runs.process_identity import is_alive, process_identity
+from tracelet.runs.whole_file import write_whole
 
 _log = logging.getLogger("tracelet")
 
@@ -73,18 +74,9 @@ def read_task(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def write_task(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Whole, or not at all. Raises OSError."""
-    path = Path(folder) / TASK
-    new = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
-    try:
-        with open(new, "w", encoding="utf-8") as file:
-            json.dump(content, file, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
-        raise
+    path = str(Path(folder) / TASK)
+    own = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
+    write_whole(path, json.dumps(content, sort_keys=True).encode(), 0o666, own)
 
 
 def edit_task(folder: str | os.PathLike[str], change: Callable[[dict[str, Any]], None]) -> None:
