@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ import pytest
 import tracelet
 from tracelet import backends as sinks
 from tracelet.pipeline.run import Run
+from warm_python import run_new, run_warm
 
 with contextlib.suppress(ImportError):  # the core's tests run without jsonschema as well
     from clearml_server.fixtures import clearml_server  # noqa: F401
@@ -85,10 +85,15 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _accounts: None
 
 @pytest.fixture
 def run_script(tmp_path: Path) -> RunScript:
-    """Runs Python code in a process of its own, offline unless `env` says otherwise."""
+    """Runs Python code in a process of its own, offline unless `env` says otherwise. It is forked
+    from a warm one (see warm_python.py), or, with `is_new`, begins with the interpreter's start."""
 
     def run(
-        code: str, env: dict[str, str] | None = None, timeout_s: float = 240, check: bool = True
+        code: str,
+        env: dict[str, str] | None = None,
+        timeout_s: float = 240,
+        check: bool = True,
+        is_new: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "tracelet-runs")}
         environment["CLEARML_CACHE_DIR"] = str(tmp_path / "clearml")
@@ -97,14 +102,8 @@ def run_script(tmp_path: Path) -> RunScript:
         if env and "CLEARML_API_HOST" in env:
             environment.pop("CLEARML_OFFLINE_MODE")
         environment.update(env or {})
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)],
-            env=environment,
-            cwd=tmp_path,
-            timeout=timeout_s,
-            capture_output=True,
-            text=True,
-        )
+        arguments = (textwrap.dedent(code), environment, tmp_path, timeout_s)
+        done = run_new(*arguments) if is_new else run_warm(*arguments)
         if check and done.returncode != 0:
             raise AssertionError(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from tracelet.runs.stored_run import StoredRun
+from warm_python import run_warm
 
 POINTS = 200
 
 _CODE = """
-import contextlib, os, signal, sys
+import contextlib, os, signal
 import tracelet
 with contextlib.suppress(ImportError):  # once, not at the start of each
     import torch.utils.tensorboard
-for name in sys.argv[1:]:
+for name in %r:
     if os.fork() == 0:
         experiment = tracelet.start_logging(
             name, "tests", backend="tensorboard",
@@ -33,12 +32,11 @@ for name in sys.argv[1:]:
 def make_dead_runs(folder: Path, names: list[str], **environment: str) -> dict[str, StoredRun]:
     """Each has logged POINTS points, of which all are in its ring, and has died. By name."""
     runs_dir = folder / "tracelet-runs"
-    done = subprocess.run(
-        [sys.executable, "-c", _CODE % POINTS, *names],
-        env={**os.environ, "TRACELET_DIR": str(runs_dir), "TRACELET_RING_DIR": str(folder / "shm"),
-             **environment},
-        cwd=folder, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    environment = {
+        **os.environ, "TRACELET_DIR": str(runs_dir), "TRACELET_RING_DIR": str(folder / "shm"),
+        **environment,
+    }  # fmt: skip
+    done = run_warm(_CODE % (names, POINTS), environment, folder, 120)
     assert done.returncode == 0, done.stderr
     runs = [StoredRun(str(path)) for path in runs_dir.iterdir()]
     found = {run.exp_name: run for run in runs if run.exp_name in names}

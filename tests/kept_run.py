@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import tracelet
 from readers import event_file_scalars, session_scalars
 from tracelet.backends.base import Delivery
 from tracelet.runs.stored_run import StoredRun
+from warm_python import run_warm
 
 POINTS = 300
 
@@ -71,13 +70,12 @@ class KeptRun:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        done = subprocess.run(
-            [sys.executable, "-c", _CODE],
-            env={**os.environ, "TRACELET_DIR": str(folder / "runs"),
-                 "TRACELET_RING_DIR": str(folder / "shm"), "CLEARML_OFFLINE_MODE": "1",
-                 "CLEARML_CACHE_DIR": str(folder / "cache")},
-            cwd=folder, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+        environment = {
+            **os.environ, "TRACELET_DIR": str(folder / "runs"),
+            "TRACELET_RING_DIR": str(folder / "shm"), "CLEARML_OFFLINE_MODE": "1",
+            "CLEARML_CACHE_DIR": str(folder / "cache"),
+        }  # fmt: skip
+        done = run_warm(_CODE, environment, folder, 240)
         assert done.returncode == -9, done.stderr
         (path,) = (folder / "runs").iterdir()
         self.path = path

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
 
 pytest.importorskip("clearml")
 pytest.importorskip("torch")
-pytest.importorskip("sklearn")
+if importlib.util.find_spec("sklearn") is None:  # the scripts import it, which takes 3 s
+    pytest.skip("no sklearn", allow_module_level=True)
 
 IMPORTS = """
 import argparse, joblib, matplotlib, numpy, pandas, torch

@@ -79,8 +79,9 @@ def test_the_context_manager_ends_the_run_also_when_the_block_raises(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorboard", "clearml"])
-def test_a_hundred_runs_leak_nothing(backend, tmp_path):
+@pytest.mark.parametrize(("backend", "runs"), [("tensorboard", 100), ("clearml", 30)])
+def test_a_hundred_runs_leak_nothing(backend, runs, tmp_path):
+    """With ClearML fewer, of half a second each: what each leaks is seen in 30 as well."""
     if backend == "clearml":
         pytest.importorskip("clearml")
     writer_class = pytest.importorskip("torch.utils.tensorboard").SummaryWriter
@@ -103,7 +104,7 @@ def test_a_hundred_runs_leak_nothing(backend, tmp_path):
     for _ in range(5):
         cycle()
     _, threads, fds = in_use()
-    for _ in range(100):
+    for _ in range(runs):
         cycle()
     mappings_after, threads_after, fds_after = in_use()
     assert mappings_after <= mappings
@@ -112,7 +113,7 @@ def test_a_hundred_runs_leak_nothing(backend, tmp_path):
     assert fds_after <= fds + 3
     assert dict(vars(writer_class)) == originals
     assert list((tmp_path / "tracelet-runs").iterdir()) == []
-    assert len(event_files(tmp_path / "log")) == 105
+    assert len(event_files(tmp_path / "log")) == 5 + runs
 
 
 ENDS = {
@@ -140,6 +141,7 @@ for step in range(10_000):
 {ENDS[end]}
 """,
         check=False,
+        is_new=True,
     )
     assert done.returncode == EXIT_CODES.get(end, 0), done.stderr
     assert "nanobind" not in done.stderr
@@ -224,7 +226,8 @@ def test_the_import_brings_in_neither_torch_nor_clearml(run_script):
         import sys
         import tracelet
         print(sorted({"torch", "clearml", "tensorboard", "requests"} & set(sys.modules)))
-        """
+        """,
+        is_new=True,
     )
     assert done.stdout.strip() == "[]"
 
