@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections import defaultdict
@@ -28,10 +29,20 @@ def events(path: Path) -> list[Any]:
 def event_file_scalars(folder: Any) -> Points:
     points: Points = defaultdict(list)
     for path in event_files(folder):
-        for event in events(path):
+        for event in _events_of_any_size(path):
             for value in event.summary.value:
                 points[value.tag].append((event.step, value.simple_value, event.wall_time))
     return dict(points)
+
+
+def _events_of_any_size(path: Path) -> list[Any]:
+    """Large files by the quick reader, which says the same of a whole file."""
+    if path.stat().st_size > 1 << 20:
+        with contextlib.suppress(
+            struct.error, AssertionError
+        ):  # torn: up to there by TensorBoard's
+            return list(quick_events(path))
+    return events(path)
 
 
 def session_events(folder: Any) -> list[dict[str, Any]]:

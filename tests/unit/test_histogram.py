@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tracelet import _core
 
 LARGEST = np.finfo(np.float64).max
-many = settings(max_examples=150, deadline=None)
+many = settings(max_examples=50, deadline=None)  # of each dtype, others in each run of the tests
 seeds = st.integers(0, 2**32)
 
 
@@ -115,7 +115,7 @@ def test_tensors_are_counted_as_arrays_are(dtype, layout, bins_range, seed):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     dtype=st.sampled_from([name for name in DTYPES if name != "bfloat16"]),
     count=st.integers(0, 500),
@@ -146,7 +146,7 @@ def test_edges_over_a_range_of_any_size_are_numpys(first, width, bins, seed):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(bins=st.integers(1, 2000), seed=seeds, shift=st.sampled_from([0.0, 1.0, 1e3, 1e7, -1e15]))
 def test_values_beside_the_edges_of_even_bins_far_from_zero(dtype, bins, seed, shift):
     """Where a step of float32 is wider than a bin, or nearly so."""
