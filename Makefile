@@ -16,6 +16,7 @@
 #             AddressSanitizer + UBSan and ThreadSanitizer besides
 # make soak-kills  the crash matrix with 10,000 deaths
 # make mutants  which of 100 slips put into the code no test notices; MUTANTS, SEED (the date), MUTANTS_S
+# make mutants-tests  finds anew which tests run which function, for make mutants
 # make soak-sessions  200 rounds of processes killed in one ClearML session, beside living ones
 # make soak-faults  3,000 runs and syncs whose system calls fail, 10,000 losses of power
 # make soak-fuzz  an hour of fuzzing what reads a dead process' files; FUZZ_S: seconds
@@ -38,7 +39,7 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: mutants soak-contract soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
+.PHONY: mutants mutants-tests soak-contract soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -93,6 +94,10 @@ soak-kills: $(INSTALLED)
 
 mutants: $(VENV)/.mutants
 	$(BIN)/python tests/mutation/mutants.py
+
+# Some minutes: after many tests were added, or a module was.
+mutants-tests: $(VENV)/.mutants $(VENV)/.users
+	$(BIN)/python tests/mutation/map_tests.py
 
 soak-sessions: $(INSTALLED)
 	TRACELET_SOAK_SESSIONS=200 $(BIN)/python -m pytest -s -o timeout=0 \

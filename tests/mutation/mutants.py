@@ -1,221 +1,197 @@
 """Small slips put into the code, one by one: which of them do its tests notice?
 
-`make mutants` tries MUTANTS of them (100), chosen by SEED (the date), in a copy of the package; the
-operators are cosmic-ray's, and one of our own that drops a call. Those that no test notices are
-printed as a diff; `equivalent.txt` lists those that change nothing, with the reason. The exit code
-is 1 when fewer than LEAST per cent are noticed.
+`make mutants` tries MUTANTS of them (100), chosen by SEED (the date), in copies of the package. For
+each, the tests that run the function it is in (`tests.json`, written by `make mutants-tests`), the
+quick ones first, until one fails. What no test notices is printed as a diff; `equivalent.txt` lists
+what changes nothing, with the reason. The exit code is 1 when fewer than LEAST per cent
+are noticed; MUTANTS_S bounds the time, and what is not reached in it may have been noticed. ONLY
+names the paths in the package that are meant.
 """
 
 from __future__ import annotations
 
+import ast
 import datetime
-import difflib
 import importlib.util
+import json
 import os
 import random
-import shutil
-import signal
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
-import parso
-from cosmic_ray.ast import ast_nodes
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.operators.operator import Operator
-from cosmic_ray.plugins import get_operator, operator_names
+from copies import ROOT, Copy, import_what_is_slow
+from slips import PARTS, all_slips, make, operators
 
-ROOT = Path(__file__).parent.parent.parent
-COPY = ROOT / "build" / "mutants"
-PARTS = ("pipeline", "journal", "recovery", "runs", "backends")
+HERE = Path(__file__).parent
 COUNT = int(os.environ.get("MUTANTS", "100"))
 SEED = os.environ.get("SEED", datetime.date.today().isoformat())
 LEAST = float(os.environ.get("LEAST", "0"))
 BUDGET_S = float(os.environ.get("MUTANTS_S", "inf"))
-TIMEOUT_S = float(os.environ.get("MUTANT_TIMEOUT_S", "180"))
-
-# The first that a module's path begins with; the quick ones first, and all of them in one process.
-TESTS = (
-    ("pipeline/lane", ["unit/test_lane.py", "unit/test_pipeline.py"]),
-    ("pipeline/uploads", ["unit/test_uploads.py"]),
-    ("pipeline/exit_signals", ["integration/test_signals.py"]),
-    ("pipeline/", ["unit/test_lane.py", "unit/test_pipeline.py", "unit/test_runs.py",
-                   "unit/test_journal_budget.py"]),
-    ("journal/", ["unit/test_journal_recovery.py", "unit/test_journal_budget.py",
-                  "unit/test_journal_faults.py", "unit/test_pipeline.py",
-                  "unit/test_dead_run_rules.py", "integration/test_sync_damage.py"]),
-    ("recovery/", ["unit/test_dead_run_rules.py", "integration/test_sync_trust.py",
-                   "integration/test_sync_damage.py", "integration/test_sync.py"]),
-    ("runs/", ["unit/test_progress.py", "unit/test_dead_run_rules.py", "unit/test_runs.py",
-               "integration/test_sync_trust.py"]),
-    ("backends/mlflow/", ["integration/test_mlflow_trust.py", "contract"]),
-    ("backends/tensorboard/", ["unit/test_runs.py", "integration/test_event_files.py",
-                               "integration/test_event_file_disks.py"]),
-    ("backends/clearml/session", ["unit/test_clearml_session.py"]),
-    ("backends/clearml/names", ["unit/test_clearml_names.py"]),
-    ("backends/clearml/", ["unit/test_dead_run_rules.py", "unit/test_clearml_answers.py",
-                           "unit/test_clearml_media_parts.py",
-                           "integration/test_clearml_offline.py", "integration/test_sync.py"]),
-    ("backends/kept", ["unit/test_kept.py", "unit/test_dead_run_rules.py"]),
-    ("backends/", ["unit/test_backends.py", "unit/test_uploads.py", "unit/test_histogram_views.py",
-                   "unit/test_clearml_media_parts.py", "unit/test_options.py"]),
-)  # fmt: skip
-_PLAIN = (
-    "AddNot", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr",
-    "ReplaceOrWithAnd", "ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "NumberReplacer",
-    "ZeroIterationForLoop",
-    "ReplaceBinaryOperator_Add_Sub", "ReplaceBinaryOperator_Sub_Add",
-    "ReplaceBinaryOperator_Mul_Add", "ReplaceBinaryOperator_BitAnd_BitXor",
-    "ReplaceUnaryOperator_Delete_Not",
-)  # fmt: skip
-_SITE = """
-import sys
-sys.meta_path[:] = [each for each in sys.meta_path if "ScikitBuild" not in type(each).__name__]
-"""
-
-
-class DropCall(Operator):
-    """A call whose result nobody uses is not made: no sync, no close, no count."""
-
-    def mutation_positions(self, node):
-        is_call = node.type in ("power", "atom_expr") and node.children[-1].type == "trailer"
-        if is_call and node.parent.type == "simple_stmt" and node.children[-1].children[0] == "(":
-            yield node.start_pos, node.end_pos
-
-    def mutate(self, node, index):
-        made = parso.parse("pass").children[0]
-        made.prefix = node.get_first_leaf().prefix
-        return made
-
-    @classmethod
-    def examples(cls):
-        return ()
-
-
-def operators():
-    made = {"DropCall": DropCall()}
-    for name in operator_names():
-        short = name.rpartition("/")[2]
-        if short in _PLAIN or short.startswith("ReplaceComparisonOperator"):
-            made[short] = get_operator(name)()
-    return made
+JOBS = int(os.environ.get("MUTANTS_JOBS", "2"))
+TESTS_S = 30.0  # how long the tests of one slip may take together, as the map has it
 
 
 def main():
+    start_s = time.monotonic()
     package = Path(importlib.util.find_spec("tracelet").origin).parent
-    modules = sorted(path for part in PARTS for path in (package / part).rglob("*.py"))
-    rng = random.Random(SEED)
-    known = equivalents()
-    mutants = []
-    for path in modules:
-        code = path.read_text()
-        tree = parso.parse(code)
-        nodes = list(ast_nodes(tree))
-        for name, operator in operators().items():
-            count = sum(1 for node in nodes for _ in operator.mutation_positions(node))
-            mutants += [(path.relative_to(package), name, number) for number in range(count)]
-    sample = rng.sample(mutants, min(COUNT, len(mutants)))
-    make_copy(package)
-    print(f"{len(sample)} of {len(mutants)} mutants of {len(modules)} modules, SEED={SEED}")
-    if run(["unit/test_lane.py"]) != "survived":
-        print("the tests fail without a mutant: see", COPY / "log.txt")
-        return 1
-    return 0 if try_all(sample, package, known) >= LEAST else 1
-
-
-def try_all(sample, package, known):
-    """The share that was noticed, in per cent."""
-    noticed = tried = 0
-    deadline_s = time.monotonic() + BUDGET_S
-    for module, name, number in sample:
-        if time.monotonic() >= deadline_s:
-            print(f"the time is over after {tried} of them")
-            break
-        code = (package / module).read_text()
-        mutated = mutate_code(code, operators()[name], number)
-        diff = [
-            line for line in difflib.unified_diff(code.splitlines(), (mutated or code).splitlines(),
-                                                  lineterm="", n=1)
-        ][2:]  # fmt: skip
-        change = " -> ".join(line[1:].strip() for line in diff if line[:1] in "+-")
-        if not change or f"{module}: {change}" in known or is_of_types_alone(diff):
-            continue
-        (COPY / "tracelet" / module).write_text(mutated)
-        start_s = time.monotonic()
-        outcome = run(tests_of(module))
-        (COPY / "tracelet" / module).write_text(code)
-        tried += 1
-        noticed += outcome != "survived"
-        print(f"{outcome:9} {time.monotonic() - start_s:5.1f} s  {module}: {change}", flush=True)
-        if outcome == "survived":
-            print("\n".join(f"    {line}" for line in diff))
+    slips = all_slips(package, os.environ.get("ONLY", "").split() or PARTS)
+    random.Random(SEED).shuffle(slips)
+    import_what_is_slow()
+    print(
+        f"{COUNT} of {len(slips)} slips, SEED={SEED}; ready in {time.monotonic() - start_s:.0f} s"
+    )
+    outcomes = in_processes(package, slips[: 2 * COUNT], start_s + BUDGET_S)
+    tried, noticed = len(outcomes), len(outcomes.replace("s", ""))
     share = 100 * noticed / max(1, tried)
-    print(f"{noticed} of {tried} are noticed: {share:.0f} %")
-    return share
+    at_most = 100 * (COUNT - tried + noticed) / COUNT  # what was not reached may be noticed
+    if tried < COUNT:
+        print(f"{COUNT - tried} were not reached in the time")
+    print(f"{noticed} of {tried} are noticed: {share:.0f} %, {time.monotonic() - start_s:.0f} s")
+    return 0 if at_most >= LEAST else 1
 
 
-def is_of_types_alone(diff):
-    """What only a type checker, or a reader of a message, would see."""
-    lines = [line[1:].strip() for line in diff if line[:1] in "+-"]
-    return all(line.startswith(("_log.", "import ", "from ", '"', 'f"')) for line in lines)
+def in_processes(package, slips, deadline_s):
+    """A letter for each that was tried: k(illed), h(angs), s(urvived)."""
+    todo_out, todo_in = os.pipe()  # a slip's number is read by one process
+    done_out, done_in = os.pipe()
+    workers = []
+    for number in range(JOBS):
+        pid = os.fork()
+        if pid == 0:
+            os.close(todo_in)
+            try:
+                Worker(package, number, deadline_s).work(slips, todo_out, done_in)
+            finally:
+                os._exit(0)
+        workers.append(pid)
+    os.close(done_in)
+    given, answered, outcomes, left = 0, 0, "", COUNT
+    while left or len(outcomes) < COUNT:
+        while left and given < len(slips):
+            os.write(todo_in, given.to_bytes(4, "little"))
+            given, left = given + 1, left - 1
+        answer = os.read(done_out, 1).decode() if given > answered else ""
+        if not answer:
+            break
+        answered += 1
+        if answer == "-":  # nothing to be noticed there: another one
+            left += 1
+        else:
+            outcomes += answer
+    os.close(todo_in)
+    for pid in workers:
+        os.waitpid(pid, 0)
+    return outcomes
 
 
-def tests_of(module):
-    return next(files for start, files in TESTS if str(module).startswith(start))
+class Worker:
+    def __init__(self, package, number, deadline_s):
+        self._package = package
+        self._copy = Copy(package, number)
+        self._deadline_s = deadline_s
+        self._operators = operators()
+        self._tests = Tests()
+        self._passing = {}  # what failed on a slip: does it pass without one?
+
+    def work(self, slips, todo, done):
+        while time.monotonic() < self._deadline_s and (number := os.read(todo, 4)):
+            slip = slips[int.from_bytes(number, "little")]
+            made = make(slip, self._package, self._operators[slip.operator])
+            outcome = self._try(made) if made else "-"
+            if outcome:
+                os.write(done, outcome[0].encode())
+
+    def _try(self, made):
+        """ "" when the time ended before it was known."""
+        start_s = time.monotonic()
+        tests = self._tests.of(made.slip, (self._package / made.slip.module).read_text())
+        outcome, by = "survived", ""
+        while tests and outcome == "survived":
+            with self._copy.changed(made.slip.module, made.code):
+                outcome, by = self._copy.run(tests, self._deadline_s)
+            if outcome != "killed":
+                break
+            # Without a name: they could not even be collected.
+            if self._passes(*([by] if by else ["--collect-only", *tests])):
+                break
+            tests = {name: s for name, s in tests.items() if by and name != by}
+            outcome = "survived"
+        if outcome:
+            self._tell(made, outcome, time.monotonic() - start_s, by, len(tests))
+        return outcome
+
+    def _passes(self, *test):
+        """A test that fails without a slip as well has noticed nothing."""
+        if test not in self._passing:
+            outcome, _ = self._copy.run(dict.fromkeys(test, 20.0), self._deadline_s)
+            self._passing[test] = outcome in ("survived", "")
+            if not self._passing[test]:
+                print(f"fails without a slip: {' '.join(test)}", flush=True)
+        return self._passing[test]
+
+    def _tell(self, made, outcome, seconds, by, count):
+        lines = [f"{outcome:8} {seconds:5.1f} s  {made.slip.module}:{made.slip.line} {made.change}"]
+        if outcome == "killed":
+            lines.append(f"    by {by}")
+        else:
+            lines.append(f"    {made.slip.operator}, {count} tests")
+            lines += [f"    {line}" for line in made.diff]
+        print("\n".join(lines), flush=True)
 
 
-def equivalents():
-    path = Path(__file__).parent / "equivalent.txt"
-    lines = path.read_text().splitlines() if path.exists() else ()
-    return {line for line in lines if line and not line.startswith("#")}
+class Tests:
+    """Which tests run a function, and how many seconds each takes."""
+
+    def __init__(self):
+        content = json.loads((HERE / "tests.json").read_text())
+        self._seconds = list(content["tests"].items())
+        self._texts = {}
+        self._functions = content["functions"]
+
+    def of(self, slip, code):
+        """{name: seconds}, the quickest first."""
+        module = self._functions.get(slip.module, {})
+        numbers = module.get(function_at(code, slip.line))
+        if numbers is None:  # a function that is new
+            numbers = {each for some in module.values() for each in some}
+        chosen, total_s = {}, 0.0
+        for name, seconds in sorted((self._seconds[each] for each in numbers), key=lambda x: x[1]):
+            if not self._is_there(name):
+                continue
+            total_s += seconds
+            if chosen and total_s > TESTS_S:
+                break
+            chosen[name] = seconds
+        return chosen
+
+    def _is_there(self, name):
+        """The map may be older than the tests."""
+        file, _, test = name.partition("::")
+        if file not in self._texts:
+            path = ROOT / file
+            self._texts[file] = path.read_text() if path.exists() else ""
+        return f"def {test.partition('[')[0].rpartition('::')[2]}(" in self._texts[file]
 
 
-def make_copy(package):
-    shutil.rmtree(COPY, ignore_errors=True)
-    COPY.mkdir(parents=True)
-    shutil.copytree(package, COPY / "tracelet", ignore=shutil.ignore_patterns("__pycache__"))
-    if not list((COPY / "tracelet").glob("_core*.so")):  # an editable install has it elsewhere
-        # Not by importing it: the native module is one of a process.
-        for native in Path(sysconfig.get_path("platlib")).glob("tracelet/_core*.so"):
-            shutil.copy(native, COPY / "tracelet")
-    (COPY / "sitecustomize.py").write_text(_SITE)
-    exec(_SITE)
-    os.environ.update(PYTHONPATH=str(COPY), PYTHONDONTWRITEBYTECODE="1")
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, str(COPY))
+def function_at(code, line):
+    """ "Class.method" of the innermost function or class there; "" for the module itself."""
+    found = ""
 
+    def visit(node, path):
+        nonlocal found
+        for child in ast.iter_child_nodes(node):
+            here = path
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                first = min([child.lineno, *(each.lineno for each in child.decorator_list)])
+                here = f"{path}.{child.name}" if path else child.name
+                if first <= line <= child.end_lineno:
+                    found = here
+            visit(child, here)
 
-def run(files):
-    """ "killed", "hangs" or "survived". In a fork, so that what takes long to import is there."""
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        log = os.open(COPY / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        import pytest
-
-        os.chdir(ROOT)
-        paths = [str(ROOT / "tests" / each) for each in files]
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *paths])
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(int(code))
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return "survived" if status == 0 else "killed"
-        if time.monotonic() >= deadline_s:
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return "hangs"
-        time.sleep(0.02)
+    visit(ast.parse(code), "")
+    return found
 
 
 if __name__ == "__main__":
-    import torch  # noqa: F401
-
     sys.exit(main())
