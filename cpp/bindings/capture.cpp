@@ -187,7 +187,7 @@ void log_metric(PyObject* name, PyObject* value, PyObject* step, PyObject* write
   Producer& producer = Producer::current();
   const char* method = "log_metric";
   Point point;
-  check_metric(name, value, step);
+  check_metric(method, name, value, step);
   const bool is_read = read_step_and_time(method, name, step, nullptr, producer, point) &&
                        read_value(method, name, value, point);
   if (!is_read) throw nb::python_error();

@@ -171,19 +171,19 @@ bool is_index(PyObject* object) {
   return false;
 }
 
-void check_metric(PyObject* name, PyObject* value, PyObject* step) {
+void check_metric(const char* method, PyObject* name, PyObject* value, PyObject* step) {
   if (is_given(step) && !PyLong_CheckExact(step) && !is_index(step)) {
     if (PyErr_Occurred() != nullptr) throw nb::python_error();
-    throw nb::type_error((std::string("log_metric(") + describe(name) +
+    throw nb::type_error((std::string(method) + "(" + describe(name) +
                           "): step must be an int, not of type " + Py_TYPE(step)->tp_name)
                              .c_str());
   }
   if (PyFloat_CheckExact(value) || PyLong_CheckExact(value)) [[likely]]
     return;
   if (PyUnicode_Check(value) || PyBytes_Check(value) || PyDict_Check(value)) {
-    throw nb::type_error((std::string("log_metric(") + describe(name) +
+    throw nb::type_error((std::string(method) + "(" + describe(name) +
                           "): the value must be a number, not of type " + Py_TYPE(value)->tp_name +
-                          (PyDict_Check(value) ? ": use a call for each entry" : ""))
+                          (PyDict_Check(value) ? ": log({...}) takes a flat dict" : ""))
                              .c_str());
   }
 }

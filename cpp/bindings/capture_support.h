@@ -141,7 +141,7 @@ bool tell_of_odd(const char* method, PyObject* tag, const char* argument, PyObje
 // program handles: KeyboardInterrupt, say.
 bool is_index(PyObject* object);
 // The handle's own method takes numbers alone, where SummaryWriter's do as torch's do. Throws.
-void check_metric(PyObject* name, PyObject* value, PyObject* step);
+void check_metric(const char* method, PyObject* name, PyObject* value, PyObject* step);
 // Any step that is no small int. False with a Python exception set.
 bool read_other_step(const char* method, PyObject* tag, PyObject* step, Point& point);
 bool read_wall_time(const char* method, PyObject* tag, PyObject* wall_time, Point& point);

@@ -6,7 +6,8 @@
 
 namespace tracelet::bindings {
 void register_run_push(nb::module_& m);
-}
+void register_log_metrics(nb::module_& m);
+}  // namespace tracelet::bindings
 
 namespace {
 
@@ -47,6 +48,7 @@ NB_MODULE(_core, m) {
   tracelet::bindings::register_ring(m);
   tracelet::bindings::register_payloads(m);
   tracelet::bindings::register_run_push(m);
+  tracelet::bindings::register_log_metrics(m);
   tracelet::bindings::register_histogram(m);
   tracelet::bindings::register_capture(m);
   tracelet::bindings::register_stored(m);

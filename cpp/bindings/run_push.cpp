@@ -22,7 +22,7 @@ bool is_pushed(Pushed pushed) {
 void log_metric_into(const std::shared_ptr<RunRing>& run, nb::handle name, nb::handle value,
                      nb::handle step, std::string_view writer) {
   const char* method = "log_metric";
-  check_metric(name.ptr(), value.ptr(), step.ptr());
+  check_metric(method, name.ptr(), value.ptr(), step.ptr());
   if (!PyUnicode_Check(name.ptr())) {
     PyErr_Format(PyExc_TypeError, "tag must be a str, not %.200s", Py_TYPE(name.ptr())->tp_name);
     throw nb::python_error();

@@ -30,6 +30,7 @@ class Experiment:
         self._stop_run = lifecycle.stop_run
         self._run = run
         self._handle = run.handle
+        self._steps = _core.StepCounter()
         # Kept, to be read when the run has ended.
         self._ids = {each.name: each.id for each in run.backends if each.id is not None}
         self._urls = {each.name: each.url for each in run.backends if each.url}
@@ -76,6 +77,11 @@ class Experiment:
             self._run.note_failure(error)
         self._stop_run(self._run)
 
+    def stop(self) -> None:
+        """Ends this run, as `stop_logging` does, whichever run is the active one. Once is enough:
+        after that it does nothing."""
+        self._stop_run(self._run)
+
     def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
         """Logs a point without a SummaryWriter; `value` and `step` as for `add_scalar`.
 
@@ -89,6 +95,20 @@ class Experiment:
             _core.log_metric_into(self._run.ring, name, value, step, writer)
             return
         _core.log_metric(name, value, step, self._handle.settle() if writer is None else writer)
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Logs a point for each entry of a flat mapping, all with the same step and wall time.
+
+        `experiment.log({"loss": 0.5, "acc": 0.9}, step=7)`; names and values as for `log_metric`.
+        Without a step it counts up: from 0, or from the greatest step that `log` was given. Raises
+        TypeError or ValueError naming the entry; then none of them is logged.
+        """
+        run, writer = None, self._handle.writer
+        if self._active_run() is not self._run:  # another run is inside this one, or it has ended
+            self._check_takes_points("log")
+            run, writer = self._run.ring, None
+        writer = self._handle.settle() if writer is None else writer
+        _core.log_metrics(run, metrics, step, self._steps, writer)
 
     def log_image(
         self, name: str, image: Any, step: int | None = None, dataformats: str | None = None
