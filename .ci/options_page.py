@@ -31,7 +31,9 @@ def page() -> str:
         variables = ", ".join(f"`{name}`" for name in environment.variables_of(each.name))
         wanted = each.metadata["kind"].wanted
         about = " ".join(docs.get(each.name, "").split())
-        default = "" if each.default is None else f" Default: `{each.default!r}`."
+        # `start_logging` looks for a backend that is set up.
+        is_found = each.default is None or each.name == "backend"
+        default = "" if is_found else f" Default: `{each.default!r}`."
         parts.append(f"## {each.name}\n\n{about}\n\nMust be {wanted}.{default} {variables}\n")
     return "\n".join(parts)
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tracelet.environment import option_text
 from tracelet.errors import UnknownBackendError
 from tracelet.experiment import Experiment
 from tracelet.options import Options, check_seconds, resolve_options
@@ -30,16 +31,27 @@ def start_logging(
 ) -> Experiment:
     """Starts a run: from now on torch's SummaryWriter logs into it.
 
-    `exp_name` and `project` name it; `backend` is "clearml" (the default), "tensorboard" (event
-    files alone), the name of a sink of your own, or a list of those; event files are written with
-    any of them. `config` holds further options, see `tracelet.options.Options`. Each option may
-    also be set by an environment variable, `TRACELET_` and its name; arguments win.
+    `exp_name` and `project` name it; `backend` is "clearml", "mlflow", "trackio", "tensorboard"
+    (event files alone), the name of a sink of your own, or a list of those; event files are written
+    with any of them. Without one it is `TRACELET_BACKEND`, else "clearml" where ClearML is
+    installed and set up, else "tensorboard". `config` holds further options, see
+    `tracelet.options.Options`. Each option may also be set by an environment variable, `TRACELET_`
+    and its name; arguments win.
 
     A run that is active is stopped first, with a warning. Without `stop_logging` the run is
     flushed when the process ends. Raises ConfigurationError (a ValueError) for an option,
     CredentialsError, BackendError; once it has returned, a backend that fails raises nothing.
     """
-    return _start(resolve_options(exp_name, project, backend, config))
+    return _start(resolve_options(exp_name, project, _named(backend), config))
+
+
+def _named(backend: str | Sequence[str] | None) -> str | Sequence[str] | None:
+    """Where no backend is named, here or by the environment: what is set up."""
+    if backend is not None or option_text("backend") is not None:
+        return backend
+    from tracelet.backends.default import default_backend
+
+    return default_backend()
 
 
 def _start(options: Options, block: object = None, is_inside: bool = False) -> Experiment:
@@ -104,7 +116,7 @@ def logging(
     if exp_name is not None and (config is None or isinstance(config, Mapping)):
         config = {"child_task": True, **(config or {})}
     block = object()
-    options = resolve_options(exp_name, project, backend, config)
+    options = resolve_options(exp_name, project, _named(backend), config)
     try:
         experiment = _start(options, block, is_inside=True)
     except UnknownBackendError as error:

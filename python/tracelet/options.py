@@ -147,8 +147,9 @@ class Options:
     project: str = _option(Text("a name (a str)"), "Default Project")
     """The project's name; "A/B" nests on ClearML."""
     backend: tuple[str, ...] = _option(_Backends(), ("clearml",))
-    """The sinks besides the event files: "clearml", "tensorboard" (event files alone), names given
-    to `register_sink`."""
+    """The sinks besides the event files: "clearml", "mlflow", "trackio", "tensorboard" (event files
+    alone), names given to `register_sink`. Where none is named, here or by the variable: "clearml"
+    where ClearML's SDK is installed and set up, else "tensorboard"."""
     log_dir: str | None = _option(Folder())
     """Folder of the event file for `Experiment.log_metric`. None: no event file for those points,
     unless "tensorboard" is a backend: it takes the first SummaryWriter's folder, or runs/EXP_NAME

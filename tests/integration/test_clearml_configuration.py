@@ -109,7 +109,7 @@ def test_the_file_in_the_folder_of_that_name(clearml_server, run_script, tmp_pat
         """
         import os, pathlib, shutil, tracelet
         try:
-            tracelet.start_logging("refused", "tests")
+            tracelet.start_logging("refused", "tests", "clearml")
         except tracelet.CredentialsError as error:
             print("told:", error)
         assert tracelet.get_active_experiment() is None

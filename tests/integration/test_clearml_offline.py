@@ -296,7 +296,7 @@ def test_missing_credentials_are_one_clear_error(run_script, tmp_path):
         """
         import tracelet
         try:
-            tracelet.start_logging("none", "tests")
+            tracelet.start_logging("none", "tests", "clearml")
         except tracelet.CredentialsError as error:
             print("CAUGHT", error)
         print(tracelet.get_active_experiment())

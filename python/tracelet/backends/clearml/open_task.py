@@ -24,7 +24,7 @@ from tracelet.backends.clearml.start import (
 )
 from tracelet.backends.clearml.task import ClearMLTask, use_threads
 from tracelet.backends.clearml.task_names import check_new_names, task_name_of
-from tracelet.errors import BackendError, ConfigurationError, TraceletError
+from tracelet.errors import BackendError, ConfigurationError, CredentialsError, TraceletError
 from tracelet.options import Options
 
 _log = logging.getLogger("tracelet")
@@ -186,7 +186,9 @@ def _init_task(task_class: Any, options: Options) -> Any:
             use_threads(task_class, False)
             if isinstance(error, TraceletError) or not isinstance(error, Exception):
                 raise
-            raise startup_error(error) from error
+            failure = startup_error(error)
+            # The SDK's own words on missing credentials say no more, in 45 lines.
+            raise failure from (None if isinstance(failure, CredentialsError) else error)
     if not isinstance(task, task_class):
         raise BackendError(
             "ClearML gives this process no task of its own, because a process that has one started "

@@ -115,7 +115,8 @@ def startup_error(error: Exception) -> Exception:
     where = environment.clearml_config_file()
     fix = (
         "Run `clearml-init`, or set CLEARML_API_HOST, CLEARML_API_ACCESS_KEY and "
-        "CLEARML_API_SECRET_KEY, or work without a server: CLEARML_OFFLINE_MODE=1"
+        "CLEARML_API_SECRET_KEY, or work without a server: CLEARML_OFFLINE_MODE=1, or "
+        'backend="tensorboard" for event files alone'
     )
     if kind == "MissingConfigError":
         return CredentialsError(f"ClearML has no credentials here. {fix}")
