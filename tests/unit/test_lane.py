@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tracelet
 from tracelet.backends.base import Delivery
-from tracelet.pipeline.lane import Lane
+from tracelet.pipeline.lane import NO_ACCOUNT, Lane
 from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
 
 SCALARS = 1 << SCALAR
@@ -131,3 +131,36 @@ def test_a_sink_that_failed_gets_as_many_points_again_however_few_a_batch_has():
     assert sizes[0] > 10
     assert sizes[1] >= sizes[0]
     assert sizes[2] >= sizes[1]
+
+
+def test_a_rule_of_seconds_alone_has_no_limit_of_steps_and_one_of_steps_none_of_seconds(sink):
+    far_apart = records(0, 30).copy()
+    far_apart["wall_time"] = np.arange(30) * 60.0
+    for rule, values in (
+        ({"every_s": 1e6, "reduce": "last"}, [29.0]),
+        ({"every_steps": 10}, [4.5, 14.5, 24.5]),
+    ):
+        sink.values.clear()
+        lane = Lane(sink, Names(), {"b": {"every_steps": 3}, "*": rule})
+        assert lane.deliver(far_apart, b"", 0, 30, SCALARS)
+        assert lane.deliver_rest()
+        assert sink.values == values
+        assert (lane.folded, lane.held) == (30 - len(values), 0)
+
+
+def test_each_point_of_a_delivery_is_counted_once_over_all_batches():
+    """What the sink says nothing of, too."""
+
+    class Odd(Sink):
+        def write(self, batch):
+            return Delivery(
+                5, not_finite=1, not_meant=2, set_aside={"refused": 3}, failed={"disk": 4}
+            )
+
+    lane = Lane(Odd(), Names(), {})
+    for first in (0, 30):
+        assert give(lane, first, first + 30)
+    assert (lane.delivered, lane.not_finite, lane.not_meant) == (10, 2, 4)
+    assert lane.set_aside == {"refused": 6, "disk": 8, NO_ACCOUNT: 30}
+    assert lane.failed == {"disk": 8}
+    assert not lane.is_failing
