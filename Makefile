@@ -39,7 +39,7 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: mutants mutants-tests soak-contract soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-stress test-python-slow
+.PHONY: mutants mutants-tests soak-contract soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-cpp-every-float test-stress test-python-slow
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -59,10 +59,15 @@ test-all:
 	$(MAKE) test-slow
 
 # The Python tests first: they take longest, and with -j2 the others run beside them.
-test-slow: test-python-slow test-cpp-sanitized test-stress
+test-slow: test-python-slow test-cpp-sanitized test-cpp-every-float test-stress
 
 test-cpp-sanitized: $(VENV)/.tools
 	PRESETS="asan tsan" PATH="$(CURDIR)/$(BIN):$$PATH" .ci/cpp-tests
+
+# The guess of a float32's bin for each of the 4 billion.
+test-cpp-every-float: $(VENV)/.tools
+	TRACELET_EVERY_FLOAT=1 PRESETS=release SUITES=histogram_guess \
+	    PATH="$(CURDIR)/$(BIN):$$PATH" .ci/cpp-tests
 
 # The extension module under the sanitizers, in Python.
 test-stress: $(INSTALLED)

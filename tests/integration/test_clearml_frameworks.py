@@ -95,7 +95,9 @@ def test_torch_is_imported_when_the_sdks_scan_of_imports_is_over(run_script):
         import sys, threading, time
         from clearml import Task
         scan = Task._update_repository
+        is_started = threading.Event()
         def slow_scan(self):
+            is_started.wait(60)
             time.sleep(1.0)
             scan(self)
         Task._update_repository = slow_scan
@@ -108,6 +110,7 @@ def test_torch_is_imported_when_the_sdks_scan_of_imports_is_over(run_script):
                     print("scan over:", not thread.is_alive())
         sys.meta_path.insert(0, Watch())
         import tracelet
+        is_started.set()
         tracelet.start_logging("race", "tests")
         tracelet.stop_logging()
         task.close()
