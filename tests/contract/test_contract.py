@@ -6,6 +6,7 @@ TRACELET_CONTRACT_POINTS and TRACELET_CONTRACT_OUTAGE_S set the sizes; `make soa
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import signal
@@ -254,11 +255,15 @@ def test_what_a_killed_process_left_is_sent_by_sync_once(
 @pytest.mark.slow
 def test_mlflow_away_holds_back_no_call_and_nothing_is_lost(tmp_path):
     pytest.importorskip("mlflow")
+    others = ["tensorboard"]
+    others += [each for each in ("clearml", "trackio") if importlib.util.find_spec(each)]
     server = MLflowServer(tmp_path)
     server.start()
     try:
         tracker = MLflow(tmp_path, server.uri)
-        experiment = start(tracker, batch_max_age_s=0.1)
+        config = {**tracker.config, "batch_max_age_s": 0.1}
+        experiment = tracelet.start_logging("contract", "tests", ["mlflow", *others], config)
+        assert experiment.id == experiment.ids["mlflow"]
         experiment.log_metric("a", 0.0, 0)
         assert experiment.flush(60)
         server.stop()
@@ -266,6 +271,11 @@ def test_mlflow_away_holds_back_no_call_and_nothing_is_lost(tmp_path):
             experiment.log_metric("a", step * 0.5, step)
         experiment.log_params({"lr": 0.1})
         assert not experiment.flush(1)
+        deadline_s = time.monotonic() + 60
+        while any(experiment.stats.delivered[each] < 1_000 for each in others):
+            assert time.monotonic() < deadline_s, experiment.stats
+            time.sleep(0.01)
+        assert experiment.stats.delivered["mlflow"] < 1_000
         server.start()
         assert experiment.flush(120)
         tracelet.stop_logging(60)

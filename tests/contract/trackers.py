@@ -32,6 +32,8 @@ class Tracker:
     has_to_be_configured = ""
     none = "None"  # how it shows that
 
+    project = "tests"
+
     def __init__(self, folder):
         self.folder = folder
         self.config = {}
@@ -60,9 +62,9 @@ class TensorBoard(Tracker):
     kept_not_finite = True
     has_status = False
 
-    def __init__(self, folder):
+    def __init__(self, folder, log_dir=None):
         super().__init__(folder)
-        self._log_dir = folder / "events"
+        self._log_dir = log_dir or folder / "events"
         self.config = {"log_dir": str(self._log_dir)}
 
     def scalars(self, run_id):
@@ -233,7 +235,7 @@ class Trackio(Tracker):
     def _rows(self, run_id):
         from trackio.sqlite_storage import SQLiteStorage
 
-        return SQLiteStorage.get_logs("tests", run_id=run_id)
+        return SQLiteStorage.get_logs(self.project, run_id=run_id)
 
     def scalars(self, run_id):
         points = defaultdict(list)
@@ -245,7 +247,7 @@ class Trackio(Tracker):
     def params(self, run_id):
         from trackio.sqlite_storage import SQLiteStorage
 
-        config = SQLiteStorage.get_run_config("tests", run_id=run_id)
+        config = SQLiteStorage.get_run_config(self.project, run_id=run_id)
         return {name: str(value) for name, value in config.items()}
 
     def artifact(self, run_id, name):
@@ -253,9 +255,9 @@ class Trackio(Tracker):
         from trackio import cas
         from trackio.sqlite_storage import SQLiteStorage
 
-        found = SQLiteStorage.get_artifact_manifest("tests", artifact_name(name), None)
+        found = SQLiteStorage.get_artifact_manifest(self.project, artifact_name(name), None)
         (entry,) = found["manifest"]
-        return Path(cas.blob_path("tests", entry["digest"])).read_bytes()
+        return Path(cas.blob_path(self.project, entry["digest"])).read_bytes()
 
 
 class MLflowServer:
