@@ -12,7 +12,7 @@ NAMED = re.compile(r"`(test_\w+(?:\.py)?)(\.\.\.|…)?[^`]*`")
 CPP_NAMED = re.compile(r"`(\w+_test\.cpp)`")
 
 
-def tests_there() -> set[str]:
+def names_there() -> set[str]:
     found: set[str] = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
         found.add(path.name)
@@ -23,7 +23,7 @@ def tests_there() -> set[str]:
 @pytest.mark.parametrize("page", ["docs/guarantees.md", "docs/architecture.md", "CHANGELOG.md"])
 def test_each_test_that_is_named_exists(page):
     text = (ROOT / page).read_text()
-    there = tests_there()
+    there = names_there()
     missing = [
         name + (dots or "")
         for name, dots in NAMED.findall(text)
@@ -41,3 +41,10 @@ def test_each_line_of_the_guarantees_names_its_test():
     rows = [line for line in table.splitlines()[2:] if line.startswith("|")]
     assert len(rows) > 15
     assert [row for row in rows if not NAMED.search(row.rsplit("|", 2)[1])] == []
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Else pytest, which imports them by it, collects neither, and all tests fail."""
+    paths = (ROOT / "tests").rglob("test_*.py")
+    names = [each.name for each in paths if not (each.parent / "__init__.py").exists()]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
