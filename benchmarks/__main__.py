@@ -30,6 +30,7 @@ PARTS = (
     "durability",
     "outage",
     "server_outage",
+    "backends",
     "scale",
 )
 
