@@ -18,6 +18,7 @@ import os
 import random
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from copies import ROOT, Copy, import_what_is_slow
@@ -60,10 +61,14 @@ def in_processes(package, slips, deadline_s):
         pid = os.fork()
         if pid == 0:
             os.close(todo_in)
+            code = 1
             try:
                 Worker(package, number, deadline_s).work(slips, todo_out, done_in)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
-                os._exit(0)
+                os._exit(code)
         workers.append(pid)
     os.close(done_in)
     given, answered, outcomes, left = 0, 0, "", COUNT
@@ -80,8 +85,8 @@ def in_processes(package, slips, deadline_s):
         else:
             outcomes += answer
     os.close(todo_in)
-    for pid in workers:
-        os.waitpid(pid, 0)
+    if any([os.waitpid(pid, 0)[1] for pid in workers]):
+        sys.exit("what tries the slips has failed itself")
     return outcomes
 
 
