@@ -18,7 +18,7 @@
 # make mutants  which of 100 slips put into the code no test notices; MUTANTS, SEED (the date), MUTANTS_S
 # make mutants-tests  finds anew which tests run which function, for make mutants
 # make soak-sessions  200 rounds of processes killed in one ClearML session, beside living ones
-# make soak-faults  3,000 runs and syncs whose system calls fail, 10,000 losses of power
+# make soak-faults  3,000 runs and syncs whose system calls fail, 10,000 losses of power; FAULTS, IMAGES
 # make soak-fuzz  an hour of fuzzing what reads a dead process' files; FUZZ_S: seconds
 # make clean  removes everything that was built or installed here
 #
@@ -116,8 +116,10 @@ soak-stress: $(INSTALLED)
 	STRESS_S=60 STRESS_EXITS=200 $(BIN)/python -m pytest -s tests/integration/test_stress.py
 	STRESS_S=60 STRESS_EXITS=200 PATH="$(CURDIR)/$(BIN):$$PATH" .ci/stress
 
+FAULTS ?= 3000
+IMAGES ?= 10000
 soak-faults: $(INSTALLED)
-	TRACELET_SOAK_FAULTS=3000 TRACELET_SOAK_IMAGES=10000 $(BIN)/python -m pytest -s -o timeout=0 \
+	TRACELET_SOAK_FAULTS=$(FAULTS) TRACELET_SOAK_IMAGES=$(IMAGES) $(BIN)/python -m pytest -s -o timeout=0 \
 	    tests/integration/test_faults.py tests/integration/test_power_loss.py
 
 soak-fuzz: export FUZZ_S ?= 3600
