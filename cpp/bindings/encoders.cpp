@@ -137,6 +137,15 @@ void register_encoders(nb::module_& m) {
         return nb::bytes(event.data(), event.size());
       },
       nb::arg("wall_time_s"), "What every event file begins with.");
+  m.def(
+      "framed_event",
+      [](nb::bytes event) {
+        std::string framed;
+        append_ready_event({reinterpret_cast<const std::byte*>(event.c_str()), event.size()},
+                           framed);
+        return nb::bytes(framed.data(), framed.size());
+      },
+      nb::arg("event"), "A serialized Event as it stands in an event file, with its check sums.");
   nb::class_<RunEventFiles>(m, "EventFileSet",
                             "The TensorBoard event files of a run, one a log folder. One thread at "
                             "a time. Format: TFRecord framing around Event protobufs.")
@@ -155,6 +164,12 @@ void register_encoders(nb::module_& m) {
           nb::arg("writer_id"), nb::arg("path"), nb::arg("wall_time_s"), nb::arg("sequence") = 0,
           "Creates the event file of a writer, whose records up to `sequence` lie in other files. "
           "One that has a file goes on in this one. Raises OSError.")
+      .def(
+          "leave_out",
+          [](RunEventFiles& self, std::uint32_t writer_id) { self.files.leave_out(writer_id); },
+          nb::arg("writer_id"),
+          "A writer that can't have a file for now: its records are passed by until `open` "
+          "succeeds.")
       .def(
           "unopened_writers",
           [](RunEventFiles& self, nb::handle records) {

@@ -39,12 +39,21 @@ void EventFileSet::open(std::uint32_t writer_id, const std::string& path, double
   file.written_sequence = std::max(file.written_sequence, sequence);
   try {
     reopen(file);
+    file.is_left_out = false;
   } catch (...) {
     // What an older file holds is known for as long as there are points to come.
     if (is_new) files_.erase(at);
     failed_places_.insert_or_assign(writer_id, std::pair(path, place));
     throw;
   }
+}
+
+void EventFileSet::leave_out(std::uint32_t writer_id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = files_.find(writer_id);
+  if (found == files_.end()) return;
+  close(found->second);
+  found->second.is_left_out = true;
 }
 
 void EventFileSet::reopen(File& file) {
@@ -87,7 +96,7 @@ std::vector<std::uint32_t> EventFileSet::unopened_writers(RecordSpan records) {
     if (last == kNoWriter) continue;
     if (const auto found = files_.find(last); found != files_.end()) {
       const bool is_known = std::exchange(found->second.looked_at, looks_) == looks_;
-      if (is_known || !is_gone(found->second)) continue;
+      if (is_known || (!found->second.is_left_out && !is_gone(found->second))) continue;
     }
     if (std::find(unopened.begin(), unopened.end(), last) == unopened.end()) {
       unopened.push_back(last);
@@ -127,7 +136,8 @@ EventFileSet::Written EventFileSet::write(RecordSpan records, PayloadSpan payloa
       const auto its_held = held_.find(writer_id);
       held = its_held == held_.end() ? nullptr : &its_held->second;
     }
-    if (file == nullptr || file->has_failed) continue;  // what can't be written is not gathered
+    if (file == nullptr || file->is_left_out) continue;
+    if (file->has_failed) continue;  // what can't be written is not gathered
     if (record.sequence > file->written_sequence) {
       bool is_readable = false;
       try {

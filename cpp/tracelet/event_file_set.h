@@ -36,6 +36,9 @@ class EventFileSet {
   // Throws std::system_error.
   void open(std::uint32_t writer_id, const std::string& path, double wall_time_s,
             std::uint64_t sequence = 0);
+  // A writer that can't have a file for now: its records are passed by until `open` succeeds, also
+  // where an older file of it is open yet, deleted maybe.
+  void leave_out(std::uint32_t writer_id);
   // The writers in `records` that have no file, each once: there was none yet, or it is gone, as
   // its folder was deleted. kNoWriter is left out.
   std::vector<std::uint32_t> unopened_writers(RecordSpan records);
@@ -74,6 +77,7 @@ class EventFileSet {
     std::uint32_t buffered_count = 0;
     bool is_synced = true;
     bool has_failed = false;      // in the write under way
+    bool is_left_out = false;     // until it is opened
     std::uint64_t looked_at = 0;  // the last of `looks_` in which it was looked for
   };
   struct CachedTag {

@@ -222,12 +222,15 @@ class Name(Text):
 
 @dataclass(frozen=True)
 class Folder(Kind):
-    """A path: a str or an os.PathLike; "~" is the home folder."""
+    """A path: a str or an os.PathLike; "~" is the home folder. With `is_fixed` it is that of the
+    working folder at the start, also once the program has left that (Hydra does)."""
 
     wanted: str = "a path, as str or os.PathLike"
+    is_fixed: bool = False
 
     def check(self, name: str, value: Any) -> str:
-        return os.path.expanduser(path_text(name, value, self))
+        path = os.path.expanduser(path_text(name, value, self))
+        return os.path.abspath(path) if self.is_fixed else path
 
     def parse(self, text: str) -> str:
         return text

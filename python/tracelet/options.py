@@ -158,7 +158,7 @@ class Options:
     """Who writes the event files of the SummaryWriters. "native": tracelet, in its drainer.
     "passthrough": torch's (and tensorboardX') own writer as ever, at its cost, some 100 us an
     add_scalar; the backends get everything too. "off": nobody; calls cost what native ones do."""
-    runs_dir: str = _option(Folder(), RUNS_DIR)
+    runs_dir: str = _option(Folder(is_fixed=True), RUNS_DIR)
     """Where each run has its folder (also `TRACELET_DIR`). Where no home folder can be written:
     tracelet-UID/runs among the temporary files, which is told."""
 
@@ -166,7 +166,7 @@ class Options:
     ring_slots: int = _option(Count(16, 1 << 24, "slots", is_power_of_two=True), 1 << 17)
     """Points the ring holds, of 64 bytes each; a power of two. At 1,000,000 points a second the
     default is 131 ms of them."""
-    ring_dir: str | None = _option(Folder())
+    ring_dir: str | None = _option(Folder(is_fixed=True))
     """Folder of the ring's file; default: shared memory where a ring takes no more than 2 % of what
     is free, else the run's folder. Never one of a network file system: tracelet-UID among the
     temporary files then."""

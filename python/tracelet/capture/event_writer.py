@@ -8,17 +8,23 @@ ever; `_Captured` comes behind them in the method resolution order, before the p
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tracelet import _core
+from tracelet.backends.tensorboard.paths import append_to, new_event_file
 from tracelet.capture.events import EventCapture
 from tracelet.capture.origin import is_its_own, package_of
-from tracelet.writer_key import writer_key
+from tracelet.writer_key import split_writer_key, writer_key
+
+_log = logging.getLogger("tracelet")
 
 _capture: EventCapture | None = None  # of the active run; set by `set_event_capture`
 _files_are_theirs = False  # likewise: the run leaves the event files to the writers
@@ -154,6 +160,9 @@ class _Captured:
             self._divert()
             super().add_event(event)  # type: ignore[misc]
         elif not push_event(self._tracelet.key, event):
+            if sys.is_finalizing() and self._tracelet.make is not None:
+                _append_at_exit(self._tracelet.key, event)
+                return
             self._to_its_own()
             super().add_event(event)  # type: ignore[misc]
 
@@ -209,6 +218,21 @@ class _Captured:
                 state.make = None  # now: before, another thread's flush has nothing to flush
             finally:
                 state.maker = None
+
+
+_files_at_exit: dict[str, str] = {}  # by writer_key
+
+
+def _append_at_exit(key: str, event: Any) -> None:
+    """An event of a `__del__` while the interpreter ends, when no thread starts any more and the
+    package's writer, made then, would wait for its own for ever: written here and now."""
+    try:
+        if key not in _files_at_exit:
+            os.makedirs(split_writer_key(key)[0], exist_ok=True)
+            _files_at_exit[key] = new_event_file(key, time.time())
+        append_to(_files_at_exit[key], _core.framed_event(event.SerializeToString()))
+    except (OSError, ImportError) as error:
+        _log.warning("tracelet: an event at the process' end is in no event file: %s", error)
 
 
 _classes: dict[tuple[type, type], type] = {}

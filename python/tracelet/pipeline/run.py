@@ -94,11 +94,11 @@ class Run:
         )
         tell_of_network_file_system(self.folder.path)
         tell_of_unsent_runs(options.runs_dir, options.project, self.folder.run_id)
-        self._live = self._start(ring, info)
+        self._start(ring, info)
         # ClearML's SDK keeps this frame, from its look at the call stack, and so what it refers to.
         del ring
 
-    def _start(self, ring: _core.Ring, info: RunInfo) -> Live:
+    def _start(self, ring: _core.Ring, info: RunInfo) -> None:
         backends = list(self.backends)
         event_files = next((each for each in backends if each.name == EVENT_FILES), None)
         # First among the lanes: it takes points straight from the ring. In a run whose user did not
@@ -116,13 +116,15 @@ class Run:
         # Before the first point, so that another process knows what to do with all of them.
         self.folder.update(state="running", ring_id=ring.id, **manifest_of(backends))
         histogram.forget_told()
-        return self._start_threads(ring, backends, lanes, progress)
+        self._start_threads(ring, backends, lanes, progress)
 
     def _start_threads(
         self, ring: _core.Ring, backends: list[Backend], lanes: list[Lane], progress: Progress
-    ) -> Live:
-        """Last of all; the system may have no thread for one of them, and then has none of them."""
+    ) -> None:
+        """Last of all; the system may have no thread for one of them, and then has none of them.
+        At any moment either this or `_close_unused` stops them: Ctrl-C may come between."""
         with contextlib.ExitStack() as undo:
+            undo.callback(setattr, self, "_live", None)
             closer = LateWorker("tracelet-close")
             undo.callback(closer.work_on, lambda: None)
             interval_s = self.options.journal_sync_interval_s
@@ -136,8 +138,8 @@ class Run:
             )  # fmt: skip
             undo.callback(_stop_shippers, drainer)
             drainer.start()
+            self._live = Live(ring, backends, lanes, drainer, disk_sync, closer)
             undo.pop_all()
-        return Live(ring, backends, lanes, drainer, disk_sync, closer)
 
     @property
     def ring(self) -> _core.Ring:
@@ -148,6 +150,13 @@ class Run:
 
     def _close_unused(self) -> None:
         """Ends what was opened before the start failed."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.drainer.stop()
+            live.drainer.join(SYNC_TIMEOUT_S)
+            _stop_shippers(live.drainer)
+            live.disk_sync.stop(SYNC_TIMEOUT_S)
+            live.closer.work_on(lambda: None)
         for backend in self.backends:
             with contextlib.suppress(Exception):  # the error of the start is the one to be told
                 backend.give_back()

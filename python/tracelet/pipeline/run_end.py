@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from typing import Callable
 
@@ -68,7 +69,8 @@ def finish_folder(
         return
     journal.close()
     folder.remove_artifacts_folder()
-    if folder.has_set_aside:
+    # A stop that was interrupted (Ctrl-C) while it removed the folder is called again.
+    if os.path.isdir(folder.path) and folder.has_set_aside:
         folder.remove_ring(proof.end)
         folder.remove_payloads()
         folder.update(state="finished")
@@ -79,7 +81,6 @@ def finish_folder(
 
 def _leave_folder(live: Live, folder: RunFolder, journal: Journal, stats: Stats) -> None:
     """Leaves what is not delivered to `tracelet sync`."""
-    folder.update(state="unsent")
     calls = stats.unsent_calls
     also = f" and {calls} calls of log_params" if calls else ""
     _log.warning(
@@ -87,6 +88,7 @@ def _leave_folder(live: Live, folder: RunFolder, journal: Journal, stats: Stats)
         "    tracelet sync %s",
         stats.pending, also, folder.path, folder.run_id,
     )  # fmt: skip
+    folder.update(state="unsent")  # once it is told: the disk, or want of descriptors, may refuse
     if live.drainer.is_alive():
         return  # a sink hangs in it: the rest stays in the ring
     # Whatever some sink lacks is in the journal.

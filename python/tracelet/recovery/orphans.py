@@ -45,14 +45,15 @@ def _rings(runs_dir: str) -> list[str]:
 
 
 def _may_go(path: str, runs_dir: str, run_id: str) -> bool:
-    """With points in it, it may be of a run in another runs' folder. Without an id it is of a
-    version that did not hold its ring: who uses it can't be told across pid namespaces."""
+    """With points in it, or once it had some, it may be of a run in another runs' folder: what was
+    taken from it is in a journal there, and what it dropped is counted here alone. Without an id it
+    is of a version that did not hold its ring: who uses it can't be told across pid namespaces."""
     try:
         ring = _core.StoredRing.open(path)
     except (OSError, RuntimeError):
         return False
     was_removed = os.path.exists(os.path.join(runs_dir, f"{REMOVED_PREFIX}{run_id}"))
-    return bool(ring.id) and (was_removed or ring.head == ring.tail)
+    return bool(ring.id) and (was_removed or (ring.head == 0 and not any(ring.dropped.values())))
 
 
 def _is_in_use(path: str) -> bool:

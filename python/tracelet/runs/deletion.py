@@ -97,7 +97,7 @@ def delete_run(folder: str, ring_path: str | None, reason: Reason) -> None:
         os.rename(folder, doomed)
         folder = doomed
     except FileNotFoundError:
-        pass  # removed by somebody; its ring may be left
+        folder = doomed  # removed by somebody, or half removed by a stop that was interrupted here
     except OSError:
         if os.name != "nt":  # which renames no folder in which a file is open
             raise

@@ -15,14 +15,25 @@ _NOT_TOLD = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 
 def process_identity() -> dict[str, Any]:
-    """What tells this process from all others: pid, start (of boot and process), host and boot."""
+    """What tells this process from all others: pid, start (of boot and process), host and boot; and
+    where its pid means anything."""
     pid = os.getpid()
     return {
         "pid": pid,
         "process_start": _start_of(pid),
         "host": socket.gethostname(),
         "boot": boot_id(),
+        "pid_namespace": _pid_namespace(),
     }
+
+
+def _pid_namespace() -> str | None:
+    """Containers on one host may have the host's name all of them, and each has its own pids. None
+    without /proc."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
 
 
 def boot_id() -> str | None:
@@ -37,6 +48,11 @@ def boot_id() -> str | None:
 def is_alive(identity: Mapping[str, Any]) -> bool | None:
     """Whether the process lives; None when that can't be seen from this host."""
     if identity.get("host") != socket.gethostname():
+        return None
+    namespace = identity.get("pid_namespace")
+    if identity.get("boot") != boot_id():
+        namespace = None  # of a machine that was started anew: its start tells
+    if namespace is not None and namespace != _pid_namespace():
         return None
     pid = identity.get("pid")
     if not isinstance(pid, int) or pid <= 0:

@@ -31,10 +31,12 @@ from tracelet.backends.clearml.start import (
 from tracelet.errors import BackendError, TraceletError
 from tracelet.runs.private_file import private
 from tracelet.runs.process_identity import is_alive, process_identity
+from tracelet.runs.run_lock import RunLock
 
 _log = logging.getLogger("tracelet")
 
 _NOTE = "tracelet.json"
+_LOCK = "tracelet.lock"  # while it is imported
 _SILENCE_S = 60.0
 """How long the server may leave the import without an answer."""
 
@@ -68,7 +70,7 @@ class OfflineSession:
     def __init__(self, folder: Path) -> None:
         """Raises OSError, ValueError, TypeError for a folder without such a note."""
         self.folder = folder
-        self.note: dict[str, Any] = dict(json.loads((folder / _NOTE).read_text("utf-8")))
+        self.note = _read(folder)
         self.run_id = str(self.note["run"])
         users = SessionUsers(folder)
         self.run_ids = list(dict.fromkeys([self.run_id, *(each["run"] for each in users.all())]))
@@ -96,10 +98,24 @@ class OfflineSession:
         ]
 
     def send(self) -> str:
-        """Imports it; returns the task's page. Raises TraceletError when that can't be done now, or
-        not all of it was taken; the same task gets all of it the next time."""
+        """Imports it, unless another process just has; returns the task's page. Raises
+        TraceletError when that can't be done now, or not all of it was taken; the same task gets
+        all of it the next time."""
         if environment.clearml_offline():
             raise BackendError("ClearML is set to offline here (CLEARML_OFFLINE_MODE)")
+        lock = RunLock(str(self.folder / _LOCK))
+        try:
+            if not lock.acquire():
+                raise BackendError("another process imports it at the moment")
+            # As it is now: by an older one a second task would be made.
+            self.note = _read(self.folder)
+            return str(self.note["url"]) if self.is_imported else self._import()
+        except OSError as error:
+            raise BackendError(f"its folder can't be used: {error}") from error
+        finally:
+            lock.release()
+
+    def _import(self) -> str:
         task_class = load_task_class()
         creation = CreateOnce(self.note.get("token"))
         deadline = StartDeadline(_SILENCE_S, is_renewed=True, creation=creation)
@@ -187,6 +203,10 @@ def _names_in(folder: Path) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / _NOTE).read_text("utf-8")))
 
 
 def _write(folder: Path, note: Any) -> None:

@@ -129,6 +129,7 @@ class TensorBoardSink(FileSink):
         if writer_id not in self._without_file:
             _log.warning("tracelet: %s.", words)
         self._without_file[writer_id] = reason
+        self._files.leave_out(writer_id)  # no point is counted here and written, too
 
     def sync(self) -> None:
         self._files.sync(self._synced)

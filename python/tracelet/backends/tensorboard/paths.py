@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import threading
@@ -14,6 +15,8 @@ from tracelet.fork import renew_at_fork
 from tracelet.writer_key import split_writer_key, writer_key
 
 _file_numbers = itertools.count()
+
+_MOST_TAKEN_NAMES = 1000
 
 LASTING = {
     errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP,
@@ -29,12 +32,16 @@ def event_file_name(wall_time_s: float) -> str:
     sorts behind that of the file that torch's own writer made in the same folder and second, whose
     last part is a number; and behind those that were made before it in that second.
     """
-    import socket  # 4 ms of those that importing tracelet may take
-
-    host = socket.gethostname()
     number = next(_file_numbers)
     pid = os.getpid()
-    return f"events.out.tfevents.{int(wall_time_s):010d}.{host}.{pid}.tracelet{number:06d}"
+    return f"events.out.tfevents.{int(wall_time_s):010d}.{_host()}.{pid}.tracelet{number:06d}"
+
+
+@functools.lru_cache(maxsize=1)  # known while the interpreter ends, when nothing can be imported
+def _host() -> str:
+    import socket  # 4 ms of those that importing tracelet may take
+
+    return socket.gethostname()
 
 
 def check_folder(log_dir: str, suffix: str) -> str:
@@ -47,6 +54,42 @@ def check_folder(log_dir: str, suffix: str) -> str:
         with tempfile.NamedTemporaryFile(dir=log_dir, suffix=suffix):
             pass
     return ""
+
+
+def new_event_file(key: str, now_s: float) -> str:
+    """Makes the file of a writer, by its `writer_key`; its folder is there. Raises OSError.
+
+    Containers that share a log folder may have one host name and pid: a file whose name is taken is
+    another process'.
+    """
+    for _ in range(_MOST_TAKEN_NAMES):
+        path = _path(key, now_s)
+        try:
+            append_to(path, _core.version_event(now_s), os.O_EXCL | os.O_CREAT)
+        except FileExistsError:
+            continue
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+        return path
+    raise FileExistsError(errno.EEXIST, "all names of a new event file are taken", path)
+
+
+def append_to(path: str, data: bytes, flags: int = 0) -> None:
+    """Without `open`, which is gone while the interpreter ends. Raises OSError."""
+    flags |= os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    fd = os.open(path, flags, 0o666)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
+
+
+def _path(key: str, now_s: float) -> str:
+    folder, suffix = split_writer_key(key)
+    return os.path.join(folder, event_file_name(now_s) + suffix)
 
 
 class EventFilePaths:
@@ -83,16 +126,13 @@ class EventFilePaths:
         if before is not None and os.path.exists(before):
             return before
         now_s = time.time()
-        path = self._path(key, now_s)
+        path = ""
         try:
             os.makedirs(log_dir, exist_ok=True)
-            with open(path, "xb") as file:
-                file.write(_core.version_event(now_s))
+            path = new_event_file(key, now_s)
         except OSError as error:
             if error.errno in LASTING:
                 raise
-            with contextlib.suppress(OSError):
-                os.unlink(path)
             return ""  # a full disk: the sink makes it once there is room
         with self._lock:
             if self._paths.get(key) == before:
@@ -104,12 +144,12 @@ class EventFilePaths:
 
     def next(self, key: str, gone: str | None, now_s: float) -> str:
         """The file of a writer for the sink, which makes it if need be; `gone` is one no more."""
+        new = None
+        if self._paths.get(key) in (None, gone):
+            new = _path(key, now_s)
+            while os.path.lexists(new):  # another process' file, see `new_event_file`
+                new = _path(key, now_s)
         with self._lock:
-            if self._paths.get(key) in (None, gone):
-                self._paths[key] = self._path(key, now_s)
+            if new is not None and self._paths.get(key) in (None, gone):
+                self._paths[key] = new
             return self._paths[key]
-
-    @staticmethod
-    def _path(key: str, now_s: float) -> str:
-        folder, suffix = split_writer_key(key)
-        return os.path.join(folder, event_file_name(now_s) + suffix)

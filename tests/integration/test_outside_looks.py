@@ -1,0 +1,226 @@
+"""What a reader with fresh eyes found, 2026-11-26: the process' end, folders that are relative, two
+containers with one name, two syncs at once, a log folder that is taken away."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import tracelet
+from readers import event_file_scalars, event_files
+from tracelet import _core
+from tracelet.backends.tensorboard import paths
+from tracelet.recovery.orphans import find_orphans
+from tracelet.runs import process_identity
+from tracelet.runs.stored_run import find_runs
+
+pytest.importorskip("torch")
+
+
+def test_a_writer_that_is_used_while_the_interpreter_ends_keeps_the_process_from_nothing(
+    run_script, tmp_path
+):
+    """Its own file is made with a thread, which is never started then: it was waited for."""
+    done = run_script(
+        """
+        import tracelet
+        from torch.utils.tensorboard import SummaryWriter
+        tracelet.start_logging("end", "tests", "tensorboard")
+        class Trainer:
+            def __init__(self):
+                self.writer = SummaryWriter("log")
+                self.writer.add_scalar("loss", 1, 1)
+            def __del__(self):
+                self.writer.add_scalar("done", 1, 2)
+                self.writer.add_scalar("done", 1, 3)
+        trainer = Trainer()
+        """,
+        timeout_s=100,
+        is_new=True,  # how it ends is what this is about
+    )
+    scalars = event_file_scalars(tmp_path / "log")
+    assert [step for step, _, _ in scalars["loss"]] == [1]
+    assert [step for step, _, _ in scalars["done"]] == [2, 3], done.stderr
+
+
+def test_relative_folders_are_those_of_the_start_wherever_the_program_goes(run_script, tmp_path):
+    """Hydra changes the working folder; the journal and the ring were looked for in the new one."""
+    environment = {"TRACELET_DIR": "relative-runs", "TRACELET_RING_DIR": "relative-rings"}
+    code = """
+        import os, sys, tracelet
+        (tmp := os.path.join(os.getcwd(), "elsewhere")), os.makedirs(tmp, exist_ok=True)
+        os.makedirs("relative-rings", exist_ok=True)
+        experiment = tracelet.start_logging("relative", "tests", "tensorboard", {
+            "log_dir": "log", "ring_slots": 1024})
+        os.chdir(tmp)
+        for step in range(5000):
+            experiment.log_metric("a", step, step)
+        END
+    """
+    run_script(code.replace("END", "tracelet.stop_logging()"), env=environment)
+    assert os.listdir(tmp_path / "relative-rings") == []
+    assert os.listdir(tmp_path / "relative-runs") == []
+    run_script(code.replace("END", "os.kill(os.getpid(), 9)"), env=environment, check=False)
+    (run,) = find_runs(str(tmp_path / "relative-runs"))
+    done = subprocess.run(
+        [sys.executable, "-m", "tracelet", "sync", "--all", "--runs-dir", run.path + "/.."],
+        cwd="/", capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    steps = [step for step, _, _ in event_file_scalars(tmp_path / "log")["a"]]
+    assert sorted(steps) == sorted([*range(5000)] * 2)
+
+
+def test_a_ring_that_had_points_is_no_orphan_of_another_runs_folder(tmp_path, monkeypatch):
+    """What is in a journal is not delivered yet, and what was dropped is counted in the ring."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    from tracelet.places import temporary_folder
+
+    found = {}
+    for name, count in (("with", 3), ("without", 0)):
+        path = Path(temporary_folder(), f"tracelet-20260101-000000-{name}.ring")
+        path.parent.mkdir(exist_ok=True)
+        ring = _core.Ring.create(str(path), 64, 1.0, 1 << 16)
+        for _ in range(count):
+            _core.log_metric_into(ring, "a", 1.0, 1, "")
+        lease = ring.lease(64)
+        lease.release()
+        assert ring.head == ring.tail == count
+        del lease, ring
+        os.utime(path, (time.time() - 3600,) * 2)
+        found[name] = str(path) in find_orphans(str(tmp_path / "other-runs"))
+        path.unlink()
+    assert found == {"with": False, "without": True}
+
+
+def test_a_name_that_another_container_has_taken_is_left_to_it(tmp_path, monkeypatch):
+    """One host name, one pid, one second: SummaryWriter() raised FileExistsError."""
+    numbers = iter([7, 7, 8, 7, 9])
+    monkeypatch.setattr(paths, "_file_numbers", numbers)
+    first = paths.new_event_file(paths.writer_key(str(tmp_path), ""), 1000.0)
+    second = paths.new_event_file(paths.writer_key(str(tmp_path), ""), 1000.0)
+    assert first.endswith("000007")
+    assert second.endswith("000008")
+    theirs = paths.EventFilePaths().next(paths.writer_key(str(tmp_path), ""), None, 1000.0)
+    assert theirs.endswith("000009")
+
+
+def test_a_log_folder_that_a_file_stands_in_for_costs_counted_points_alone(tmp_path):
+    """They were written to the deleted file as well, and counted twice."""
+    import shutil
+
+    from torch.utils.tensorboard import SummaryWriter
+
+    with tracelet.start_logging("taken", "tests", "tensorboard") as experiment:
+        writer = SummaryWriter(tmp_path / "log")
+        for until, change in ((100, None), (200, "taken"), (300, "given back")):
+            if change == "taken":
+                shutil.rmtree(tmp_path / "log")
+                (tmp_path / "log").touch()
+            elif change == "given back":
+                (tmp_path / "log").unlink()
+            for step in range(until - 100, until):
+                writer.add_scalar("a", step, step)
+            assert experiment.flush()
+            (lane,) = experiment.stats.lanes.values()
+            assert lane.not_meant == 0, lane
+            assert lane.delivered + sum(lane.set_aside.values()) == until, lane
+    stats = experiment.stats
+    assert stats.delivered["tensorboard"] == 200
+    assert sum(stats.dropped.values()) == 100, stats
+    (path,) = event_files(tmp_path / "log")
+    steps = [step for step, _, _ in event_file_scalars(tmp_path / "log")["a"]]
+    assert steps == list(range(200, 300)), path
+
+
+def test_a_process_of_another_pid_namespace_may_live(monkeypatch):
+    """Two containers with one host name: the other's process was taken for dead, and its offline
+    session imported while it wrote to it."""
+    identity = process_identity.process_identity()
+    assert process_identity.is_alive(identity)
+    assert process_identity.is_alive({**identity, "pid": 2**22 + 1}) is False
+    other = {**identity, "pid": 2**22 + 1, "pid_namespace": "pid:[1]"}
+    assert process_identity.is_alive(other) is None
+    before = {**other, "boot": "another", "process_start": "another/1"}
+    assert process_identity.is_alive(before) is False
+
+
+def test_two_that_import_one_session_make_one_task_of_it(run_script, clearml_server, tmp_path):
+    pytest.importorskip("clearml")
+    run_script("""
+        import tracelet
+        tracelet.start_logging("once", "tests", "clearml").log_metric("a", 1.0, 1)
+        tracelet.stop_logging()
+    """)
+    slow = """
+        import sys, time, tracelet.backends.clearml.import_session as module
+        target = module._target
+        module._target = lambda *arguments: (time.sleep(4), target(*arguments))[1]
+        from tracelet.cli import main
+        sys.exit(main(["sync", "--all"]))
+    """
+    environment = {
+        **os.environ, **clearml_server.environment(),
+        "CLEARML_CACHE_DIR": str(tmp_path / "clearml"),
+        "TRACELET_DIR": str(tmp_path / "tracelet-runs"),
+    }  # fmt: skip
+    environment.pop("CLEARML_OFFLINE_MODE", None)
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(slow)], env=environment, cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    told = [each.communicate(timeout=240)[0] for each in both]
+    (task,) = clearml_server.tasks
+    assert clearml_server.scalars(task)["a", "a"] == {1: 1.0}, told
+    assert 0 in [each.returncode for each in both], told
+    assert len(list((tmp_path / "clearml").glob("offline/*/tracelet.json"))) == 1
+    (note,) = (tmp_path / "clearml").glob("offline/*/tracelet.json")
+    assert json.loads(note.read_text())["task"] == task
+
+
+def test_ctrl_c_right_after_a_start_leaves_no_thread(monkeypatch, tmp_path):
+    from tracelet.pipeline import run as module
+
+    class Interrupted(module.contextlib.ExitStack):
+        def pop_all(self):
+            kept = super().pop_all()
+            raise KeyboardInterrupt
+            return kept
+
+    stand_in = type("contextlib", (), {**vars(module.contextlib), "ExitStack": Interrupted})
+    monkeypatch.setattr(module, "contextlib", stand_in)
+    with pytest.raises(KeyboardInterrupt):
+        tracelet.start_logging("cut", "tests", "tensorboard", {"log_dir": str(tmp_path / "log")})
+    left = [each.name for each in threading.enumerate() if each.name.startswith("tracelet")]
+    assert left == []
+    assert tracelet.get_active_experiment() is None
+
+
+def test_a_removal_that_was_cut_short_is_finished_by_the_next_stop(monkeypatch, tmp_path, caplog):
+    from tracelet.runs import deletion
+
+    experiment = tracelet.start_logging("cut", "tests", "tensorboard")
+    experiment.log_metric("a", 1.0, 1)
+    parent = Path(experiment._run.folder.path).parent
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deletion.shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tracelet.stop_logging()
+    tracelet.stop_logging()
+    assert "putting the run's folder in order failed" not in caplog.text
+    assert list(parent.iterdir()) == []
