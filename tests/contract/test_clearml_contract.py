@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from test_contract import OUTAGE_S, PARAMS, SHOWN, STEPS, expected
@@ -14,7 +15,10 @@ pytest.importorskip("clearml")
 pytestmark = pytest.mark.slow
 
 CONTRACT = f"""
-    import math, tracelet
+    import math, sys, tracelet
+
+    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    from given_again import give_again
 
     def start(name):
         experiment = tracelet.start_logging(name, "tests", "clearml", {{"batch_max_points": 500}})
@@ -23,16 +27,7 @@ CONTRACT = f"""
 
     experiment = start("points")
     (sink,) = [s for b in experiment._run._live.backends for s in b.sinks if s.name == "clearml"]
-    write, calls = sink.write, []
-
-    def twice(batch):
-        delivery = write(batch)
-        calls.append(len(batch))
-        if len(calls) % 2:
-            raise OSError("the answer was lost")
-        return delivery
-
-    sink.write = twice
+    calls = give_again(sink)
     for step in range({STEPS}):
         experiment.log_metric("train/loss", step * 0.5, step)
     for step, value in enumerate([1.0, math.nan, math.inf, -math.inf, 2.0]):

@@ -16,6 +16,7 @@ import time
 
 import pytest
 import tracelet
+from given_again import give_again
 from tracelet.cli import main
 from tracelet.errors import BackendError, ConfigurationError
 from tracelet.runs.stored_run import find_runs
@@ -167,20 +168,10 @@ def test_the_end_is_told_as_it_was(tracker):
     assert tracker.status(experiment.id) == "failed"
 
 
-def test_a_batch_that_is_given_again_doubles_nothing(tracker, monkeypatch):
+def test_a_batch_that_is_given_again_doubles_nothing(tracker):
     """Each batch is delivered, said to have failed, and given again."""
     experiment = start(tracker, batch_max_points=max(500, STEPS // 20))
-    sink = scalars_sink(experiment, tracker)
-    write, calls = sink.write, []
-
-    def twice(batch):
-        delivery = write(batch)
-        calls.append(len(batch))
-        if len(calls) % 2:
-            raise OSError("the answer was lost")
-        return delivery
-
-    monkeypatch.setattr(sink, "write", twice)
+    calls = give_again(scalars_sink(experiment, tracker))
     for step in range(STEPS):
         experiment.log_metric("train/loss", step * 0.5, step)
     assert experiment.flush(2 * TIMEOUT_S)

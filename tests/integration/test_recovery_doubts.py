@@ -15,6 +15,7 @@ from collections import Counter
 
 import pytest
 from dead_runs import POINTS, make_dead_runs
+from read_only import read_only
 from readers import event_file_scalars, steps_in
 from tracelet import _core
 from tracelet.backends.clearml.session import edit_task
@@ -171,19 +172,6 @@ def test_a_child_without_a_descriptor_for_its_hold_takes_it_with_a_later_point(k
     assert [step for step, _, _ in scalars["child"]] == list(range(100))
 
 
-def _read_only(folder):
-    """A command prefix under which nothing in the folder can be written, also by root."""
-    if os.getuid() != 0:
-        for path in (*folder.iterdir(), folder):
-            path.chmod(0o500)
-        return []
-    mount = f"mount --bind -o ro '{folder}' '{folder}' && exec \"$@\""
-    prefix = ["unshare", "--mount", "sh", "-c", mount, "sh"]
-    if not shutil.which("unshare") or subprocess.run([*prefix, "true"], check=False).returncode:
-        pytest.skip("root can write everywhere, and no file system can be mounted here")
-    return prefix
-
-
 @pytest.mark.slow
 def test_a_ring_on_a_read_only_file_system_keeps_no_other_run_from_being_sent(tmp_path):
     """It can't be taken from its users for writing, which ended all three commands."""
@@ -191,7 +179,7 @@ def test_a_ring_on_a_read_only_file_system_keeps_no_other_run_from_being_sent(tm
     walled_in.mkdir()
     (walled,) = make_dead_runs(tmp_path, ["walled"], TRACELET_RING_DIR=str(walled_in)).values()
     (good,) = make_dead_runs(tmp_path, ["good"]).values()
-    prefix = _read_only(walled_in)
+    prefix = read_only(walled_in)
 
     def tracelet(*arguments):
         return subprocess.run(

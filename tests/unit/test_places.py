@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 import tracelet
+from read_only import read_only
 from tracelet import places
 from tracelet.errors import ConfigurationError
 from tracelet.runs import notices
@@ -30,18 +30,6 @@ def _environment(tmp_path, home):
     return environment
 
 
-def _read_only(home):
-    """A command prefix under which the folder can't be written, also by root."""
-    if os.getuid() != 0:
-        home.chmod(0o500)
-        return []
-    mount = f"mount --bind -o ro '{home}' '{home}' && exec \"$@\""
-    prefix = ["unshare", "--mount", "sh", "-c", mount, "sh"]
-    if not shutil.which("unshare") or subprocess.run([*prefix, "true"], check=False).returncode:
-        pytest.skip("root can write everywhere, and no file system can be mounted here")
-    return prefix
-
-
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX")
 @pytest.mark.parametrize("kind", ["missing", "a file", "read-only"])
 @pytest.mark.slow
@@ -52,7 +40,7 @@ def test_without_a_home_runs_lie_among_the_temporary_files(tmp_path, kind):
         home.write_text("")
     elif kind == "read-only":
         home.mkdir()
-        prefix = _read_only(home)
+        prefix = read_only(home)
     done = subprocess.run(
         [*prefix, sys.executable, "-c", LOGS_TWICE], env=_environment(tmp_path, home),
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True,
