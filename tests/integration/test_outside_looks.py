@@ -224,3 +224,27 @@ def test_a_removal_that_was_cut_short_is_finished_by_the_next_stop(monkeypatch, 
     tracelet.stop_logging()
     assert "putting the run's folder in order failed" not in caplog.text
     assert list(parent.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_an_ended_run_maps_nothing_any_more_though_its_handle_is_kept(run_script):
+    """Its ring is 25 MiB of shared memory: it was held, by a method that a backend had handed out,
+    as long as the handle was kept, and else until the collector's next pass."""
+    run_script("""
+        import gc, tracelet
+        from torch.utils.tensorboard import SummaryWriter
+        gc.disable()
+        kept = []
+        for backends in (["tensorboard"], ["clearml", "tensorboard"]):
+            experiment = tracelet.start_logging("ended", "tests", backends)
+            SummaryWriter("log").add_scalar("a", 1, 1)
+            experiment.log({"b": 1})
+            experiment.log_params({"c": 1})
+            places = experiment._run.folder.ring_path, experiment._run.folder.path
+            tracelet.stop_logging()
+            kept.append(experiment)
+            with open("/proc/self/maps") as maps:
+                left = [line for line in maps if any(place in line for place in places)]
+            assert left == [], (backends, left)
+            assert experiment.stats.accepted == 2
+    """)

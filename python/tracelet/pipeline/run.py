@@ -304,6 +304,11 @@ class Run:
         if is_delivered:
             # Unmaps the ring now, though the user may hold on to the experiment for its stats.
             self._final_stats = self._stats_of(live)
+            # One that has handed out a method of its own is in a cycle, and its sinks, which have
+            # the ring, would last until the collector's next pass.
+            for backend in live.backends:
+                with contextlib.suppress(AttributeError):  # a property of the user's
+                    backend.sinks = ()
             self.backends = []
             self.verbs.let_go()
             self._live = None
