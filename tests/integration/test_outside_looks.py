@@ -246,5 +246,5 @@ def test_an_ended_run_maps_nothing_any_more_though_its_handle_is_kept(run_script
             with open("/proc/self/maps") as maps:
                 left = [line for line in maps if any(place in line for place in places)]
             assert left == [], (backends, left)
-            assert experiment.stats.accepted == 2
+            assert experiment.stats.accepted >= 2
     """)

@@ -36,7 +36,7 @@ def test_summary_writer_takes_what_torch_takes_and_tells_once_a_tag(tmp_path, ca
         (1.0, "7", "step must be an int, not of type str"),
         (1.0, np.float32(2), "step must be an int, not of type numpy.float32"),
         ("0.5", 1, "the value must be a number, not of type str"),
-        ({"a": 1}, 1, "not of type dict: use "),
+        ({"a": 1}, 1, "not of type dict: log"),
     ],
 )
 def test_log_metric_takes_numbers_and_whole_steps_alone(value, step, words):

@@ -126,6 +126,7 @@ class Run:
         with contextlib.ExitStack() as undo:
             undo.callback(setattr, self, "_live", None)
             closer = LateWorker("tracelet-close")
+            undo.callback(closer.join, SYNC_TIMEOUT_S)
             undo.callback(closer.work_on, lambda: None)
             interval_s = self.options.journal_sync_interval_s
             disk_sync = DiskSync(self._journal, lanes, progress, interval_s)
@@ -157,6 +158,7 @@ class Run:
             _stop_shippers(live.drainer)
             live.disk_sync.stop(SYNC_TIMEOUT_S)
             live.closer.work_on(lambda: None)
+            live.closer.join(SYNC_TIMEOUT_S)
         for backend in self.backends:
             with contextlib.suppress(Exception):  # the error of the start is the one to be told
                 backend.give_back()
