@@ -7,8 +7,8 @@ import struct
 
 import pytest
 from tracelet import _core
+from tracelet._core import framed_event as framed
 from tracelet.backends.tensorboard import recovered
-from tracelet.backends.tensorboard.frames import framed
 from tracelet.backends.tensorboard.recovered import LEDGER, SYNCED, Before, RecoveredFiles
 from tracelet.runs.ownership import NotOwnError
 

@@ -101,8 +101,7 @@ class TensorBoardBackend(Backend):
             os.makedirs(folder, exist_ok=True)
             # Not under a name that TensorBoard would read.
             made = os.path.join(folder, f".params-{os.getpid()}")
-            write_whole(made, params_file(params), 0o666)
-            os.replace(made, path)
+            write_whole(path, params_file(params), 0o666, made)
         except OSError as error:
             if error.errno not in LASTING:
                 raise

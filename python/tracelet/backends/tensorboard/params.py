@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracelet import _core
-from tracelet.backends.tensorboard.frames import framed
 from tracelet.tensorboard_messages import LOGGED_PARAMS, compat, messages
 
 _SESSION_START = "_hparams_/session_start_info"
@@ -34,7 +33,7 @@ def params_file(params: Mapping[str, Any]) -> bytes:
     """An event file that says, to who reads it first, what the hyperparameters are."""
     now_s = time.time()
     event: bytes = _event([_session_start(params)], 0).SerializeToString()
-    return _core.version_event(now_s) + framed(event)
+    return _core.version_event(now_s) + _core.framed_event(event)
 
 
 def params_file_name(wall_time_s: float) -> str:

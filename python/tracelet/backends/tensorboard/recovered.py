@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tracelet import _core
-from tracelet.backends.tensorboard.frames import masked_crc
 from tracelet.runs.ledgers import recover_ledger, settle_ledger
 from tracelet.runs.ownership import NotOwnError, is_own_file, open_own
 
@@ -242,7 +241,7 @@ def _check_is_event_file(fd: int, path: str) -> None:
     with open(fd, "rb", closefd=False) as file:
         head = file.read(12)
     crc = int.from_bytes(head[8:], "little")
-    if len(head) == 12 and any(head) and crc != masked_crc(head[:8]):
+    if len(head) == 12 and any(head) and crc != _masked_crc(head[:8]):
         raise NotOwnError(f"{path} is named as an event file and is none; it stays as it is")
 
 
@@ -260,3 +259,9 @@ def _oldest_s(run_dir: str) -> float:
     """When the run began, or before that."""
     times = [os.stat(os.path.join(run_dir, name)).st_mtime for name in os.listdir(run_dir)]
     return min(times, default=0.0) - 2.0
+
+
+def _masked_crc(data: bytes) -> int:
+    """As TFRecord has it."""
+    crc = _core.crc32c(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
