@@ -58,6 +58,12 @@ class Entries {
       throw nb::type_error(
           ("log: each name must be a str that is not empty, not " + describe(name.ptr())).c_str());
     }
+    // Kept by the str: nothing that can go wrong with a name is left for the push.
+    if (PyUnicode_AsUTF8AndSize(name.ptr(), nullptr) == nullptr) {
+      PyErr_Clear();
+      throw nb::value_error(
+          ("log: the name " + describe(name.ptr()) + " can't be written as UTF-8").c_str());
+    }
     check_metric(kMethod, name.ptr(), value.ptr(), nullptr);
     Point point;
     if (!read_value(kMethod, name.ptr(), value.ptr(), point)) throw nb::python_error();
@@ -115,10 +121,9 @@ void log_metrics(const std::shared_ptr<RunRing>& run, nb::handle metrics, nb::ha
   Entries entries;
   read_entries(metrics, entries);
   std::int64_t at_step = 0;
-  if (entries.size() == 0) return;
   if (read_given_step(step, &at_step)) {
     counter.follow(at_step);
-  } else {
+  } else if (entries.size() != 0) {
     at_step = counter.next();
   }
   const double now_s = producer.now_s();

@@ -85,8 +85,8 @@ class Experiment:
     def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
         """Logs a point without a SummaryWriter; `value` and `step` as for `add_scalar`.
 
-        It goes to the backends, and to an event file when the option `log_dir` is set. Raises
-        TypeError or ValueError naming the metric.
+        It goes to the backends, and to an event file when the option `log_dir` is set or
+        "tensorboard" is one of them. Raises TypeError or ValueError naming the metric.
         """
         writer = self._handle.writer
         if self._active_run() is not self._run:  # another run is inside this one, or it has ended
@@ -100,7 +100,7 @@ class Experiment:
         """Logs a point for each entry of a flat mapping, all with the same step and wall time.
 
         `experiment.log({"loss": 0.5, "acc": 0.9}, step=7)`; names and values as for `log_metric`.
-        Without a step it counts up: from 0, or from the greatest step that `log` was given. Raises
+        Without a step it counts up: from 0, or from one more than the greatest it was given. Raises
         TypeError or ValueError naming the entry; then none of them is logged.
         """
         run, writer = None, self._handle.writer

@@ -248,3 +248,144 @@ def test_an_ended_run_maps_nothing_any_more_though_its_handle_is_kept(run_script
             assert left == [], (backends, left)
             assert experiment.stats.accepted >= 2
     """)
+
+
+def test_a_backend_of_the_users_own_serves_a_second_run(tmp_path):
+    """The end of the first run took its sinks away: the second one logged to nobody."""
+    from recording_sink import RecordingSink
+    from tracelet.backends.plain import PlainBackend
+
+    sink = RecordingSink()
+    backend = PlainBackend("once_made", [sink])
+    tracelet.register_sink("once_made", lambda info: backend)
+    for number in range(2):
+        with tracelet.start_logging("twice", "tests", "once_made") as experiment:
+            experiment.log({"a": number}, step=number)
+        assert experiment.stats.delivered[sink.name] == 1
+    assert list(backend.sinks) == [sink]
+
+
+def test_a_folder_that_can_not_be_synced_keeps_no_parameters_back(tmp_path, monkeypatch):
+    """Some file systems have no way to sync a folder (EINVAL): the run was unsent for ever."""
+    import errno
+    import stat
+
+    from torch.utils.tensorboard import SummaryWriter
+
+    sync = os.fsync
+
+    def refusing(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    with tracelet.start_logging("folder", "tests", "tensorboard") as experiment:
+        SummaryWriter(tmp_path / "log")
+        experiment.log_params({"a": 1})
+        experiment.log_params({"b": 2})
+    assert experiment.stats.unsent_calls == 0
+    assert list((tmp_path / "log").glob("*.params"))
+
+
+def test_a_hook_at_exit_that_no_thread_can_be_started_in_loses_no_event(run_script, tmp_path):
+    """From Python 3.12 on Thread.start raises there; the first one to be needed was after the run's
+    end, for the writer's own file."""
+    run_script(
+        """
+        import atexit, threading, tracelet
+        from torch.utils.tensorboard import SummaryWriter
+        def refuse(thread):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        def last():
+            threading.Thread.start = refuse
+            for step in (2, 3):
+                writer.add_scalar("done", 1, step)
+        atexit.register(last)
+        tracelet.start_logging("hook", "tests", "tensorboard")
+        writer = SummaryWriter("log")
+        writer.add_scalar("loss", 1, 1)
+        """,
+        is_new=True,  # how it ends is what this is about
+    )
+    scalars = event_file_scalars(tmp_path / "log")
+    assert [step for step, _, _ in scalars["loss"]] == [1]
+    assert [step for step, _, _ in scalars["done"]] == [2, 3]
+
+
+def test_a_process_that_can_t_be_looked_at_is_not_an_error(monkeypatch):
+    identity = process_identity.process_identity()
+
+    def refuse():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(process_identity, "boot_id", refuse)
+    assert process_identity.is_alive(identity) is None
+
+
+def test_a_name_that_is_no_utf_8_is_told_before_anything_is_logged(tmp_path):
+    with tracelet.start_logging("name", "tests", "tensorboard") as experiment:
+        with pytest.raises(ValueError, match="can't be written as UTF-8"):
+            experiment.log({"good": 1, "bad\ud800": 2, "later": 3})
+        experiment.log({}, step=41)
+        experiment.log({"good": 1})
+    assert experiment.stats.accepted == 1
+
+
+def test_parameters_may_be_logged_by_a_signal_handler(run_script):
+    """Its own lock was held by the call that it had interrupted."""
+    run_script("""
+        import signal, sys, tracelet
+        from tracelet.backends.tensorboard import backend
+        experiment = tracelet.start_logging("signal", "tests", "tensorboard")
+        make = backend.params_event
+        def making(*arguments):
+            if not fired:
+                fired.append(1)
+                signal.raise_signal(signal.SIGUSR1)
+            return make(*arguments)
+        fired = []
+        backend.params_event = making
+        signal.signal(signal.SIGUSR1, lambda *_: experiment.log_params({"from handler": 1}))
+        experiment.log_params({"a": 1})
+        tracelet.stop_logging()
+        assert experiment.stats.unsent_calls == 0
+    """)
+
+
+def test_a_writer_of_the_inner_run_is_not_the_outer_ones_first(tmp_path, monkeypatch):
+    """Used after its own run, it settled the outer handle in its folder: one run in TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    monkeypatch.chdir(tmp_path)
+    with tracelet.start_logging("outer", "tests", "tensorboard") as outer:
+        with tracelet.logging("tensorboard", "inner"):
+            writer = SummaryWriter("theirs")
+            writer.add_scalar("in", 1, 1)
+        writer.add_scalar("after", 1, 1)
+        outer.log({"o": 1})
+    assert set(event_file_scalars(tmp_path / "runs" / "outer")) == {"o"}
+    assert set(event_file_scalars(tmp_path / "theirs")) == {"in", "after"}
+
+
+def test_ctrl_c_while_the_drainer_starts_leaves_no_thread(monkeypatch, tmp_path):
+    from tracelet.pipeline import run as module
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "Live", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tracelet.start_logging("cut", "tests", "tensorboard", {"log_dir": str(tmp_path / "log")})
+    left = [each.name for each in threading.enumerate() if each.name.startswith("tracelet")]
+    assert left == []
+
+
+def test_a_stand_in_for_clearml_is_no_clearml(monkeypatch):
+    """A test of the user's that replaces the module: start_logging() raised ValueError."""
+    import types
+
+    from tracelet.backends.clearml.set_up import is_installed
+
+    monkeypatch.setitem(sys.modules, "clearml", types.ModuleType("clearml"))
+    assert not is_installed()

@@ -232,9 +232,9 @@ class Later(Protocol):
     def count(self, backend: str, reason: str, what: str) -> None:
         """Counts what the tracker refused in the end, and tells it once."""
 
-    def push_event(self, event: Any, writer: str) -> None:
-        """Puts a TensorBoard event among the points, for the event file of this `writer_key`; it is
-        kept and given again as they are."""
+    def push_event(self, event: Any, writer: str | None = None) -> None:
+        """Puts a TensorBoard event among the points, for the event file of this `writer_key`, or of
+        what the handle logs; it is kept and given again as they are."""
 
 
 class Identity(enum.Enum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 
 from tracelet import environment
@@ -15,9 +14,9 @@ def default_backend() -> str:
     """ "clearml" where its SDK is installed and set up (credentials as the SDK finds them, an
     offline session asked for, or a task that the program has made), else "tensorboard": event
     files, no account. Says so once where the SDK is there without credentials."""
-    from tracelet.backends.clearml.set_up import is_set_up
+    from tracelet.backends.clearml.set_up import is_installed, is_set_up
 
-    if importlib.util.find_spec("clearml") is None:
+    if not is_installed():
         return "tensorboard"
     if is_set_up():
         return "clearml"

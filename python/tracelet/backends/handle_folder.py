@@ -4,6 +4,7 @@ TensorBoard's list."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 from typing import Callable
@@ -16,6 +17,12 @@ from tracelet.writer_key import split_writer_key
 _log = logging.getLogger("tracelet")
 
 _KEPT = "tensorboard_folder.jsonl"
+
+
+# Which handle noted a SummaryWriter's folder first, in this process: its number, by `writer_key`.
+# Written by each one's `note_writer`; whichever of two threads comes first has it.
+_noted: dict[str, int] = {}
+_numbers = itertools.count()
 
 
 class HandleFolder:
@@ -36,6 +43,7 @@ class HandleFolder:
         self.writer: str | None = self.default if self._is_fixed else None
         """The `writer_key` of what the handle logs; None until it is settled. Read without the
         lock by each log_metric: it is set once."""
+        self._number = next(_numbers)
         self._lines = KeptLines(run_dir, _KEPT)
         self._has_writer = False
         self._is_used = False  # something that is no point lies in the default folder
@@ -90,8 +98,11 @@ class HandleFolder:
 
     def note_writer(self, key: str, is_earlier: bool = False) -> None:
         """A SummaryWriter logs to the run, under this `writer_key`."""
-        if self._has_writer or (is_earlier and not self.takes_earlier_writers) or "://" in key:
+        is_others = _noted.setdefault(key, self._number) != self._number
+        if self._has_writer or "://" in key:
             return
+        if is_earlier and (is_others or not self.takes_earlier_writers):
+            return  # of a run inside this one, or of one before it
         with self._lock:
             if self._has_writer:
                 return

@@ -52,11 +52,12 @@ class KeptLines:
         """Whether it is in the file. Failure costs no point: after a crash names or places may then
         differ."""
         try:
-            if self._file is None:
-                self._file = io.FileIO(self._path, "a+", opener=private)
-                _cut_torn_line(self._file)
-            self._file.write((json.dumps(values) + "\n").encode())
-        except OSError as error:
+            file = self._file
+            if file is None:
+                file = self._file = io.FileIO(self._path, "a+", opener=private)
+                _cut_torn_line(file)
+            file.write((json.dumps(values) + "\n").encode())
+        except (OSError, ValueError) as error:  # ValueError: closed, by the end of the run
             _log.debug("tracelet: %s can't be written: %s", self._path, error)
             return False
         return True

@@ -43,7 +43,8 @@ class KeptParams:
 
     def renew_in_child(self) -> None:
         """What waits is the parent's to send."""
-        self._lock = threading.Lock()  # of all that is here
+        # Of all that is here. Reentrant: a signal's handler may log as well.
+        self._lock = threading.RLock()
         self._waiting: dict[int, Mapping[str, Any]] = {}  # by the number of the call
         self._is_queued = False
 
@@ -54,9 +55,9 @@ class KeptParams:
             return
         with self._lock:
             self._later = later
-            self._number += 1
-            is_kept = self._lines.append(self._number, dict(params))
-            self._waiting[self._number] = dict(params)
+            number = self._number = self._number + 1
+            is_kept = self._lines.append(number, dict(params))
+            self._waiting[number] = dict(params)
             is_queued, self._is_queued = self._is_queued, True
             is_news = not is_kept and not self._has_told
             self._has_told |= is_news

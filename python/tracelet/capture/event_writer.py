@@ -160,10 +160,9 @@ class _Captured:
             self._divert()
             super().add_event(event)  # type: ignore[misc]
         elif not push_event(self._tracelet.key, event):
-            if sys.is_finalizing() and self._tracelet.make is not None:
+            if not self._is_its_own_now():
                 _append_at_exit(self._tracelet.key, event)
                 return
-            self._to_its_own()
             super().add_event(event)  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -201,6 +200,17 @@ class _Captured:
         if diversion is not None:
             diversion.undo()
 
+    def _is_its_own_now(self) -> bool:
+        """Without a run; False where its own file can't be made, with a thread, any more."""
+        state = self._tracelet
+        if state.make is not None and (sys.is_finalizing() or state.key in _files_at_exit):
+            return False
+        try:
+            self._to_its_own()
+        except RuntimeError:  # no thread: from Python 3.12 on in hooks of atexit, too
+            return False
+        return True
+
     def _to_its_own(self) -> None:
         """Without a run: what it is given next goes to its own file, which is made if need be."""
         state = self._tracelet
@@ -224,8 +234,8 @@ _files_at_exit: dict[str, str] = {}  # by writer_key
 
 
 def _append_at_exit(key: str, event: Any) -> None:
-    """An event of a `__del__` while the interpreter ends, when no thread starts any more and the
-    package's writer, made then, would wait for its own for ever: written here and now."""
+    """An event while the interpreter ends (of a `__del__`, of a hook), when no thread starts any
+    more and the package's writer, made then, would wait for its own: written here and now."""
     try:
         if key not in _files_at_exit:
             os.makedirs(split_writer_key(key)[0], exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
 def waiting_sessions() -> list[OfflineSession]:
     """Those that nobody writes to any more and that are not imported. None where ClearML is set to
     offline: they were meant to stay here."""
-    if environment.clearml_offline() or importlib.util.find_spec("clearml") is None:
+    from tracelet.backends.clearml.set_up import is_installed
+
+    if environment.clearml_offline() or not is_installed():
         return []
     from tracelet.backends.clearml.import_session import find_sessions
 

@@ -137,7 +137,7 @@ class Run:
                 ring, lanes, self._journal, self.options, device.complete,
                 lambda: disk_sync.releasable,
             )  # fmt: skip
-            undo.callback(_stop_shippers, drainer)
+            undo.callback(_stop_drainer, drainer)  # Thread.start waits, and may be interrupted
             drainer.start()
             self._live = Live(ring, backends, lanes, drainer, disk_sync, closer)
             undo.pop_all()
@@ -153,13 +153,11 @@ class Run:
         """Ends what was opened before the start failed."""
         live, self._live = self._live, None
         if live is not None:
-            live.drainer.stop()
-            live.drainer.join(SYNC_TIMEOUT_S)
-            _stop_shippers(live.drainer)
+            _stop_drainer(live.drainer)
             live.disk_sync.stop(SYNC_TIMEOUT_S)
             live.closer.work_on(lambda: None)
             live.closer.join(SYNC_TIMEOUT_S)
-        for backend in self.backends:
+        for backend in self.backends if live is None else live.backends:
             with contextlib.suppress(Exception):  # the error of the start is the one to be told
                 backend.give_back()
                 for sink in backend.sinks:
@@ -222,11 +220,11 @@ class Run:
                 or lane.delivered
                 or lane.sink.name in live.drainer.shippers
             },
-            pending=max(accepted - position for position in positions),
+            pending=max((accepted - position for position in positions), default=0),
             retried=sum(lane.retried for lane in lanes),
             folded=sum(lane.folded for lane in lanes),
             dropped={reason: count for reason, count in dropped.items() if count},
-            not_finite=max(lane.not_finite for lane in lanes),
+            not_finite=max((lane.not_finite for lane in lanes), default=0),
             artifacts=self.verbs.uploads.counts,
             not_taken=self.verbs.not_taken,
             unsent_calls=self.verbs.unsent,
@@ -306,11 +304,6 @@ class Run:
         if is_delivered:
             # Unmaps the ring now, though the user may hold on to the experiment for its stats.
             self._final_stats = self._stats_of(live)
-            # One that has handed out a method of its own is in a cycle, and its sinks, which have
-            # the ring, would last until the collector's next pass.
-            for backend in live.backends:
-                with contextlib.suppress(AttributeError):  # a property of the user's
-                    backend.sinks = ()
             self.backends = []
             self.verbs.let_go()
             self._live = None
@@ -339,8 +332,11 @@ def _left_s(deadline_s: float) -> float:
     return max(0.0, deadline_s - time.monotonic())
 
 
-def _stop_shippers(drainer: Drainer) -> None:
-    """Of a drainer that could not be started."""
+def _stop_drainer(drainer: Drainer) -> None:
+    """Of a run that could not be started, with the shippers of its lanes."""
+    drainer.stop()
+    if drainer.ident is not None:
+        drainer.join(SYNC_TIMEOUT_S)
     for shipper in drainer.shippers.values():
         shipper.stop()
         if shipper.ident is not None:

@@ -28,7 +28,7 @@ class _Later:
         self,
         uploads: Uploads,
         calls: Uploads,
-        push_event: Callable[[Any, str], None],
+        push_event: Callable[[Any, str | None], None],
         count: Callable[[str, str, str], None],
     ) -> None:
         self._uploads = uploads
@@ -48,7 +48,7 @@ class _Later:
     def count(self, backend: str, reason: str, what: str) -> None:
         self._count(backend, reason, what)
 
-    def push_event(self, event: Any, writer: str) -> None:
+    def push_event(self, event: Any, writer: str | None = None) -> None:
         self._push_event(event, writer)
 
 
@@ -60,7 +60,10 @@ class Verbs:
     """
 
     def __init__(
-        self, backends: Sequence[Backend], folder: str, push_event: Callable[[Any, str], None]
+        self,
+        backends: Sequence[Backend],
+        folder: str,
+        push_event: Callable[[Any, str | None], None],
     ) -> None:
         self._backends = list(backends)
         self.uploads = Uploads(folder)

@@ -50,8 +50,11 @@ def is_alive(identity: Mapping[str, Any]) -> bool | None:
     if identity.get("host") != socket.gethostname():
         return None
     namespace = identity.get("pid_namespace")
-    if identity.get("boot") != boot_id():
-        namespace = None  # of a machine that was started anew: its start tells
+    try:
+        if identity.get("boot") != boot_id():
+            namespace = None  # of a machine that was started anew: its start tells
+    except OSError:
+        return None  # no descriptor to look with
     if namespace is not None and namespace != _pid_namespace():
         return None
     pid = identity.get("pid")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 
 
@@ -33,12 +34,16 @@ def write_whole(path: str, data: bytes, mode: int = 0o600, new_path: str = "") -
 
 
 def sync_folder(folder: str) -> None:
-    """Has the names in a folder reach the disk. Raises OSError."""
+    """Has the names in a folder reach the disk, as far as its file system has a way to. Raises
+    OSError."""
     if not hasattr(os, "O_DIRECTORY"):
         return  # no folder can be opened here
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
     finally:
         os.close(fd)
 

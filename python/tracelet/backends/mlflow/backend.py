@@ -146,6 +146,7 @@ class MLflowBackend(Backend):
 
     def close(self, process_is_ending: bool) -> None:
         self._params.close()
+        self.sinks = ()  # they have the ring, and this is in a cycle with the parameters
         if not self._is_owned:
             return
         end_ms = int(time.time() * 1000)

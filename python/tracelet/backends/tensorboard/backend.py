@@ -53,7 +53,7 @@ class TensorBoardBackend(Backend):
         self._kept = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), self._write_params)
 
     def renew_in_child(self) -> None:
-        self._lock = threading.Lock()  # of the parameters
+        self._lock = threading.RLock()  # of the parameters; a signal's handler may log as well
 
     def open_sinks(self, ring: Any) -> None:
         if self._info.options.tensorboard == "native":
@@ -64,11 +64,11 @@ class TensorBoardBackend(Backend):
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
         if not self.sinks:
             raise NotTakenError("no event file for parameters: tensorboard is not 'native'")
-        writer = self._handle.for_params(self._log_again)
-        with self._lock:
+        with self._lock:  # first: the first SummaryWriter may have them logged again at once
             self._later = later
             self._params.update(params)
             shown = dict(self._params)
+        writer = self._handle.for_params(self._log_again)
         if not self._log_into(writer, shown, later):
             self._kept.add(shown, later)
 
@@ -96,11 +96,13 @@ class TensorBoardBackend(Backend):
     def _write_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         """Puts all hyperparameters into a file of their own, whole or not at all."""
         folder = self._handle.path
-        path = self._files.setdefault(folder, os.path.join(folder, params_file_name(time.time())))
+        path = self._files.setdefault(
+            folder, os.path.join(folder, params_file_name(time.time(), self._info.run_id))
+        )
         try:
             os.makedirs(folder, exist_ok=True)
             # Not under a name that TensorBoard would read.
-            made = os.path.join(folder, f".params-{os.getpid()}")
+            made = os.path.join(folder, f".params-{self._info.run_id}")
             write_whole(path, params_file(params), 0o666, made)
         except OSError as error:
             if error.errno not in LASTING:
@@ -128,3 +130,4 @@ class TensorBoardBackend(Backend):
     def close(self, process_is_ending: bool) -> None:
         self._kept.close()
         self._handle.close()
+        self.sinks = ()  # they have the ring, and this is in a cycle with methods that it gave away

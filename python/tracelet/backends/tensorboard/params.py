@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -36,13 +35,13 @@ def params_file(params: Mapping[str, Any]) -> bytes:
     return _core.version_event(now_s) + _core.framed_event(event)
 
 
-def params_file_name(wall_time_s: float) -> str:
+def params_file_name(wall_time_s: float, run_id: str) -> str:
     """TensorBoard reads the files of a folder in the order of their names: this one before those
     with the points, and before those of older runs in the same folder. It is no file that it would
     follow, and none of `recovered`."""
-    newest_first = 9_999_999_999 - int(wall_time_s)
+    newest_first_us = 10**16 - 1 - int(wall_time_s * 1e6)
     host = socket.gethostname()
-    return f"events.out.tfevents.0000000000.{newest_first:010d}.{host}.{os.getpid()}.params"
+    return f"events.out.tfevents.0000000000.{newest_first_us:016d}.{host}.{run_id}.params"
 
 
 def _event(values: list[Any], step: int) -> Any:

@@ -111,6 +111,7 @@ class TrackioBackend(Backend):
 
     def close(self, process_is_ending: bool) -> None:
         self._params.close()
+        self.sinks = ()  # they have the ring, and this is in a cycle with the parameters
 
 
 def clean_name(name: str) -> str:
