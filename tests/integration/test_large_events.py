@@ -74,7 +74,7 @@ def test_an_image_of_20_mb_and_a_text_of_100_mb(run_script, tmp_path):
     assert delivered == 7
     assert held_by_run < 60e6
     (path,) = event_files(tmp_path / "log")
-    first, image, text, last = list(quick_events(path))[1:]
+    first, image, text, last, _ = list(quick_events(path))[1:]  # the last one by the handle
     assert (first.step, image.step, text.step, last.step) == (1, 2, 3, 4)
     assert len(image.summary.value[0].image.encoded_image_string) > 20e6
     assert text.summary.value[0].tensor.string_val[0] == b"0123456789" * 10_000_000
