@@ -1,6 +1,6 @@
 """What `tests/stress` does, with the core as it is installed; `.ci/stress` does it with sanitizers.
 
-30 s and 20 exits; STRESS_S and STRESS_EXITS set more or less (`make soak-stress`).
+60 s and 40 exits; STRESS_S and STRESS_EXITS set more or less (`make soak-stress`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-SECONDS = float(os.environ.get("STRESS_S", "30"))
-EXITS = int(os.environ.get("STRESS_EXITS", "20"))
+SECONDS = float(os.environ.get("STRESS_S", "60"))
+EXITS = int(os.environ.get("STRESS_EXITS", "40"))
 
 
 def run(script: str, argument: float, folder: Path, timeout_s: float) -> dict[str, int]:
