@@ -389,3 +389,53 @@ def test_a_stand_in_for_clearml_is_no_clearml(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "clearml", types.ModuleType("clearml"))
     assert not is_installed()
+
+
+def test_a_file_that_another_container_has_made_is_not_removed_for_want_of_a_descriptor(
+    tmp_path, monkeypatch
+):
+    """What could not be opened was taken for a file of its own that was half written."""
+    import resource
+
+    key = paths.writer_key(str(tmp_path), "")
+    monkeypatch.setattr(paths, "_file_numbers", iter([7, 7]))
+    theirs = paths.new_event_file(key, 1000.0)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            paths.new_event_file(key, 1000.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert os.path.exists(theirs)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_processes_may_note_one_session_at_once(tmp_path):
+    """Both wrote to one file of a passing name: the second found it gone."""
+    from tracelet.backends.clearml import import_session
+
+    pid = os.fork()
+    failed = 1
+    try:
+        for number in range(300):
+            import_session._write(tmp_path, {"run": "r", "number": number})
+        failed = 0
+    finally:
+        if pid == 0:
+            os._exit(failed)
+        _, status = os.waitpid(pid, 0)
+    assert status == 0
+    assert json.loads((tmp_path / "tracelet.json").read_text())["number"] == 299
+
+
+def test_a_note_that_was_damaged_after_it_was_found_is_told_and_kept(tmp_path, capsys):
+    """It ended `tracelet sync --all` with a traceback; the sessions behind it were not sent."""
+    from tracelet.backends.clearml import import_session
+    from tracelet.commands.offline_sessions import send_session
+
+    import_session._write(tmp_path, {"run": "r"})
+    session = import_session.OfflineSession(tmp_path)
+    (tmp_path / "tracelet.json").write_text('{"run": "r", ')
+    assert send_session(session, str(tmp_path)) == 1
+    assert "tracelet.json is damaged" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from tracelet.writer_key import split_writer_key
 if TYPE_CHECKING:
     from tracelet.backends.artifact import Artifact, Model
     from tracelet.backends.handle_folder import HandleFolder
+    from tracelet.backends.kept_params import KeptParams
     from tracelet.options import Options
 
 
@@ -273,6 +274,9 @@ class Backend:
     """What the factory needs to go on with the same run in another process, see RunInfo.reopen. It
     is JSON and lies in a file: no secrets."""
 
+    kept_params: KeptParams | None = None
+    """Calls of `log_params`, where they are on disk until they are sent."""
+
     def open_sinks(self, ring: Any) -> None:
         """Makes the sinks. Called once, before the first point; `ring` is for native encoders that
         read the tags from it."""
@@ -285,14 +289,14 @@ class Backend:
     @property
     def unsent(self) -> int:
         """Calls of verbs that are in the run's folder and not in the tracker yet."""
-        return 0
+        return 0 if self.kept_params is None else self.kept_params.unsent
 
     def send_unsent(self) -> int:
         """Sends what a dead process' verbs have left in the run's folder; returns how many calls
         that were. Called once the sinks of a run that is reopened have been given all points; may
         be called again. Raises when the tracker can't take it now. Artifacts and models come after
         that, by `prepare_artifact` and `prepare_model`."""
-        return 0
+        return 0 if self.kept_params is None else self.kept_params.send_left()
 
     def check_model_name(self, name: str) -> None:
         """Raises ValueError for a name that the tracker would refuse, before anything is made."""

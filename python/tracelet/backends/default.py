@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
-from tracelet import environment
-
-_log = logging.getLogger("tracelet")
-_has_told = False
+from tracelet.places import warn_once
 
 
 def default_backend() -> str:
@@ -20,18 +15,9 @@ def default_backend() -> str:
         return "tensorboard"
     if is_set_up():
         return "clearml"
-    _tell()
-    return "tensorboard"
-
-
-def _tell() -> None:
-    global _has_told
-    if _has_told:
-        return
-    _has_told = True
-    _log.warning(
-        "tracelet: no backend is named and ClearML has no credentials here: the run goes to "
-        "TensorBoard event files. For ClearML run `clearml-init`, or set CLEARML_OFFLINE_MODE=1; "
-        'backend="tensorboard" (or %sBACKEND=tensorboard) says that event files are meant.',
-        environment.PREFIX,
+    warn_once(
+        "no backend is named and ClearML has no credentials here: the run goes to TensorBoard "
+        "event files. For ClearML run `clearml-init`, or set CLEARML_OFFLINE_MODE=1; "
+        'backend="tensorboard" (or TRACELET_BACKEND=tensorboard) says that event files are meant.'
     )
+    return "tensorboard"

@@ -49,14 +49,12 @@ def is_alive(identity: Mapping[str, Any]) -> bool | None:
     """Whether the process lives; None when that can't be seen from this host."""
     if identity.get("host") != socket.gethostname():
         return None
-    namespace = identity.get("pid_namespace")
-    try:
-        if identity.get("boot") != boot_id():
-            namespace = None  # of a machine that was started anew: its start tells
-    except OSError:
-        return None  # no descriptor to look with
-    if namespace is not None and namespace != _pid_namespace():
-        return None
+    if identity.get("pid_namespace") not in (None, _pid_namespace()):
+        try:
+            if identity.get("boot") == boot_id():  # else its start tells that it is dead
+                return None
+        except OSError:
+            return None  # no descriptor to look with
     pid = identity.get("pid")
     if not isinstance(pid, int) or pid <= 0:
         return None  # 0 and less are groups of processes to os.kill

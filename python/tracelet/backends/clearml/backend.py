@@ -29,6 +29,8 @@ class ClearMLBackend(Backend):
     name = "clearml"
     identity = Identity.BY_COORDINATE  # md5 of task, iteration, metric and variant
 
+    kept_params: KeptParams
+
     def __init__(self, task: ClearMLTask, info: RunInfo) -> None:
         self.task = task
         self.id = task.id
@@ -39,23 +41,16 @@ class ClearMLBackend(Backend):
         if task.is_offline and info.reopen is None:
             note_session(task.task, info, task.goal)
             self._session = SessionUsers(Path(task.task.get_offline_mode_folder()))
-        self._params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), task.send_params)
+        self.kept_params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), task.send_params)
         names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
         series = OfflineClearMLSink if task.is_offline else OnlineClearMLSink
         self.sinks = [series(task, info, names), ClearMLMediaSink(task, info, names)]
 
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
-        self._params.add(self.task.take_params(params, given), later)
+        self.kept_params.add(self.task.take_params(params, given), later)
         last = self.task.last_upload
         if last is not None:
             later.at_end(last)
-
-    @property
-    def unsent(self) -> int:
-        return self._params.unsent
-
-    def send_unsent(self) -> int:
-        return self._params.send_left()
 
     def check_model_name(self, name: str) -> None:
         if len(name.replace(" ", "")) < SHORTEST_NAME:
@@ -77,9 +72,9 @@ class ClearMLBackend(Backend):
         self.task.give_back()
 
     def close(self, process_is_ending: bool) -> None:
-        self._params.close()
+        self.kept_params.close()
         if isinstance(self.task, ReopenedTask):
-            self.task.finish_models(self._params.logged)
+            self.task.finish_models(self.kept_params.logged)
         self.task.close(process_is_ending)
         if self._session is not None:
             self._session.end(self._run_id)

@@ -29,9 +29,9 @@ from tracelet.backends.clearml.start import (
     go_online,
 )
 from tracelet.errors import BackendError, TraceletError
-from tracelet.runs.private_file import private
 from tracelet.runs.process_identity import is_alive, process_identity
 from tracelet.runs.run_lock import RunLock
+from tracelet.runs.whole_file import write_whole
 
 _log = logging.getLogger("tracelet")
 
@@ -108,12 +108,18 @@ class OfflineSession:
             if not lock.acquire():
                 raise BackendError("another process imports it at the moment")
             # As it is now: by an older one a second task would be made.
-            self.note = _read(self.folder)
+            self.note = self._note_now()
             return str(self.note["url"]) if self.is_imported else self._import()
         except OSError as error:
             raise BackendError(f"its folder can't be used: {error}") from error
         finally:
             lock.release()
+
+    def _note_now(self) -> dict[str, Any]:
+        try:
+            return _read(self.folder)
+        except ValueError as error:
+            raise BackendError(f"{_NOTE} is damaged: {error}") from error
 
     def _import(self) -> str:
         task_class = load_task_class()
@@ -206,13 +212,11 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    """Raises OSError, and ValueError for one that is damaged."""
     return dict(json.loads((folder / _NOTE).read_text("utf-8")))
 
 
 def _write(folder: Path, note: Any) -> None:
-    path = folder / _NOTE
-    with open(f"{path}.new", "w", encoding="utf-8", opener=private) as file:
-        json.dump(note, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.new", path)
+    """Processes of one session may write it at once."""
+    path = str(folder / _NOTE)
+    write_whole(path, json.dumps(note).encode(), new_path=f"{path}.{os.getpid()}.new")

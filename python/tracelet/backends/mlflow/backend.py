@@ -41,6 +41,8 @@ class MLflowBackend(Backend):
     name = "mlflow"
     identity = Identity.SAME_BYTES  # a metric is (key, time in ms, step, value)
 
+    kept_params: KeptParams
+
     def __init__(
         self, store: Store, uri: str, state: RunState, is_owned: bool, info: RunInfo
     ) -> None:
@@ -50,7 +52,9 @@ class MLflowBackend(Backend):
         self._is_owned = is_owned
         self._is_reopened = info.reopen is not None
         self._failure: BaseException | None = None
-        self._params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), self._send_params)
+        self.kept_params = KeptParams(
+            self.name, KeptLines(info.run_dir, _PARAMS), self._send_params
+        )
         self.id = state.run_id
         self.url = _url(store, uri, state)
         self.reopen_state = {
@@ -117,14 +121,7 @@ class MLflowBackend(Backend):
         return self._artifacts
 
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
-        self._params.add(texts_of(params), later)
-
-    @property
-    def unsent(self) -> int:
-        return self._params.unsent
-
-    def send_unsent(self) -> int:
-        return self._params.send_left()
+        self.kept_params.add(texts_of(params), later)
 
     def _send_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         return send_params(self._store, self._state.run_id, params)
@@ -145,7 +142,7 @@ class MLflowBackend(Backend):
         self._failure = failure
 
     def close(self, process_is_ending: bool) -> None:
-        self._params.close()
+        self.kept_params.close()
         self.sinks = ()  # they have the ring, and this is in a cycle with the parameters
         if not self._is_owned:
             return

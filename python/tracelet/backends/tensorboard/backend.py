@@ -37,6 +37,8 @@ class TensorBoardBackend(Backend):
     name = "tensorboard"
     identity = Identity.BY_COORDINATE  # an event file knows the sequence it has reached
 
+    kept_params: KeptParams
+
     def __init__(self, info: RunInfo) -> None:
         self._info = info
         kept = None if info.reopen is None else str(info.reopen.get("folder", ""))
@@ -50,7 +52,9 @@ class TensorBoardBackend(Backend):
         self._folder = ""  # where the parameters were logged last
         self._later: Later | None = None
         self._files: dict[str, str] = {}  # of hyperparameters, by their folder
-        self._kept = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), self._write_params)
+        self.kept_params = KeptParams(
+            self.name, KeptLines(info.run_dir, _PARAMS), self._write_params
+        )
 
     def renew_in_child(self) -> None:
         self._lock = threading.RLock()  # of the parameters; a signal's handler may log as well
@@ -70,7 +74,7 @@ class TensorBoardBackend(Backend):
             shown = dict(self._params)
         writer = self._handle.for_params(self._log_again)
         if not self._log_into(writer, shown, later):
-            self._kept.add(shown, later)
+            self.kept_params.add(shown, later)
 
     def _log_into(self, writer: str, params: Mapping[str, Any], later: Later) -> bool:
         """Whether they are the first ones of their folder."""
@@ -110,13 +114,6 @@ class TensorBoardBackend(Backend):
             return {"hyperparameters": str(error)}
         return {}
 
-    @property
-    def unsent(self) -> int:
-        return self._kept.unsent
-
-    def send_unsent(self) -> int:
-        return self._kept.send_left()
-
     def note_embedding(self) -> None:
         """TensorBoard reads its files where they are."""
 
@@ -128,6 +125,6 @@ class TensorBoardBackend(Backend):
         return CopyUpload(model.file, os.path.join(self._handle.path, MODELS), model)
 
     def close(self, process_is_ending: bool) -> None:
-        self._kept.close()
+        self.kept_params.close()
         self._handle.close()
         self.sinks = ()  # they have the ring, and this is in a cycle with methods that it gave away

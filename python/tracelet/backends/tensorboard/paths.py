@@ -17,6 +17,7 @@ from tracelet.writer_key import split_writer_key, writer_key
 _file_numbers = itertools.count()
 
 _MOST_TAKEN_NAMES = 1000
+_APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 LASTING = {
     errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP,
@@ -65,9 +66,11 @@ def new_event_file(key: str, now_s: float) -> str:
     for _ in range(_MOST_TAKEN_NAMES):
         path = _path(key, now_s)
         try:
-            append_to(path, _core.version_event(now_s), os.O_EXCL | os.O_CREAT)
+            fd = os.open(path, _APPEND | os.O_EXCL | os.O_CREAT, 0o666)
         except FileExistsError:
-            continue
+            continue  # any other error says nothing of whose file it is: it is left alone
+        try:
+            _write_all(fd, _core.version_event(now_s))
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -76,10 +79,13 @@ def new_event_file(key: str, now_s: float) -> str:
     raise FileExistsError(errno.EEXIST, "all names of a new event file are taken", path)
 
 
-def append_to(path: str, data: bytes, flags: int = 0) -> None:
+def append_to(path: str, data: bytes) -> None:
     """Without `open`, which is gone while the interpreter ends. Raises OSError."""
-    flags |= os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
-    fd = os.open(path, flags, 0o666)
+    _write_all(os.open(path, _APPEND), data)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """And closes it."""
     try:
         while data:
             data = data[os.write(fd, data) :]

@@ -30,6 +30,8 @@ class TrackioBackend(Backend):
     name = "trackio"
     identity = Identity.IN_ORDER  # the database says how far its rows go
 
+    kept_params: KeptParams
+
     def __init__(self, project: str, run_name: str, run_id: str, info: RunInfo) -> None:
         self._store = Store(project, run_name, run_id, ids=info.run_id)
         self._active: Any = None  # the run of trackio's own that is logged to
@@ -38,7 +40,9 @@ class TrackioBackend(Backend):
         self.reopen_state = {
             "project": project, "run_name": run_name, "run_id": run_id, "folder": _folder(),
         }  # fmt: skip
-        self._params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), self._send_params)
+        self.kept_params = KeptParams(
+            self.name, KeptLines(info.run_dir, _PARAMS), self._send_params
+        )
         # One for both: a summary may have scalars, too.
         names = FlatNames(KeptLines(info.run_dir, _NAMES), clean_name)
         self.sinks = [
@@ -86,7 +90,7 @@ class TrackioBackend(Backend):
         return cls(str(kept["project"]), str(kept["run_name"]), str(kept["run_id"]), info)
 
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
-        self._params.add(params, later)
+        self.kept_params.add(params, later)
 
     def _send_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         self._store.merge_config(params)
@@ -94,13 +98,6 @@ class TrackioBackend(Backend):
             with contextlib.suppress(AttributeError, TypeError):
                 self._active.config.update(params)
         return {}
-
-    @property
-    def unsent(self) -> int:
-        return self._params.unsent
-
-    def send_unsent(self) -> int:
-        return self._params.send_left()
 
     def prepare_artifact(self, artifact: Artifact) -> Upload:
         return ArtifactUpload(artifact, self._store)
@@ -110,7 +107,7 @@ class TrackioBackend(Backend):
         return ArtifactUpload(model.file, self._store, model)
 
     def close(self, process_is_ending: bool) -> None:
-        self._params.close()
+        self.kept_params.close()
         self.sinks = ()  # they have the ring, and this is in a cycle with the parameters
 
 
