@@ -429,11 +429,12 @@ def test_two_processes_may_note_one_session_at_once(tmp_path):
     assert json.loads((tmp_path / "tracelet.json").read_text())["number"] == 299
 
 
-def test_a_note_that_was_damaged_after_it_was_found_is_told_and_kept(tmp_path, capsys):
+def test_a_note_that_was_damaged_after_it_was_found_is_told_and_kept(tmp_path, capsys, monkeypatch):
     """It ended `tracelet sync --all` with a traceback; the sessions behind it were not sent."""
     from tracelet.backends.clearml import import_session
     from tracelet.commands.offline_sessions import send_session
 
+    monkeypatch.delenv("CLEARML_OFFLINE_MODE", raising=False)
     import_session._write(tmp_path, {"run": "r"})
     session = import_session.OfflineSession(tmp_path)
     (tmp_path / "tracelet.json").write_text('{"run": "r", ')
