@@ -37,6 +37,9 @@ PARTS = (
 
 def main() -> int:
     arguments = _parse_arguments()
+    if arguments.render:
+        _write({})
+        return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up, as Ctrl-C does
     temp_root = Path(tempfile.mkdtemp(prefix="tracelet-bench-", dir=arguments.temp_dir))
     settings = Settings(arguments.quick, arguments.seed, temp_root)
@@ -102,6 +105,11 @@ def _parse_arguments() -> argparse.Namespace:
         "the markers in README.md and docs/performance.md",
     )
     parser.add_argument(
+        "--render",
+        action="store_true",
+        help="write the tables and the plots of the last results anew",
+    )
+    parser.add_argument(
         "--seed", type=int, default=random.randrange(1 << 16), help="of the shuffled orders"
     )
     parser.add_argument("--temp-dir", help="folder for temporary files; 4 GB for all of it")
@@ -111,6 +119,8 @@ def _parse_arguments() -> argparse.Namespace:
         parser.error(f"--only: there is no part {unknown[0]!r}; parts: {', '.join(PARTS)}")
     if arguments.quick and arguments.write:
         parser.error("--quick measures nothing worth writing")
+    if arguments.write and report.is_dirty():
+        parser.error("--write: commit first: figures belong to a commit")
     return arguments
 
 
