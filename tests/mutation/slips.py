@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import functools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +58,7 @@ class Slip:
     operator: str
     number: int  # of the operator's places in the module
     line: int
+    column: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def all_slips(package: Path, parts=PARTS) -> list[Slip]:
         nodes = list(ast_nodes(parso.parse(path.read_text())))
         for name, operator in made.items():
             places = [start for node in nodes for start, _ in operator.mutation_positions(node)]
-            slips += [Slip(module, name, number, at[0]) for number, at in enumerate(places)]
+            slips += [Slip(module, name, number, *at) for number, at in enumerate(places)]
     return slips
 
 
@@ -118,7 +122,65 @@ def make(slip: Slip, package: Path, operator: Operator) -> Made | None:
     made = Made(slip, mutated, list(lines)[2:])
     is_known = f"{slip.module}: {made.change}" in equivalents()
     is_tried = made.diff and made.is_seen and not made.is_of_a_figure and not is_known
-    return made if is_tried else None
+    return made if is_tried and not is_in_vain(slip, code) else None
+
+
+def is_in_vain(slip: Slip, code: str) -> bool:
+    """Whether it is where nothing depends on it here: in the words of a log line or of an error (a
+    whole line that is not logged is tried, but for those of the level debug), in what makes a
+    dataclass frozen, in what another system or a type checker alone runs."""
+    around = list(_around(_parsed(code), slip.line, slip.column))
+    is_of_an_error = any(isinstance(node, ast.Raise) for node, _ in around)
+    is_in_words = any(isinstance(node, ast.JoinedStr) for node, _ in around)
+    return (is_of_an_error and is_in_words) or any(
+        _is_logged(node, slip) or _is_frozen(node) or _is_elsewhere(node, inner)
+        for node, inner in around
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(code: str) -> ast.Module:
+    return ast.parse(code)
+
+
+def _around(node: ast.AST, line: int, column: int) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """The nodes that have the place, from the outermost on, each with the next one inside it."""
+    for child in ast.iter_child_nodes(node):
+        if not hasattr(child, "lineno"):
+            yield from _around(child, line, column)
+            continue
+        decorators = getattr(child, "decorator_list", [])
+        first = min((each.lineno, each.col_offset) for each in (child, *decorators))
+        if first <= (line, column) < (child.end_lineno, child.end_col_offset):
+            yield node, child
+            yield from _around(child, line, column)
+            return
+
+
+def _is_logged(node: ast.AST, slip: Slip) -> bool:
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+        return False
+    called = ast.unparse(node.value.func)
+    return called == "_log.debug" or (called.startswith("_log.") and slip.operator != "DropCall")
+
+
+def _is_frozen(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "dataclass"
+
+
+_ELSEWHERE = ("os.name == 'nt'", "TYPE_CHECKING", "sys.platform == 'win32'")
+
+
+def _is_elsewhere(node: ast.AST, inner: ast.AST) -> bool:
+    """In the body of `if os.name == "nt"` or of `except ImportError`, or the 0 in
+    `getattr(os, "O_BINARY", 0)`."""
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test) in _ELSEWHERE and inner in node.body
+    if isinstance(node, ast.ExceptHandler):
+        return node.type is not None and ast.unparse(node.type) == "ImportError"
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":
+        return len(node.args) == 3 and inner is node.args[2] and ast.unparse(node.args[0]) == "os"
+    return False
 
 
 def equivalents() -> set[str]:

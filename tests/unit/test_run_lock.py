@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 from tracelet.runs import run_lock
 from tracelet.runs.process_identity import process_identity
-from tracelet.runs.run_lock import RunLock
+from tracelet.runs.run_lock import RunLock, take_from_users
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs flock")
 
@@ -78,3 +79,143 @@ def test_a_claim_is_taken_from_the_dead_and_from_no_other(tmp_path, monkeypatch)
     assert not lock.acquire(0.02)
     assert RunLock.is_held(path) is True
     assert claim.exists()
+
+
+def test_a_lock_is_waited_for_as_long_as_is_said_and_no_longer(path):
+    """By turns of sleep and time of the test's own."""
+    first, second = RunLock(path), RunLock(path)
+    assert first.acquire()
+    waits, now_s = [], [100.0]
+
+    class Time:
+        @staticmethod
+        def monotonic():
+            return now_s[0]
+
+        @staticmethod
+        def sleep(seconds):
+            waits.append(seconds)
+            now_s[0] += seconds
+            if len(waits) == 3:
+                first.release()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run_lock, "time", Time)
+        assert not second.acquire()
+        assert waits == []
+        assert second.acquire(1.0)
+        assert len(waits) == 3
+        assert not first.acquire(0.1)
+    assert 0.1 <= now_s[0] - 100.0 - sum(waits[:3]) < 0.2
+    second.release()
+
+
+def test_a_fork_that_outlives_its_parent_holds_nothing(path):
+    lock = RunLock(path)
+    assert lock.acquire()
+    lock.renew_in_child()  # as a child would: its descriptor goes, the claim stays the parent's
+    assert (lock._fd, lock._has_claim) == (None, False)
+    is_claimed = os.path.exists(f"{path}.claim")
+    lock.release()
+    assert os.path.exists(f"{path}.claim") is is_claimed
+    RunLock(path).renew_in_child()
+
+
+def test_a_forked_child_gives_back_no_lock_of_its_parent(path):
+    lock = RunLock(path)
+    assert lock.acquire()
+    pid = os.fork()
+    if pid == 0:
+        lock.release()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert RunLock.is_held(path) is True
+    lock.release()
+    assert RunLock.is_held(path) is False
+
+
+def test_a_lock_of_which_nothing_can_be_told_is_not_called_free(tmp_path):
+    (tmp_path / "a-folder").mkdir()
+    assert RunLock.is_held(str(tmp_path / "a-folder")) is None
+    assert RunLock.is_held(str(tmp_path / "gone")) is False
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"x" * ((1 << 16) + 1)])
+def test_a_claim_that_is_being_written_or_is_odd_is_somebodys(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(run_lock, "_flock", lambda fd, shared: None)
+    path = str(tmp_path / "lock")
+    (tmp_path / "lock").touch()
+    (tmp_path / "lock.claim").write_bytes(content)
+    assert RunLock.is_held(path) is True
+    assert not RunLock(path).acquire()
+    assert (tmp_path / "lock.claim").read_bytes() == content
+
+
+def test_a_claim_is_for_its_owner_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_flock", lambda fd, shared: None)
+    lock = RunLock(str(tmp_path / "lock"))
+    assert lock.acquire()
+    assert (tmp_path / "lock.claim").stat().st_mode & 0o777 == 0o600
+    os.unlink(tmp_path / "lock.claim")  # with the run's folder
+    lock.release()
+
+
+def test_a_file_is_taken_when_nobody_holds_it_and_stays_taken(tmp_path):
+    import fcntl
+
+    path = tmp_path / "ring"
+    path.touch()
+    with open(path) as user, open(path) as other:
+        for each in (user, other):  # its users hold it together
+            fcntl.flock(each, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert take_from_users(str(path)) is None
+        fcntl.flock(user, fcntl.LOCK_UN)
+        assert take_from_users(str(path)) is None
+    before = len(os.listdir("/dev/fd"))
+    fd = take_from_users(str(path))
+    assert fd >= 0
+    with open(path) as user, pytest.raises(BlockingIOError):
+        fcntl.flock(user, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert take_from_users(str(path)) is None
+    os.close(fd)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_file_that_is_not_there_or_not_ours_is_nobodys_and_one_not_opened_is_an_error(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "ring"
+    assert take_from_users(str(path)) == -1
+    path.mkdir()
+    assert take_from_users(str(path)) == -1
+    path.rmdir()
+    path.touch()
+    asked = []
+
+    def refuse(path, flags):
+        asked.append(flags)
+        if flags == os.O_RDWR:
+            raise OSError(errno_of[0], "refused")
+        return os.open(path, flags)
+
+    errno_of = [0]
+    monkeypatch.setattr(run_lock, "open_own", refuse)
+    for errno_of[0] in (errno.EROFS, errno.EACCES, errno.EPERM):
+        os.close(take_from_users(str(path)))  # to be read alone
+        assert asked[-2:] == [os.O_RDWR, os.O_RDONLY]
+    errno_of[0] = errno.EMFILE
+    with pytest.raises(OSError, match="refused"):
+        take_from_users(str(path))
+    assert asked[-1] == os.O_RDWR
+
+
+def test_where_there_is_no_flock_who_has_a_file_mapped_holds_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_flock", lambda fd, shared: None)
+    path = tmp_path / "ring"
+    path.touch()
+    before = len(os.listdir("/dev/fd"))
+    monkeypatch.setattr(run_lock, "processes_that_map", lambda path: [1])
+    assert take_from_users(str(path)) is None
+    assert len(os.listdir("/dev/fd")) == before
+    monkeypatch.setattr(run_lock, "processes_that_map", lambda path: [])
+    os.close(take_from_users(str(path)))
