@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging as python_logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracelet.environment import option_text
-from tracelet.errors import UnknownBackendError
+from tracelet.errors import ConfigurationError, CredentialsError, UnknownBackendError
 from tracelet.experiment import Experiment
 from tracelet.options import Options, check_seconds, resolve_options
 
 if TYPE_CHECKING:
     from tracelet.reading import Logs
+
+_log = python_logging.getLogger("tracelet")
 
 _experiments: list[Experiment] = []  # those that go on, and such as have ended since
 _unnamed = itertools.count(1)
@@ -42,7 +45,12 @@ def start_logging(
     flushed when the process ends. Raises ConfigurationError (a ValueError) for an option,
     CredentialsError, BackendError; once it has returned, a backend that fails raises nothing.
     """
-    return _start(resolve_options(exp_name, project, _named(backend), config))
+    try:
+        return _start(resolve_options(exp_name, project, _named(backend), config))
+    except (ConfigurationError, CredentialsError) as error:
+        # Its words say what is wrong and what to do: not below 30 lines of frames that are ours.
+        _log.debug("tracelet: start_logging failed", exc_info=error)
+        raise error.with_traceback(None) from error.__cause__
 
 
 def _named(backend: str | Sequence[str] | None) -> str | Sequence[str] | None:

@@ -162,6 +162,11 @@ class Options:
     """Where each run has its folder (also `TRACELET_DIR`). Where no home folder can be written:
     tracelet-UID/runs among the temporary files, which is told."""
 
+    quiet: bool = _option(Flag(), False)
+    """No line on stderr at the run's start (where it goes) and at its end (what arrived). Ranks
+    that do not lead say nothing in any case. Warnings are not touched: they go through `logging`,
+    by the logger "tracelet"."""
+
     # The pipeline.
     ring_slots: int = _option(Count(16, 1 << 24, "slots", is_power_of_two=True), 1 << 17)
     """Points the ring holds, of 64 bytes each; a power of two. At 1,000,000 points a second the

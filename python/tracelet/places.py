@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -63,6 +64,15 @@ def _can_be_used(runs_dir: str) -> bool:
         folder = os.path.dirname(folder)
     home_is_there = os.path.isdir(os.path.expanduser("~"))
     return home_is_there and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
+
+
+def shown_path(path: str) -> str:
+    """A path for people: from the working folder where it lies below that."""
+    with contextlib.suppress(OSError, ValueError):  # the folder is gone; another drive
+        relative = os.path.relpath(path)
+        if not relative.startswith(os.pardir):
+            return relative
+    return path
 
 
 def temporary_folder() -> str:

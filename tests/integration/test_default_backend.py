@@ -67,6 +67,7 @@ def test_clearml_by_name_without_credentials_is_one_short_error(run_default):
         except tracelet.CredentialsError:
             text = traceback.format_exc()
             assert "MissingConfigError" not in text, text
+            assert text.count('  File "') <= 2, text  # the caller's own line, above all
             print("told:", text.splitlines()[-1])
     """)
     for words in ("clearml-init", "CLEARML_OFFLINE_MODE=1", 'backend="tensorboard"'):

@@ -20,7 +20,7 @@ import torch.utils.tensorboard  # whose dependencies have finders of their own
 import tracelet
 
 def start():
-    return tracelet.start_logging("run", "tests", backend="tensorboard")
+    return tracelet.start_logging("run", "tests", "tensorboard", {"quiet": True})
 
 def count(folder, ours):
     found = Path(folder).glob("*tfevents*")

@@ -143,6 +143,7 @@ WRONG = [
     ("comment", 5, "comment must be a str, not 5 (an int)"),
     ("docker", 5, "docker must be an image's name that is not empty or blank or a mapping"),
     ("docker", {"arguments": "-e KEY=secret"}, "needs 'image'; it has arguments"),
+    ("quiet", "yes", "quiet must be True or False, not 'yes' (a str)"),
     ("child_task", "yes", "child_task must be True or False, not 'yes' (a str)"),
 ]  # fmt: skip
 

@@ -277,6 +277,11 @@ class Backend:
     kept_params: KeptParams | None = None
     """Calls of `log_params`, where they are on disk until they are sent."""
 
+    def place(self, has_ended: bool) -> str:
+        """Where the run is to be seen, for a line that is shown at its start and, before the sinks
+        are closed, at its end; no secrets. Must not wait, and changes nothing."""
+        return self.url or ""
+
     def open_sinks(self, ring: Any) -> None:
         """Makes the sinks. Called once, before the first point; `ring` is for native encoders that
         read the tags from it."""

@@ -120,6 +120,7 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
         atexit.register(_stop_all)
         active.sigterm.install()  # over what the backends have just set
         handlers.restore_for_faults()
+        run.lines.begin(run.backends)
         return run
 
 

@@ -28,6 +28,7 @@ from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.late_worker import LateWorker
 from tracelet.pipeline.live import Live
 from tracelet.pipeline.run_end import SYNC_TIMEOUT_S, close_backends, finish_folder
+from tracelet.pipeline.run_lines import RunLines
 from tracelet.pipeline.verbs import Verbs
 from tracelet.records import EVENT
 from tracelet.runs.deletion import NothingLogged
@@ -58,6 +59,7 @@ class Run:
         self._final_stats: Stats | None = None  # set before _live is let go of
         with _spare_descriptors() as let_go_of_spare:
             self.folder = RunFolder(options)
+            self.lines = RunLines(options, self.folder.run_id)
             try:
                 self._open(options)
             except BaseException:
@@ -295,6 +297,7 @@ class Run:
             shipper.join(_left_s(delivery_deadline_s))
         with _told("finishing the uploads"):
             self.verbs.finish(delivery_deadline_s)
+        places = self.lines.places_of(live.backends)
         with _told("closing the backends"):
             close_backends(live, _left_s(deadline_s), process_is_ending)
         is_delivered = len(started) == len(shippers)
@@ -307,6 +310,7 @@ class Run:
             self.backends = []
             self.verbs.let_go()
             self._live = None
+        self.lines.end(places, self.stats())
 
     def note_failure(self, failure: BaseException) -> None:
         """Tells the backends that the run does not end well."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tracelet import environment
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
 from tracelet.backends.clearml.import_session import note_session
@@ -19,6 +20,7 @@ from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.clearml.task_names import SHORTEST_NAME
 from tracelet.backends.kept import NAMES, KeptLines
 from tracelet.backends.kept_params import KeptParams
+from tracelet.places import shown_path
 
 _PARAMS = "clearml_params.jsonl"
 
@@ -45,6 +47,17 @@ class ClearMLBackend(Backend):
         names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
         series = OfflineClearMLSink if task.is_offline else OnlineClearMLSink
         self.sinks = [series(task, info, names), ClearMLMediaSink(task, info, names)]
+
+    def place(self, has_ended: bool) -> str:
+        if not self.task.is_offline:
+            return str(self.url or "")
+        if self.url is None:
+            return f"its server is away; later: tracelet sync {self._run_id}"
+        folder = shown_path(self.url)
+        if not has_ended:
+            return f"offline session in {folder}"
+        online = "CLEARML_OFFLINE_MODE=0 " if environment.clearml_offline() else ""
+        return f"offline session in {folder}; to send it: {online}tracelet sync {self._run_id}"
 
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
         self.kept_params.add(self.task.take_params(params, given), later)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
@@ -19,6 +19,7 @@ from tracelet.backends.tensorboard.params import params_event, params_file, para
 from tracelet.backends.tensorboard.paths import LASTING
 from tracelet.errors import NotTakenError
 from tracelet.fork import renew_at_fork
+from tracelet.places import shown_path
 from tracelet.runs.whole_file import write_whole
 from tracelet.writer_key import split_writer_key
 
@@ -38,6 +39,7 @@ class TensorBoardBackend(Backend):
     identity = Identity.BY_COORDINATE  # an event file knows the sequence it has reached
 
     kept_params: KeptParams
+    sinks: Sequence[TensorBoardSink] = ()
 
     def __init__(self, info: RunInfo) -> None:
         self._info = info
@@ -58,6 +60,20 @@ class TensorBoardBackend(Backend):
 
     def renew_in_child(self) -> None:
         self._lock = threading.RLock()  # of the parameters; a signal's handler may log as well
+
+    def place(self, has_ended: bool) -> str:
+        if self._info.options.tensorboard != "native":
+            return ""
+        if has_ended:
+            files = {path for sink in self.sinks for path in sink.files}
+            folders = sorted({shown_path(os.path.dirname(path)) for path in files})
+            where = f" in {folders[0]}{' ...' if len(folders) > 1 else ''}" if folders else ""
+            return f"{len(files)} event file{'s'[: len(files) != 1]}{where}"
+        default = shown_path(split_writer_key(self._handle.default)[0])
+        is_settled = self._handle.writer is not None
+        return f"event files in {default}" + (
+            "" if is_settled else ", or where a SummaryWriter's are"
+        )
 
     def open_sinks(self, ring: Any) -> None:
         if self._info.options.tensorboard == "native":

@@ -54,6 +54,8 @@ class TensorBoardSink(FileSink):
         self._opened: dict[int, str] = {}  # by writer id
         self._generations: dict[int, int] = {}  # of `paths`, when it was opened
         self._failed: dict[int, str] = {}  # tried again it is the same file, which may be there
+        self.files: set[str] = set()
+        """Of all writers, those from before a renewal, too."""
         # Writers that no file can be opened for, with the reason under which points are counted.
         self._without_file: dict[int, str] = {}
 
@@ -121,7 +123,9 @@ class TensorBoardSink(FileSink):
                 "other backends and are counted in stats",
             )  # fmt: skip
         else:
-            self._opened[writer_id] = self._failed.pop(writer_id)
+            self._opened[writer_id] = path
+            self.files.add(path)
+            del self._failed[writer_id]
             self._generations[writer_id] = generation
             self._without_file.pop(writer_id, None)
 

@@ -1,0 +1,147 @@
+"""The line at a run's start says where it goes, the one at its end what arrived."""
+
+from __future__ import annotations
+
+import pytest
+
+RUN = """
+import os, sys, tracelet
+def run(name="exp", points=3, **config):
+    experiment = tracelet.start_logging(name, "demo", "tensorboard", config)
+    for step in range(points):
+        experiment.log_metric("loss", 0.5, step)
+    return experiment
+"""
+BEGINS = "tracelet: run 'exp' of project 'demo' goes to tensorboard (event files in runs/exp"
+
+
+def lines_of(done, words="tracelet: run "):
+    return [line for line in done.stderr.splitlines() if line.startswith(words)]
+
+
+def test_one_line_says_where_and_one_what_arrived(run_script):
+    done = run_script(RUN + "run()\ntracelet.stop_logging()\ntracelet.stop_logging()")
+    begins, ends = lines_of(done)
+    assert begins.startswith(BEGINS), done.stderr
+    assert ends.startswith("tracelet: run 'exp' has ended after "), done.stderr
+    assert ends.endswith(" s: 3 points to tensorboard (1 event file in runs/exp)"), done.stderr
+
+
+def test_the_end_of_the_process_and_sigterm_say_it_too(run_script):
+    done = run_script(RUN + "run()")
+    assert len(lines_of(done)) == 2, done.stderr
+    script = RUN + "import signal\nrun()\nos.kill(os.getpid(), signal.SIGTERM)"
+    done = run_script(script, check=False)
+    assert [" 3 points to" in line for line in lines_of(done)] == [False, True], done.stderr
+
+
+def test_quiet_and_other_ranks_say_nothing(run_script):
+    done = run_script(
+        RUN
+        + """
+run("option", quiet=True)
+tracelet.stop_logging()
+for name, value in ("TRACELET_QUIET", "1"), ("RANK", "3"), ("SLURM_PROCID", "1"):
+    os.environ[name] = value
+    run(name)
+    tracelet.stop_logging()
+    del os.environ[name]
+os.environ.update(RANK="0", WORLD_SIZE="4", SLURM_PROCID="0", TRACELET_QUIET="")
+run("leader")
+tracelet.stop_logging()
+"""
+    )
+    assert [line.split("'")[1] for line in lines_of(done)] == ["leader"] * 2, done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+
+
+def test_nested_runs_and_forked_children_say_one_line_a_run(run_script):
+    done = run_script(
+        RUN
+        + """
+outer = run()
+with tracelet.logging("tensorboard", exp_name="inner", project="demo") as inner:
+    inner.log_metric("a", 1.0, 1)
+pid = os.fork()
+if pid == 0:
+    outer.log_metric("loss", 0.5, 7)
+    tracelet.stop_logging()
+    os._exit(0)
+os.waitpid(pid, 0)
+tracelet.stop_logging()
+"""
+    )
+    words = [line.partition(" of ")[0].partition(" after ")[0] for line in lines_of(done)]
+    assert words == [
+        "tracelet: run 'exp'", "tracelet: run 'inner'",
+        "tracelet: run 'inner' has ended", "tracelet: run 'exp' has ended",
+    ], done.stderr  # fmt: skip
+    assert " 4 points to tensorboard" in lines_of(done)[-1]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "sys.stderr = None",
+        "sys.stderr.close()",
+        "os.close(2)",
+        "read, write = os.pipe(); os.dup2(write, 2); os.close(read)",
+        # A pipe that is full, and that nobody reads.
+        "read, write = os.pipe(); os.dup2(write, 2); os.set_blocking(2, False)\n"
+        "try:\n    while True: os.write(2, b'x' * 512)\nexcept BlockingIOError: pass\n"
+        "os.set_blocking(2, True)",
+    ],
+    ids=["none", "closed", "no descriptor", "broken pipe", "full pipe"],
+)
+def test_a_stderr_that_takes_nothing_costs_the_run_nothing(run_script, broken):
+    done = run_script(
+        RUN + f"{broken}\nexperiment = run()\ntracelet.stop_logging()\n"
+        "print(experiment.stats.delivered, flush=True)",
+        timeout_s=60,
+    )  # the exit code is 0
+    assert "{'tensorboard': 3}" in done.stdout, done
+
+
+def test_what_did_not_arrive_is_told_with_the_command_that_sends_it(run_script):
+    done = run_script(
+        RUN
+        + """
+class Away:
+    name, is_remote, takes_every_point = "away", True, True
+    def write(self, batch):
+        raise OSError("away")
+    def close(self, process_is_ending):
+        pass
+tracelet.register_sink("away", lambda info: Away())
+experiment = tracelet.start_logging("exp", "demo", "away")
+experiment.log_metric("loss", 0.5, 1)
+print(experiment._run.folder.run_id)
+tracelet.stop_logging(timeout_s=0.5)
+"""
+    )
+    ends = lines_of(done)[-1]
+    run_id = done.stdout.split()[0]
+    assert ends.endswith(
+        f" s: 0 points to away; 1 point kept, to send them: tracelet sync {run_id}"
+    ), done.stderr
+
+
+def test_the_command_for_an_offline_session_sends_it(run_script, clearml_server):
+    pytest.importorskip("clearml")
+    done = run_script("""
+        import tracelet
+        quick = dict.fromkeys(("auto_connect_frameworks", "auto_connect_arg_parser",
+            "auto_connect_streams", "auto_resource_monitoring"), False)
+        experiment = tracelet.start_logging("sent", "demo", "clearml", quick)
+        experiment.log_metric("loss", 0.5, 1)
+        tracelet.stop_logging()
+    """)
+    ends = lines_of(done)[-1]
+    assert ": 1 point to clearml (offline session in " in ends, done.stderr
+    command = ends.partition("to send it: CLEARML_OFFLINE_MODE=0 tracelet ")[2].rstrip(")")
+    sent = run_script(
+        f"import sys\nfrom tracelet.cli import main\nsys.exit(main({command.split()!r}))",
+        env={**clearml_server.environment(), "CLEARML_OFFLINE_MODE": "0"},
+    )
+    assert "its offline session is imported" in sent.stdout, sent
+    assert "sent" in [task["name"] for task in clearml_server.tasks.values()]
