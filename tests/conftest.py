@@ -26,6 +26,7 @@ os.environ["CLEARML_LOG_LEVEL"] = "ERROR"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["TRACKIO_DIR"] = os.path.join(_SESSION_DIR.name, "trackio")
 os.environ["TRACELET_DIR"] = os.path.join(_SESSION_DIR.name, "runs")
+os.environ["TRACELET_HISTORY_DIR"] = os.path.join(_SESSION_DIR.name, "history")
 
 import pytest
 import tracelet
@@ -75,6 +76,8 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _accounts: None
     monkeypatch.setattr(sinks, "_factories", dict(sinks._factories))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRACELET_DIR", str(tmp_path / "tracelet-runs"))
+    # Not in it, as it would be: many tests look at what a run has left there.
+    monkeypatch.setenv("TRACELET_HISTORY_DIR", os.path.join(_SESSION_DIR.name, "h", tmp_path.name))
     yield
     tracelet.stop_logging()
     # Set by the SDK in this process: the tasks of scripts that tests start would count as part of

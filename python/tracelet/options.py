@@ -161,6 +161,12 @@ class Options:
     runs_dir: str = _option(Folder(is_fixed=True), RUNS_DIR)
     """Where each run has its folder (also `TRACELET_DIR`). Where no home folder can be written:
     tracelet-UID/runs among the temporary files, which is told."""
+    history_dir: str | None = _option(Folder(is_fixed=True))
+    """Where a small record of each run that has ended stays, for `tracelet runs` and `tracelet
+    show`: name, project, points, last values, parameters (without secrets), where everything is.
+    Default: ~/.tracelet/history, or "history" in the folder that `runs_dir` names."""
+    history_runs: int = _option(Count(0, 100_000, "runs", zero="no record is kept"), 1_000)
+    """How many of them stay; the oldest go first, also beyond 16 MiB in all."""
 
     quiet: bool = _option(Flag(), False)
     """No line on stderr at the run's start (where it goes) and at its end (what arrived). Ranks

@@ -16,6 +16,7 @@ LARGEST_SHARE = 0.02
 of it by default, and what a DataLoader's workers send goes through it."""
 
 RUNS_DIR = "~/.tracelet/runs"
+_HISTORY = "history"
 _SLOT_BYTES = 64
 # The one list: where a rename, a lock, a sync or a mapping does not do what it does on a local
 # disk; a page of a mapped file that can't be fetched ends the process. A file system in user space
@@ -73,6 +74,15 @@ def shown_path(path: str) -> str:
         if not relative.startswith(os.pardir):
             return relative
     return path
+
+
+def default_history_dir(runs_dir: str) -> str:
+    """Where the records of runs that have ended are unless the user says so: beside the runs'
+    folder that nobody chose, and inside of one that was chosen."""
+    runs_dir = os.path.abspath(runs_dir)
+    if runs_dir in (os.path.expanduser(RUNS_DIR), os.path.join(temporary_folder(), "runs")):
+        return os.path.join(os.path.dirname(runs_dir), _HISTORY)
+    return os.path.join(runs_dir, _HISTORY)
 
 
 def temporary_folder() -> str:

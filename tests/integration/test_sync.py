@@ -77,7 +77,7 @@ for step in range(50_000):
     assert not os.path.exists(run.path)
     assert not os.path.exists(run.ring_path)
     assert main(["runs"]) == 0
-    assert "no runs" in capsys.readouterr().out
+    assert f"{run.run_id}  killed " in capsys.readouterr().out  # in the history
 
 
 def test_the_view_of_a_killed_runs_histograms_over_time_is_refreshed(killed):

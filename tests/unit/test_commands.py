@@ -12,12 +12,18 @@ def test_without_a_command_the_help_names_them_all(capsys):
     assert all(f"\n    {name} " in told for name in COMMANDS)
 
 
-def test_runs_lists_a_run_that_goes_on_and_none_when_it_has_ended(capsys):
-    tracelet.start_logging("listed", "my project", backend="tensorboard")
-    assert main(["runs"]) == 0
-    (row,) = capsys.readouterr().out.splitlines()[1:]
-    assert "running" in row
-    assert row.endswith("my project / listed")
-    tracelet.stop_logging()
+def test_runs_lists_a_run_that_goes_on_and_one_that_has_ended(capsys):
     assert main(["runs"]) == 0
     assert "no runs in" in capsys.readouterr().out
+    experiment = tracelet.start_logging("listed", "my project", backend="tensorboard")
+    assert main(["runs"]) == 0
+    (row,) = capsys.readouterr().out.splitlines()[1:]
+    assert row.startswith(f"{experiment.id}  running ")
+    assert row.endswith("my project / listed")
+    experiment.log_metric("train/loss", 0.25, 7)
+    tracelet.stop_logging()
+    assert main(["runs"]) == 0
+    (row,) = capsys.readouterr().out.splitlines()[1:]
+    assert row.startswith(f"{experiment.id}  finished ")
+    assert " 7      1       train/loss 0.25  tensorboard " in row
+    assert row.endswith("my project / listed")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tracelet.commands.offline_sessions import find_session, send_session, waiting_sessions
 from tracelet.commands.progress_bar import ProgressBar
 from tracelet.commands.runs import tell_of_unreadable
-from tracelet.commands.selection import add_runs_dir, find_run, runs_dir_of
+from tracelet.commands.selection import add_run, add_runs_dir, find_run, runs_dir_of
 from tracelet.errors import ConfigurationError, TraceletError
 from tracelet.recovery.resend import RunGoneError, resend
 from tracelet.recovery.result import Result, table_of
@@ -22,7 +22,7 @@ HELP = "send what a run has left: to the same task, and to new event files of th
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
-    parser.add_argument("run", metavar="RUN", nargs="?", help="its id, as `tracelet runs` lists it")
+    add_run(parser, "what is sent", is_needed=False)
     parser.add_argument("--all", action="store_true", help="every unsent run, oldest first")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be sent, and send nothing"

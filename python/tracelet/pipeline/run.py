@@ -29,6 +29,7 @@ from tracelet.pipeline.late_worker import LateWorker
 from tracelet.pipeline.live import Live
 from tracelet.pipeline.run_end import SYNC_TIMEOUT_S, close_backends, finish_folder
 from tracelet.pipeline.run_lines import RunLines
+from tracelet.pipeline.run_record import RunNotes
 from tracelet.pipeline.verbs import Verbs
 from tracelet.records import EVENT
 from tracelet.runs.deletion import NothingLogged
@@ -84,7 +85,10 @@ class Run:
             ring.intern(self.handle.default)  # the table's first room is taken while there is some
         self._late_points = ring.late_points
         self.folder.hold_ring()
-        self.verbs = Verbs(self.backends, self.folder.artifacts_path, self.push_event)
+        self._notes = RunNotes(options, self.folder)
+        self.verbs = Verbs(
+            self.backends, self.folder.artifacts_path, self.push_event, self._notes.note_params
+        )
         largest_bytes = options.payload_bytes // 4
         self.event_capture = EventCapture(
             self.folder.payloads_path, largest_bytes, self.make_event_file, self.handle
@@ -303,7 +307,9 @@ class Run:
         is_delivered = len(started) == len(shippers)
         is_delivered &= not any(worker.is_alive() for worker in [live.drainer, *started])
         with _told("putting the run's folder in order"):
-            finish_folder(live, self.folder, self._journal, self.stats, is_delivered)
+            finish_folder(
+                live, self.folder, self._journal, self.stats, is_delivered, self._notes.write
+            )
         if is_delivered:
             # Unmaps the ring now, though the user may hold on to the experiment for its stats.
             self._final_stats = self._stats_of(live)
@@ -314,6 +320,7 @@ class Run:
 
     def note_failure(self, failure: BaseException) -> None:
         """Tells the backends that the run does not end well."""
+        self._notes.note_failure(failure)
         self.verbs.note_failure(failure)
 
     def after_fork_in_child(self) -> None:

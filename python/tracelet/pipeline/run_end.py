@@ -55,10 +55,16 @@ def close_backends(live: Live, timeout_s: float, process_is_ending: bool) -> Non
 
 
 def finish_folder(
-    live: Live, folder: RunFolder, journal: Journal, stats: Callable[[], Stats], is_delivered: bool
+    live: Live,
+    folder: RunFolder,
+    journal: Journal,
+    stats: Callable[[], Stats],
+    is_delivered: bool,
+    note: Callable[[Stats, bool], None],
 ) -> None:
     """Removes a run's folder when all that was logged is delivered, else leaves it for `tracelet
-    sync`."""
+    sync`; `note` notes the run in the history, and whether it is delivered, while the folder is
+    there."""
     live.disk_sync.stop(SYNC_TIMEOUT_S)
     # What a sink could not take while the run lived was counted and told then.
     ends = [SinkEnd(lane.sink.name, lane.position) for lane in live.lanes]
@@ -66,7 +72,10 @@ def finish_folder(
     now = stats()
     if not is_delivered or proof.objections() or now.unsent_calls:
         _leave_folder(live, folder, journal, now)
+        note(now, False)
         return
+    if os.path.isdir(folder.path):  # not noted yet: a stop that was interrupted is called again
+        note(now, True)
     journal.close()
     folder.remove_artifacts_folder()
     # A stop that was interrupted (Ctrl-C) while it removed the folder is called again.

@@ -64,8 +64,10 @@ class Verbs:
         backends: Sequence[Backend],
         folder: str,
         push_event: Callable[[Any, str | None], None],
+        note_params: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> None:
         self._backends = list(backends)
+        self._note_params = note_params
         self.uploads = Uploads(folder)
         self.calls = Uploads(folder, are_kept=True)
         """What is small, and in the run's folder until it is sent: a file of gigabytes among the
@@ -105,6 +107,7 @@ class Verbs:
     def log_params(self, params: Any) -> None:
         check_params(params)
         flat = flat_params(params)
+        self._note_params(flat)
         for backend in self._backends:
             with self._counted("log_params", backend):
                 backend.log_params(flat, params, self._later)

@@ -25,6 +25,7 @@ from tracelet.journal.names import read_names, stored_names
 from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
 from tracelet.records import EVENT, RECORD_DTYPE, SKIPPED
+from tracelet.recovery.noted import note_sent
 from tracelet.recovery.payload_files import PAYLOADS, in_folder
 from tracelet.recovery.rescue import recover_journal
 from tracelet.recovery.result import Result, SinkResult
@@ -141,6 +142,7 @@ class _Resending:
         proof = Delivered(end, ends, [*doubts, *result.failures.values()])
         result.kept = proof.objections()
         if not result.kept:
+            note_sent(run, result.logged)
             _finish(run, proof, result)
         return result
 

@@ -15,6 +15,7 @@ from tracelet.errors import ConfigurationError
 from tracelet.fork import renew_at_fork
 from tracelet.options import Options
 from tracelet.places import ring_bytes_of, ring_folder
+from tracelet.redact import without_user
 from tracelet.runs.deletion import Reason, delete_run
 from tracelet.runs.manifest import FORMAT, encoded
 from tracelet.runs.process_identity import process_identity
@@ -77,6 +78,7 @@ class RunFolder:
             "run": self.run_id,
             "project": options.project,
             "exp_name": options.exp_name,
+            "started_s": time.time(),
             "options": {name: getattr(options, name) for name in _KEPT_OPTIONS},
             "tracelet": __version__,
             "python": platform.python_version(),
@@ -91,6 +93,11 @@ class RunFolder:
             runs_dir = os.path.dirname(os.path.abspath(self.path))
             sync_folder(runs_dir)
             sync_folder(os.path.dirname(runs_dir))
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """As it was written last."""
+        return self._manifest
 
     def update(self, **changes: Any) -> None:
         """Writes the manifest anew, whole or not at all."""
@@ -182,4 +189,6 @@ def manifest_of(backends: Sequence[Backend]) -> dict[str, Any]:
             for sink in backend.sinks
         ],
         "reopen": {each.name: dict(each.reopen_state) for each in backends if each.reopen_state},
+        "ids": {each.name: each.id for each in backends if each.id is not None},
+        "urls": {each.name: without_user(each.url) for each in backends if each.url},
     }

@@ -5,6 +5,7 @@ Nothing in it is believed before it was looked at: see `ownership`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -156,6 +157,29 @@ class StoredRun:
             return "running" if self.is_alive else "unsent"
         except UnreadableRunError:
             return "unsent"
+
+    @property
+    def shown_state(self) -> str:
+        """`state` for people: one that died and has nothing to send is "killed", not "unsent"."""
+        state = self.state
+        has_died = state == "unsent" and self.manifest.get("state") == "running"
+        if has_died and self.pending() == 0:
+            with contextlib.suppress(OSError, TraceletError):  # then nobody knows
+                return "unsent" if self.has_unsent_calls() else "killed"
+        return state
+
+    def has_unsent_calls(self) -> bool:
+        """Whether it has artifacts, models or parameters that its backends may lack."""
+        names = os.listdir(self.path)
+        if ARTIFACTS in names and os.listdir(os.path.join(self.path, ARTIFACTS)):
+            return True
+        for name in names:
+            if name.endswith("_params.jsonl"):
+                lines = read_own(os.path.join(self.path, name), _MOST_MANIFEST_BYTES).splitlines()
+                # A call's line has the call; the line [number] says that all up to it are sent.
+                if lines and b"{" in lines[-1]:
+                    return True
+        return False
 
     @property
     def is_finished(self) -> bool:

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tracelet import _core
-from tracelet.runs.ledgers import recover_ledger, settle_ledger
+from tracelet.runs.ledgers import EVENT_FILES, recover_ledger, settle_ledger
 from tracelet.runs.ownership import NotOwnError, is_own_file, open_own
 
-LEDGER = "event_files.bin"
+LEDGER = EVENT_FILES
 SYNCED = "event_files_synced.bin"
 
 _log = logging.getLogger("tracelet")

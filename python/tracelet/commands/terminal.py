@@ -1,0 +1,103 @@
+"""What is printed for people: colours on a terminal alone, no control characters, the width."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Sequence
+
+_CODES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
+_STATE_COLOURS = {
+    "running": "green", "unsent": "yellow", "failed": "red", "killed": "red", "unreadable": "red",
+    "stopped": "yellow",
+}  # fmt: skip
+_LEAST_WIDTH = 60
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def has_colours() -> bool:
+    """NO_COLOR, if it is not empty, and TERM=dumb switch them off."""
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def coloured(text: str, colour: str) -> str:
+    code = _CODES.get(colour)
+    return f"\x1b[{code}m{text}\x1b[0m" if code and has_colours() else text
+
+
+def state_coloured(text: str) -> str:
+    return coloured(text, _STATE_COLOURS.get(text.strip(), ""))
+
+
+def width() -> int:
+    return max(_LEAST_WIDTH, shutil.get_terminal_size((80, 24)).columns)
+
+
+def printable(text: str) -> str:
+    """A text from a file, without what would move a terminal's cursor or hide something."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(each) in "WF" for each in text)
+    return len(text) + wide - sum(unicodedata.combining(each) != 0 for each in text)
+
+
+def cut(text: str, most: int, from_left: bool = False) -> str:
+    """A text of at most so many columns; "…" stands for what is left out."""
+    if columns_of(text) <= most:
+        return text
+    while text and columns_of(text) >= most:
+        text = text[1:] if from_left else text[:-1]
+    return f"…{text}" if from_left else f"{text}…"
+
+
+def padded(text: str, to: int, is_number: bool = False) -> str:
+    space = " " * max(0, to - columns_of(text))
+    return space + text if is_number else text + space
+
+
+def table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> list[str]:
+    """Aligned lines; the columns `numbers` to the right."""
+    widths = [max(map(columns_of, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            padded(text, to, n in numbers) for n, (text, to) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def in_bytes(size_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} GiB"
+
+
+def in_time(seconds: float) -> str:
+    for unit, unit_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def count(number: int | None) -> str:
+    if number is None:
+        return "?"
+    return f"{number:,}" if abs(number) < 1_000_000 else f"{number / 1e6:,.1f}M"
+
+
+def value(number: float | None) -> str:
+    return "" if number is None else f"{number:.4g}"

@@ -1,0 +1,92 @@
+"""What is noted of a run in the history when it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tracelet.fork import renew_at_fork
+from tracelet.options import Options
+from tracelet.places import default_history_dir
+from tracelet.redact import redacted
+from tracelet.runs.history import RunRecord, write_record
+from tracelet.runs.ledgers import EVENT_FILES, noted_paths
+from tracelet.runs.summaries import kept_summary
+
+if TYPE_CHECKING:
+    from tracelet.runs.run_folder import RunFolder
+    from tracelet.stats import Stats
+
+_log = logging.getLogger("tracelet")
+
+_MOST_PARAMS = 500
+_LONGEST = 500
+
+
+class RunNotes:
+    """Collects while the run lives what its record says of it. Any thread."""
+
+    def __init__(self, options: Options, folder: RunFolder) -> None:
+        self._options = options
+        self._folder = folder
+        self._params: dict[str, Any] = {}
+        self._failure = "finished"
+        self.renew_in_child()
+        renew_at_fork(self)
+
+    def renew_in_child(self) -> None:
+        self._lock = threading.Lock()
+
+    def note_params(self, params: Mapping[str, Any]) -> None:
+        """Parameters by their flat names: few and short ones, and no secrets."""
+        with self._lock:
+            for name, value in params.items():
+                if len(self._params) >= _MOST_PARAMS and name not in self._params:
+                    return
+                shown = redacted(name, value)
+                is_plain = shown is None or isinstance(shown, (bool, int, float))
+                self._params[name[:_LONGEST]] = shown if is_plain else str(shown)[:_LONGEST]
+
+    def note_failure(self, failure: BaseException) -> None:
+        is_stop = isinstance(failure, (KeyboardInterrupt, SystemExit))
+        self._failure = "stopped" if is_stop else "failed"
+
+    def write(self, stats: Stats, is_delivered: bool) -> None:
+        """Writes the record. The run's folder must still be there. Never raises: it is no point
+        that would be lost."""
+        options, manifest = self._options, self._folder.manifest
+        with self._lock:
+            params = dict(self._params)
+        path = self._folder.path
+        record = RunRecord(
+            run_id=self._folder.run_id,
+            exp_name=options.task_name or options.exp_name,
+            project=options.project,
+            backends=tuple(options.backend),
+            state=self._failure if is_delivered else "unsent",
+            started_s=float(manifest["started_s"]),
+            ended_s=time.time(),
+            points=stats.accepted,
+            host=str(manifest.get("host", "")),
+            ids=dict(manifest.get("ids", {})),
+            urls=dict(manifest.get("urls", {})),
+            tags=tuple(options.tags or ()),
+            params=params,
+            files=tuple(noted_paths(os.path.join(path, EVENT_FILES))),
+            dropped=dict(stats.dropped),
+            summary=kept_summary(path),
+        )
+        try:
+            write_record(history_dir_of(options), record, options.history_runs)
+        except Exception as error:  # whatever it is, the rest of the end is done
+            _log.warning(
+                "tracelet: the run is not noted in the history (option history_dir): %s", error
+            )
+
+
+def history_dir_of(options: Options) -> str:
+    return options.history_dir or default_history_dir(options.runs_dir)

@@ -1,0 +1,42 @@
+"""What the history says of a run whose process died, once all it left is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from dataclasses import replace
+
+from tracelet.options import from_environment
+from tracelet.places import default_history_dir
+from tracelet.runs.dead_record import record_of
+from tracelet.runs.history import read_record, write_record
+from tracelet.runs.ledgers import EVENT_FILES, noted_paths
+from tracelet.runs.stored_run import StoredRun
+from tracelet.runs.summaries import kept_summary
+
+_log = logging.getLogger("tracelet")
+
+
+def note_sent(run: StoredRun, points: int | None) -> None:
+    """Writes the run's record anew, while its folder is there. Never raises: the points are sent,
+    and that is not to be undone by a folder that can't be written."""
+    try:
+        runs_dir = os.path.dirname(run.path)
+        folder = str(from_environment("history_dir") or default_history_dir(runs_dir))
+        most = from_environment("history_runs")
+        before = read_record(folder, run.run_id)
+        record = before or record_of(run)
+        if record.state == "unsent":
+            record = replace(record, state="finished")
+        with contextlib.suppress(OSError):
+            # The event files that were made to send the rest are among them.
+            record = replace(
+                record,
+                points=points if points is not None else record.points,
+                files=tuple(noted_paths(os.path.join(run.path, EVENT_FILES))) or record.files,
+                summary=kept_summary(run.path) or record.summary,
+            )
+        write_record(folder, record, 1_000 if most is None else int(most))
+    except Exception as error:
+        _log.warning("tracelet: %s is not noted in the history: %s", run.run_id, error)

@@ -1,0 +1,54 @@
+"""The last, least and greatest value of each series: counted by the run, or from event files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from tracelet import _core
+from tracelet.errors import TraceletError
+from tracelet.runs.history import Summary, checked_summary
+from tracelet.runs.ownership import read_own
+
+SUMMARY = "summary.json"
+"""In a run's folder, once the run has ended."""
+_MOST_BYTES = 4 << 20
+MOST_READ_BYTES = 256 << 20
+"""Event files that are larger together are not read for a summary that nobody asked for by name."""
+
+
+def kept_summary(run_path: str) -> Summary | None:
+    """What the run has counted itself; None where it has not, or it can't be read."""
+    try:
+        return checked_summary(json.loads(read_own(os.path.join(run_path, SUMMARY), _MOST_BYTES)))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceletError):
+        return None
+
+
+def summary_of_files(files: Sequence[str], most_bytes: int | None = None) -> Summary | None:
+    """The summary of what event files hold. None where there are none, or too large ones."""
+    there = [path for path in files if os.path.isfile(path)]
+    if not there or (most_bytes is not None and sum(map(os.path.getsize, there)) > most_bytes):
+        return None
+    reader = _core.EventReader()
+    for path in there:
+        try:
+            reader.read_file(os.fsencode(path), 0)
+        except OSError:
+            continue
+    found = {}
+    for place, (tag, count, *_) in enumerate(reader.tags()):
+        if count:
+            steps, _, values = reader.scalars(place)
+            finite = values[np.isfinite(values)]
+            found[tag.decode("utf-8", "replace")] = {
+                "last": float(values[-1]),
+                "least": float(finite.min()) if len(finite) else None,
+                "greatest": float(finite.max()) if len(finite) else None,
+                "points": int(count),
+                "last_step": int(steps[-1]),
+            }
+    return found
