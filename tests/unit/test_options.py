@@ -66,6 +66,8 @@ WRONG = [
     ("log_dir", "a\udcff", r"log_dir must be a path without lone surrogates (half a character"),
     ("runs_dir", 5, "runs_dir must be a path, as str or os.PathLike, not 5 (an int)"),
     ("runs_dir", " ", "runs_dir must be a path that is not empty, not ' ' (a str)"),
+    ("history_dir", 5, "history_dir must be a path, as str or os.PathLike, not 5 (an int)"),
+    ("history_runs", -1, "from 0 to 100000 runs; 0: no record is kept, not -1 (an int)"),
     ("ring_dir", ["x"], "ring_dir must be a path, as str or os.PathLike, not a list"),
     ("tensorboard", "nativ", "must be one of 'native', 'passthrough', 'off', not 'nativ' (a str); "
      "did you mean 'native'?"),

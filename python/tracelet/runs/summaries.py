@@ -16,8 +16,6 @@ from tracelet.runs.ownership import read_own
 SUMMARY = "summary.json"
 """In a run's folder, once the run has ended."""
 _MOST_BYTES = 4 << 20
-MOST_READ_BYTES = 256 << 20
-"""Event files that are larger together are not read for a summary that nobody asked for by name."""
 
 
 def kept_summary(run_path: str) -> Summary | None:
@@ -29,12 +27,28 @@ def kept_summary(run_path: str) -> Summary | None:
 
 
 def summary_of_files(files: Sequence[str], most_bytes: int | None = None) -> Summary | None:
-    """The summary of what event files hold. None where there are none, or too large ones."""
+    """The summary of what event files hold. None where there are none, or too large ones.
+
+    A tag that several folders have, as of two SummaryWriters, is told apart by the folder's name.
+    """
     there = [path for path in files if os.path.isfile(path)]
     if not there or (most_bytes is not None and sum(map(os.path.getsize, there)) > most_bytes):
         return None
-    reader = _core.EventReader()
+    by_folder: dict[str, list[str]] = {}
     for path in there:
+        by_folder.setdefault(os.path.dirname(os.path.abspath(path)), []).append(path)
+    top = os.path.commonpath(list(by_folder))
+    found: dict[str, dict[str, float | int | None]] = {}
+    for folder, paths in by_folder.items():
+        for tag, entry in _series_of(paths).items():
+            name = tag if tag not in found else f"{os.path.relpath(folder, top)}: {tag}"
+            found[name] = entry
+    return found
+
+
+def _series_of(paths: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+    reader = _core.EventReader()
+    for path in paths:
         try:
             reader.read_file(os.fsencode(path), 0)
         except OSError:
@@ -43,12 +57,17 @@ def summary_of_files(files: Sequence[str], most_bytes: int | None = None) -> Sum
     for place, (tag, count, *_) in enumerate(reader.tags()):
         if count:
             steps, _, values = reader.scalars(place)
-            finite = values[np.isfinite(values)]
-            found[tag.decode("utf-8", "replace")] = {
-                "last": float(values[-1]),
-                "least": float(finite.min()) if len(finite) else None,
-                "greatest": float(finite.max()) if len(finite) else None,
-                "points": int(count),
-                "last_step": int(steps[-1]),
-            }
+            found[tag.decode("utf-8", "replace")] = series_summary(steps, values)
     return found
+
+
+def series_summary(steps: np.ndarray, values: np.ndarray) -> dict[str, float | int | None]:
+    """Of one series, in the order logged. `least` and `greatest` are of its finite values."""
+    finite = values[np.isfinite(values)]
+    return {
+        "last": float(values[-1]),
+        "least": float(finite.min()) if len(finite) else None,
+        "greatest": float(finite.max()) if len(finite) else None,
+        "points": len(values),
+        "last_step": int(steps[-1]),
+    }
