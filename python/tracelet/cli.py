@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from tracelet._version import __version__
 from tracelet.errors import TraceletError
 
-COMMANDS = ("runs", "sync", "clean", "doctor")
+COMMANDS = ("runs", "show", "tail", "sync", "clean", "doctor", "version")
 """By name; a "-" in it is a "_" in its module's."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; `argv` is what follows the program's name. Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="tracelet", description="Native experiment logging: what is left of runs, and its way."
+        prog="tracelet", description="Look at runs, follow them, and send what they have left."
     )
     parser.add_argument("--version", action="version", version=f"tracelet {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
 
 from tracelet import _core
 from tracelet.errors import TraceletError
@@ -123,14 +123,15 @@ class RunLogs:
 class Logs:
     """The runs below a folder. One with a single run has that run's methods itself."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, find: Callable[[], dict[str, list[str]]] | None = None) -> None:
         self.path = path
+        self._find = find or (lambda: _event_files(path))
         self._runs: dict[str, RunLogs] = {}
         self.refresh()
 
     def refresh(self) -> Logs:
         """Reads what has been written since: new points, files and runs. Returns itself."""
-        for name, paths in sorted(_event_files(self.path).items()):
+        for name, paths in sorted(self._find().items()):
             if name not in self._runs:
                 self._runs[name] = RunLogs(name)
             self._runs[name]._read(paths)
@@ -192,6 +193,23 @@ def read(path: str | os.PathLike[str]) -> Logs:
     if not logs.runs:
         raise FileNotFoundError(f"no event files (*{_MARK}*) in {os.path.abspath(logs.path)}")
     return logs
+
+
+def read_files(path: str, find: Callable[[], Sequence[str]]) -> Logs:
+    """What certain event files hold: one run for each of their folders. `find` names the files, at
+    each refresh anew; `path` is what errors name. Files that are not there are left out."""
+    return Logs(path, lambda: by_folder([each for each in find() if os.path.isfile(each)]))
+
+
+def by_folder(files: Sequence[str]) -> dict[str, list[str]]:
+    """Files by their folders; a folder's name is relative to the one around all of them."""
+    folders: dict[str, list[str]] = {}
+    for path in files:
+        folders.setdefault(os.path.dirname(os.path.abspath(path)), []).append(path)
+    if not folders:
+        return {}
+    top = os.path.commonpath(list(folders))
+    return {os.path.relpath(folder, top): paths for folder, paths in folders.items()}
 
 
 def _event_files(path: str) -> dict[str, list[str]]:
