@@ -25,6 +25,10 @@ os.environ["CLEARML_CACHE_DIR"] = _SESSION_DIR.name
 os.environ["CLEARML_LOG_LEVEL"] = "ERROR"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["TRACKIO_DIR"] = os.path.join(_SESSION_DIR.name, "trackio")
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_ERROR_REPORTING"] = "false"
+for _kind in ("DATA", "CACHE", "CONFIG"):
+    os.environ[f"WANDB_{_kind}_DIR"] = os.path.join(_SESSION_DIR.name, "wandb")
 os.environ["TRACELET_DIR"] = os.path.join(_SESSION_DIR.name, "runs")
 os.environ["TRACELET_HISTORY_DIR"] = os.path.join(_SESSION_DIR.name, "history")
 

@@ -20,7 +20,16 @@ from given_again import give_again
 from tracelet.cli import main
 from tracelet.errors import BackendError, ConfigurationError
 from tracelet.runs.stored_run import find_runs
-from trackers import EXAMPLES, ClearMLOffline, JsonLines, MLflow, MLflowServer, TensorBoard, Trackio
+from trackers import (
+    EXAMPLES,
+    ClearMLOffline,
+    JsonLines,
+    MLflow,
+    MLflowServer,
+    TensorBoard,
+    Trackio,
+    Wandb,
+)
 
 STEPS = int(float(os.environ.get("TRACELET_CONTRACT_POINTS", "2_500")))
 """More than two requests of MLflow's."""
@@ -55,7 +64,7 @@ def mlflow_folder(tmp_path_factory):
 
 @pytest.fixture(
     params=[
-        "tensorboard", "json_lines", "clearml", "mlflow", "trackio",
+        "tensorboard", "json_lines", "clearml", "mlflow", "trackio", "wandb",
         pytest.param("mlflow server", marks=pytest.mark.slow),
     ]
 )  # fmt: skip
@@ -74,6 +83,9 @@ def tracker(request, tmp_path, monkeypatch):
     if request.param == "trackio":
         pytest.importorskip("trackio")
         return Trackio(tmp_path)
+    if request.param == "wandb":
+        pytest.importorskip("wandb")
+        return Wandb(tmp_path)
     pytest.importorskip("mlflow")
     if request.param == "mlflow":
         return MLflow(request.getfixturevalue("mlflow_folder"))

@@ -260,6 +260,86 @@ class Trackio(Tracker):
         return Path(cas.blob_path(self.project, entry["digest"])).read_bytes()
 
 
+class Wandb(Tracker):
+    """Its own files of a run, as wandb-core writes them offline."""
+
+    backend = "wandb"
+    imports = "os.environ.pop('WANDB_SERVICE', None)"  # wandb-core of its own, not the tests'
+    kept_not_finite = True
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.config = {"wandb": {"dir": str(folder)}}
+
+    def records(self, run_id):
+        """Of all files of the run, in the order in which they were begun."""
+        from tracelet.backends.wandb.log_file import LogFile
+        from wandb.proto.wandb_internal_pb2 import Record
+
+        paths = self.folder.rglob(f"run-{run_id}.wandb")
+        for path in sorted(paths, key=lambda path: path.stat().st_ctime):
+            for data in LogFile(str(path)).new_records():
+                yield Record.FromString(data)
+
+    def rows(self, run_id):
+        """[(W&B's step, {column: value})], each step once: it ignores an old one."""
+        rows, last = [], -1
+        for record in self.records(run_id):
+            if not record.HasField("history"):
+                continue
+            step = record.history.step.num
+            assert step > last
+            last = step
+            row = {
+                item.nested_key[0] if item.nested_key else item.key: json.loads(item.value_json)
+                for item in record.history.item
+            }
+            rows.append((step, row))
+        return rows
+
+    def scalars(self, run_id):
+        points = defaultdict(list)
+        for _, row in self.rows(run_id):
+            for name, value in row.items():
+                if name[0] != "_" and name != "global_step":
+                    points[name].append((row["global_step"], float(value)))
+        return {name: sorted(each, key=lambda p: p[0]) for name, each in points.items()}
+
+    def config_of(self, run_id):
+        found = {}
+        for record in self.records(run_id):
+            update = record.run.config.update if record.HasField("run") else record.config.update
+            for item in update:
+                name = item.key or "/".join(item.nested_key)
+                if name != "_wandb":
+                    found[name] = json.loads(item.value_json)
+        return found
+
+    def params(self, run_id):
+        def flat(name, value):
+            if not isinstance(value, dict):
+                return {name: str(value)}
+            found = {}
+            for key, each in value.items():
+                found.update(flat(f"{name}/{key}" if name else key, each))
+            return found
+
+        return flat("", self.config_of(run_id))
+
+    def artifact(self, run_id, name):
+        from tracelet.backends.wandb.names import artifact_name
+
+        made = [r.artifact for r in self.records(run_id) if r.HasField("artifact")]
+        (found,) = [each for each in made if each.name == artifact_name(name)]
+        (entry,) = found.manifest.contents
+        return Path(entry.local_path).read_bytes()
+
+    def status(self, run_id):
+        codes = [r.exit.exit_code for r in self.records(run_id) if r.HasField("exit")]
+        status = {0: "finished", 1: "failed", 137: "killed"}
+        return status[codes[-1]] if codes else "killed"
+
+
 class MLflowServer:
     """A real one, on loopback, on SQLite."""
 

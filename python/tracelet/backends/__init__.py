@@ -43,10 +43,17 @@ def _trackio(info: RunInfo) -> Backend:
     return open_trackio(info)
 
 
+def _wandb(info: RunInfo) -> Backend:
+    from tracelet.backends.wandb import open_wandb
+
+    return open_wandb(info)
+
+
 EVENT_FILES = "tensorboard"
 """The backend that every run has: it writes the SummaryWriters' files."""
 _OWN: dict[str, SinkFactory] = {
     "clearml": _clearml, EVENT_FILES: _tensorboard, "mlflow": _mlflow, "trackio": _trackio,
+    "wandb": _wandb,
 }  # fmt: skip
 _factories = dict(_OWN)
 

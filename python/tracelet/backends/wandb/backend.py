@@ -1,0 +1,194 @@
+"""A run on Weights & Biases, as the pipeline knows it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from tracelet.backends.artifact import Artifact, Model
+from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
+from tracelet.backends.flat_names import FlatNames
+from tracelet.backends.kept import KeptLines
+from tracelet.backends.kept_params import KeptParams
+from tracelet.backends.wandb import run as sdk
+from tracelet.backends.wandb.log_file import RunLog, wait_until_left
+from tracelet.backends.wandb.names import clean_name
+from tracelet.backends.wandb.rows import Plans
+from tracelet.backends.wandb.run import SdkRun
+from tracelet.backends.wandb.sink import DisabledSink, WandbSink
+from tracelet.backends.wandb.uploads import ArtifactUpload, Config
+from tracelet.errors import BackendError
+from tracelet.fork import renew_at_fork
+
+_log = logging.getLogger("tracelet")
+
+_NAMES = "wandb_names.jsonl"
+_PARAMS = "wandb_params.jsonl"
+_ROWS = "wandb_rows.jsonl"
+_FILES = "wandb_files.jsonl"
+_INTERRUPTED = 130
+_KILLED = 137
+
+
+class WandbBackend(Backend):
+    """One run; rows of all kinds in one lane, because their numbers only grow."""
+
+    name = "wandb"
+    identity = Identity.IN_ORDER  # a row has a number, and W&B's file says how far they go
+
+    kept_params: KeptParams
+
+    def __init__(self, info: RunInfo, paths: list[str], first_row: int) -> None:
+        self._timeout_s = info.options.start_timeout_s
+        self._is_reopened = info.reopen is not None
+        self._failure: BaseException | None = None
+        self._run: SdkRun | None = None  # of one that is reopened: once there is something to log
+        self._defined: set[str] = set()
+        self.renew_in_child()
+        renew_at_fork(self)
+        self._files = KeptLines(info.run_dir, _FILES)
+        self.log = RunLog(paths)
+        self._config = Config(self._sdk_run, self.log)
+        self.kept_params = KeptParams(
+            self.name, KeptLines(info.run_dir, _PARAMS), self._send_params
+        )
+        names = FlatNames(KeptLines(info.run_dir, _NAMES), clean_name)
+        plans = Plans(KeptLines(info.run_dir, _ROWS), first_row)
+        self.sinks = [WandbSink(self, plans, names, self._log_media_params)]
+
+    def renew_in_child(self) -> None:
+        self._opening = threading.Lock()
+
+    @classmethod
+    def opened(cls, info: RunInfo) -> Backend:
+        """The run that is active, or a new one."""
+        own = sdk.own_options(info.options)
+        run = active = sdk.active_run()
+        if active is None:
+            run = sdk.start_run(info.options, own)
+        if run is None:
+            return DisabledBackend()
+        made_run = SdkRun(run, active is None, 0 if active is None else None)
+        # Of one that is resumed W&B says where its steps go on.
+        first_row = int(run.starting_step) if active is None else 0
+        made = cls(info, [], first_row)
+        made._take(made_run)
+        made.reopen_state = {
+            "id": run.id,
+            "project": run.project,
+            "entity": run.entity or None,
+            "dir": run.settings.root_dir,
+            "is_online": not run.offline,
+            "is_owned": active is None,
+            "first_row": first_row,
+        }
+        made.id = run.id
+        made.url = os.path.dirname(made_run.path) if run.offline else run.url
+        return made
+
+    @classmethod
+    def reopened(cls, info: RunInfo) -> WandbBackend:
+        """Its files are read; a further one is begun for what they lack."""
+        kept = info.reopen
+        assert kept is not None
+        files = KeptLines(info.run_dir, _FILES)
+        paths = [str(line[0]) for line in files.read() if isinstance(line, list) and line]
+        missing = [path for path in paths if not os.path.isfile(path)]
+        if missing or not paths:
+            raise BackendError(f"wandb: the run's file is gone: {', '.join(missing) or 'no name'}")
+        wait_until_left(paths)
+        made = cls(info, paths, int(kept["first_row"]))
+        made.reopen_state = dict(kept)
+        made.id = str(kept["id"])
+        made.url = os.path.dirname(paths[0])
+        made.log.refresh()
+        return made
+
+    def log_row(
+        self, number: int, step: int, wall_time_s: float, values: Mapping[str, Any]
+    ) -> None:
+        run = self._sdk_run()
+        if not run.is_owned:
+            for name in values.keys() - self._defined:
+                self._defined.add(name)
+                run.define_step(name)
+        run.log_row(number, step, wall_time_s, values)
+
+    def _sdk_run(self) -> SdkRun:
+        with self._opening:
+            if self._run is None:
+                run = sdk.go_on(self.reopen_state, self._timeout_s)
+                later_by = max(0, self.log.last_step + 1 - self.log.rows_end)
+                self._take(SdkRun(run, True, later_by))
+            assert self._run is not None
+            return self._run
+
+    def _take(self, run: SdkRun) -> None:
+        self._files.append(run.path)
+        self.log.add_file(run.path)
+        self._run = run
+
+    def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
+        self.kept_params.add(params, later)
+
+    def _send_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
+        self._config.know(self.kept_params.logged)
+        self._config.send(params)
+        return {}
+
+    def _log_media_params(self, params: Mapping[str, Any]) -> None:
+        self._config.send(params)
+
+    def prepare_artifact(self, artifact: Artifact) -> Upload:
+        return ArtifactUpload(artifact, self._sdk_run, self.log)
+
+    def prepare_model(self, model: Model) -> Upload:
+        assert model.file is not None
+        return ArtifactUpload(model.file, self._sdk_run, self.log, model)
+
+    def note_failure(self, failure: BaseException) -> None:
+        self._failure = failure
+
+    def close(self, process_is_ending: bool) -> None:
+        self.kept_params.close()
+        self._files.close()
+        self.sinks = ()  # they have the ring, and this is in a cycle with the parameters
+        run = self._run
+        if run is None or not run.is_owned:
+            return
+        if self._is_reopened:
+            run.finish(_KILLED)
+        else:
+            run.finish(_exit_code(self._failure or (_uncaught() if process_is_ending else None)))
+        self._run = None
+
+    def let_process_end(self) -> None:
+        if self._run is not None:
+            self._run.let_process_end()
+
+
+class DisabledBackend(Backend):
+    """Of WANDB_MODE=disabled."""
+
+    name = "wandb"
+
+    def __init__(self) -> None:
+        _log.warning("tracelet: wandb is disabled (WANDB_MODE): it gets nothing of this run")
+        self.sinks = [DisabledSink()]
+
+
+def _exit_code(failure: BaseException | None) -> int:
+    if failure is None:
+        return 0
+    if isinstance(failure, SystemExit):
+        return failure.code if isinstance(failure.code, int) else int(failure.code is not None)
+    return _INTERRUPTED if isinstance(failure, KeyboardInterrupt) else 1
+
+
+def _uncaught() -> BaseException | None:
+    """What ends the process, if that is an exception."""
+    return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)

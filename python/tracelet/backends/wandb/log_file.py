@@ -1,0 +1,195 @@
+"""W&B's own file of a run (`run-ID.wandb`), read beside the process that writes it.
+
+It is a log as LevelDB has it: a header of 7 bytes, then blocks of 32 KiB; a record is one chunk, or
+several where a block ends within it: CRC-32, length, type, bytes. Each is a `Record` of wandb's
+protobuf classes. wandb has no reader of it in Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Callable
+
+from tracelet.errors import SinkUnavailableError
+from tracelet.fork import renew_at_fork
+
+ROW = "tracelet_row"
+"""The column with a row's number, where W&B's own step is not ours to set."""
+
+_HEADER = b":W&B"
+_HEADER_BYTES = 7
+_BLOCK_BYTES = 32_768
+_CHUNK = struct.Struct("<IHB")
+_FULL, _FIRST, _LAST = 1, 2, 4
+_READ_BYTES = 1 << 20
+_POLL_S = 0.02
+_NO_PROGRESS_S = 60.0
+"""An adopted run's file is written every 15 s."""
+_LEFT_S = 10.0
+_MOMENT_S = 3.0
+
+
+class LogFile:
+    """One file, from its beginning on. One thread at a time."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._offset = 0
+        self._begun = b""  # of a record that goes on in the next chunk
+
+    def new_records(self) -> Iterator[bytes]:
+        """The records that have come since, each once; ends before one that is not whole yet, or is
+        damaged. Raises OSError."""
+        try:
+            file = open(self.path, "rb")  # noqa: SIM115
+        except FileNotFoundError:
+            return
+        with file:
+            while True:
+                file.seek(self._offset)
+                data = file.read(_READ_BYTES)
+                before = self._offset
+                yield from self._records_in(data)
+                if self._offset == before or len(data) < _READ_BYTES:
+                    return
+
+    def _records_in(self, data: bytes) -> Iterator[bytes]:
+        start = self._offset  # where `data` begins
+        if not start:
+            if len(data) < _HEADER_BYTES or not data.startswith(_HEADER):
+                return
+            self._offset = _HEADER_BYTES
+        while True:
+            position = self._offset - start
+            left_in_block = _BLOCK_BYTES - self._offset % _BLOCK_BYTES
+            if left_in_block < _CHUNK.size:
+                if position + left_in_block > len(data):
+                    return
+                self._offset += left_in_block
+                continue
+            body = position + _CHUNK.size
+            if body > len(data):
+                return
+            checksum, size, kind = _CHUNK.unpack_from(data, position)
+            chunk = data[body : body + size]
+            if len(chunk) < size or zlib.crc32(chunk, zlib.crc32(bytes([kind]))) != checksum:
+                return
+            self._offset += _CHUNK.size + size
+            self._begun = chunk if kind in (_FULL, _FIRST) else self._begun + chunk
+            if kind in (_FULL, _LAST):
+                yield self._begun
+
+
+class RunLog:
+    """What W&B has on disk of one run: rows, config, artifacts, its end. Any thread."""
+
+    def __init__(self, paths: list[str]) -> None:
+        """`paths`: of this run's files; it may have been gone on with."""
+        self._files = [LogFile(path) for path in paths]
+        self.rows_end = 0
+        """One more than the highest row of ours that is there; they are written in order."""
+        self.last_step = -1
+        """W&B's own, of the rows of anybody."""
+        self.configs: Counter[str] = Counter()
+        """How often each name of the config was written."""
+        self.artifacts: Counter[str] = Counter()
+        self.renew_in_child()
+        renew_at_fork(self)
+
+    def renew_in_child(self) -> None:
+        self._lock = threading.Lock()
+
+    def add_file(self, path: str) -> None:
+        with self._lock:
+            self._files.append(LogFile(path))
+
+    def refresh(self) -> None:
+        """Reads what has come since. Raises OSError."""
+        from wandb.proto.wandb_internal_pb2 import Record
+
+        with self._lock:
+            for file in self._files:
+                for data in file.new_records():
+                    self._note(Record.FromString(data))
+
+    def wait_for(self, is_there: Callable[[], bool], what: str) -> None:
+        """Waits until `is_there`. Raises SinkUnavailableError when the file has not grown for long,
+        or can't be read."""
+        size, grown_s = -1, time.monotonic()
+        while True:
+            try:
+                self.refresh()
+                now = sum(os.path.getsize(file.path) for file in self._files)
+            except OSError as error:
+                raise SinkUnavailableError(f"W&B's file can't be read: {error}") from error
+            if is_there():
+                return
+            if now != size:
+                size, grown_s = now, time.monotonic()
+            elif time.monotonic() - grown_s > _NO_PROGRESS_S:
+                raise SinkUnavailableError(f"W&B's service process does not write {what}")
+            time.sleep(_POLL_S)
+
+    def _note(self, record: Any) -> None:
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            self.last_step = max(self.last_step, int(record.history.step.num))
+            number = row_number(record.history)
+            if number is not None:
+                self.rows_end = max(self.rows_end, number + 1)
+        elif kind == "config":
+            self.configs.update(_key(item) for item in record.config.update)
+        elif kind == "run":
+            self.configs.update(_key(item) for item in record.run.config.update)
+        elif kind == "artifact":
+            self.artifacts[record.artifact.name] += 1
+
+
+def wait_until_left(paths: list[str]) -> None:
+    """Waits until no process has one of these files open: a dead run's wandb-core outlives it by a
+    moment. Raises SinkUnavailableError. Without /proc that moment is waited for."""
+    deadline_s = time.monotonic() + _LEFT_S
+    if not os.path.isdir("/proc/self/fd"):
+        time.sleep(_MOMENT_S)
+        return
+    wanted = {os.path.realpath(path) for path in paths}
+    while wanted & _open_files():
+        if time.monotonic() > deadline_s:
+            raise SinkUnavailableError(
+                "wandb-core still writes this run: a process that has it goes on "
+                f"({', '.join(sorted(wanted))})"
+            )
+        time.sleep(_POLL_S)
+
+
+def _open_files() -> set[str]:
+    """Of all processes that can be looked into."""
+    found: set[str] = set()
+    for pid in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            folder = f"/proc/{int(pid) if pid.isdigit() else 'self'}/fd"
+            for descriptor in os.listdir(folder):
+                with contextlib.suppress(OSError):
+                    found.add(os.readlink(f"{folder}/{descriptor}"))
+    return found
+
+
+def row_number(history: Any) -> int | None:
+    """The number that our row was given; W&B's own step where there is no column for it."""
+    for item in history.item:
+        if _key(item) == ROW:
+            value = json.loads(item.value_json)
+            return value if isinstance(value, int) else None
+    return int(history.step.num)
+
+
+def _key(item: Any) -> str:
+    return str(item.key or (item.nested_key[0] if item.nested_key else ""))

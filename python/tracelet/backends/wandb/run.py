@@ -1,0 +1,260 @@
+"""The SDK's run: made, adopted, gone on with, and ended, each within a deadline.
+
+wandb has a process of its own, wandb-core, which writes the file and sends it. Whatever waits for
+it, or for a server, is done by a thread that is left behind when its time is over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from tracelet.backends.wandb.log_file import ROW
+from tracelet.backends.wandb.names import STEP, project_name, tag_names
+from tracelet.errors import BackendError, ConfigurationError
+from tracelet.option_kinds import describe, nearest
+from tracelet.options import Options
+
+_log = logging.getLogger("tracelet")
+
+_OPTIONS: Mapping[str, tuple[type, ...]] = {
+    "entity": (str,), "mode": (str,), "dir": (str, os.PathLike), "group": (str,),
+    "job_type": (str,), "id": (str,), "resume": (str,), "console": (str,),
+    "system_metrics": (bool,),
+}  # fmt: skip
+_MODES = ("online", "offline", "disabled")
+_RESUMES = ("allow", "must", "never")
+_FLUSH_S = 0.25
+_FINISH_S = 20.0
+_LATEST_S = 1e11  # a wall time beyond it is none
+
+
+def own_options(options: Options) -> dict[str, Any]:
+    """config["wandb"], checked. Raises ConfigurationError."""
+    own = dict(options.wandb or {})
+    for key, value in own.items():
+        where = f"config['wandb'][{key!r}]"
+        if key not in _OPTIONS:
+            near = nearest(key, list(_OPTIONS)) if isinstance(key, str) else None
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(_OPTIONS)}"
+            raise ConfigurationError(f"config['wandb'] has no option {key!r}; {hint}")
+        if not isinstance(value, _OPTIONS[key]):
+            wanted = "a bool" if bool in _OPTIONS[key] else "a str"
+            raise ConfigurationError(f"{where} must be {wanted}, not {describe(value)}")
+        choices = {"mode": _MODES, "resume": _RESUMES}.get(key)
+        if choices and value not in choices:
+            raise ConfigurationError(f"{where} must be one of {', '.join(choices)}, not {value!r}")
+    return own
+
+
+def active_run() -> Any:
+    """The run that the user has begun by wandb itself, or None."""
+    import wandb
+
+    run = wandb.run
+    return None if run is None or run.disabled else run
+
+
+def mode_of(own: Mapping[str, Any]) -> str:
+    """ "online", "offline" or "disabled". Offline, told once, where nobody has logged in: wandb
+    would ask, and wait for an answer."""
+    import wandb
+
+    mode = own.get("mode") or os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
+    mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
+    if mode not in _MODES:
+        raise BackendError(f"wandb: the mode {mode!r} (WANDB_MODE) can't be used: {_MODES}")
+    if mode == "online" and not wandb.login(prompt=False):
+        _log.warning(
+            "tracelet: wandb has no API key here: the run is kept offline. `wandb login` once, or "
+            "set WANDB_API_KEY; WANDB_MODE=offline says that offline is meant."
+        )
+        return "offline"
+    return str(mode)
+
+
+def start_run(options: Options, own: Mapping[str, Any]) -> Any:
+    """A new run of the SDK's, or with an id one that is gone on with. Raises BackendError."""
+    timeout_s = options.start_timeout_s
+    mode = _within(timeout_s, "answer", lambda: mode_of(own))
+    if mode == "disabled":
+        return None
+    try:
+        return _init(mode, options, own, timeout_s)
+    except BackendError as error:
+        if mode == "offline" or options.on_unreachable == "raise" or _is_refusal(error):
+            raise
+        _log.warning(
+            "tracelet: W&B can't be reached (%.300s): the run is kept offline, `wandb sync` sends "
+            "it.", error,
+        )  # fmt: skip
+    return _init("offline", options, own, timeout_s)
+
+
+def go_on(own: Mapping[str, Any], timeout_s: float) -> Any:
+    """A further file of a run whose process has died; nothing is sent. Raises BackendError."""
+    arguments = {key: own[key] for key in ("project", "entity", "id", "dir") if own.get(key)}
+    return _make("offline", {**arguments, "resume": "allow"}, {}, timeout_s)
+
+
+def _init(mode: str, options: Options, own: Mapping[str, Any], timeout_s: float) -> Any:
+    import wandb
+
+    arguments = {
+        key: own[key]
+        for key in ("entity", "dir", "group", "job_type", "id", "resume")
+        if own.get(key)
+    }
+    is_default = options.project == Options.project
+    if not is_default or not wandb.setup().settings.project:
+        arguments["project"] = project_name(options.project)
+    arguments["name"] = options.task_name or options.exp_name
+    if options.tags:
+        arguments["tags"] = tag_names(list(options.tags))
+    if options.comment is not None:
+        arguments["notes"] = options.comment
+    settings = {
+        "console": own.get("console", "off"),
+        "x_disable_stats": not own.get("system_metrics", False),
+        "finish_timeout": min(_FINISH_S, options.stop_timeout_s, options.exit_timeout_s),
+    }
+    return _make(mode, arguments, settings, timeout_s)
+
+
+def _make(
+    mode: Any, arguments: Mapping[str, Any], settings: Mapping[str, Any], timeout_s: float
+) -> Any:
+    import wandb
+
+    whole = {
+        "silent": True,
+        "sync_tensorboard": False,
+        "console": "off",
+        "x_disable_stats": True,
+        "init_timeout": timeout_s,
+        "x_transaction_log_flush_interval": _FLUSH_S,
+        **settings,
+    }
+
+    def make() -> Any:
+        return wandb.init(
+            mode=mode, reinit="create_new", settings=wandb.Settings(**whole), **arguments
+        )
+
+    run = _within(timeout_s, "start a run", make, lambda late: late.finish())
+    if run is None or not os.path.exists(run.settings.sync_file):
+        raise BackendError("wandb made no file for the run")
+    run.define_metric(STEP, hidden=True)
+    run.define_metric("*", step_metric=STEP)
+    return run
+
+
+class SdkRun:
+    """One run of the SDK's, and whether it is ours to end. Any thread."""
+
+    def __init__(self, run: Any, is_owned: bool, later_by: int | None = 0) -> None:
+        """`later_by`: what W&B's step of a row is more than its number; None where the user counts
+        the steps. A row has a column for its number then, and where it is not 0."""
+        self.sdk = run
+        self.is_owned = is_owned
+        self._later_by = later_by
+        self.path = str(run.settings.sync_file)
+        self._pid = os.getpid()
+        if is_owned:
+            # Before wandb's own hook, which was registered earlier and waits without a limit.
+            atexit.register(self._end_service)
+
+    def log_row(
+        self, number: int, step: int, wall_time_s: float, values: Mapping[str, Any]
+    ) -> None:
+        """A row of its own, closed."""
+        import wandb
+
+        row = {STEP: step, **values}
+        if 0 < wall_time_s < _LATEST_S:  # else it is now
+            row["_timestamp"] = wall_time_s
+        later_by = self._later_by
+        if wandb.patched["tensorboard"]:  # it takes the step away
+            later_by = None
+        if later_by != 0:
+            row[ROW] = number
+        w_and_b_step = None if later_by is None else number + later_by
+        self.sdk.log(row, step=w_and_b_step, commit=True)
+
+    def define_step(self, name: str) -> None:
+        """Of a run that is not ours: its other columns stay as they are."""
+        self.sdk.define_metric(name, step_metric=STEP)
+
+    def finish(self, exit_code: int) -> None:
+        """Ends it; what is sent is waited for by wandb's `finish_timeout`."""
+        self.sdk.finish(exit_code=exit_code)
+        atexit.unregister(self._end_service)
+
+    def _end_service(self) -> None:
+        """A run that has not ended by now hangs in wandb-core, and wandb would wait for that one
+        without a limit. What is not written is in tracelet's folder, for `tracelet sync`."""
+        if os.getpid() == self._pid:
+            kill_service()
+
+    def let_process_end(self) -> None:
+        if self.is_owned:
+            self._end_service()
+
+
+def kill_service() -> None:
+    """Ends wandb-core, where this process has started it."""
+    with contextlib.suppress(Exception):  # wandb's inside may be another one
+        from wandb.sdk import wandb_setup
+
+        service = wandb_setup.singleton()._connection
+        if service is not None and service._proc is not None:
+            os.kill(service._proc._process.pid, signal.SIGKILL)
+
+
+def _is_refusal(error: BackendError) -> bool:
+    """Whether it is the user's to mend, not the network's."""
+    from wandb.errors import AuthenticationError, CommError, UsageError
+
+    cause = error.__cause__
+    return isinstance(cause, (AuthenticationError, UsageError)) and not isinstance(cause, CommError)
+
+
+def _within(
+    timeout_s: float, what: str, do: Callable[[], Any], undo: Callable[[Any], None] | None = None
+) -> Any:
+    """What `do` returns, from a thread of its own. What comes too late is undone. Raises
+    BackendError."""
+    lock = threading.Lock()
+    done: list[Any] = []
+    failed: list[BaseException] = []
+    is_late = False
+
+    def work() -> None:
+        try:
+            result = do()
+        except BaseException as error:
+            failed.append(error)
+            return
+        with lock:
+            done.append(result)
+            is_for_nobody = is_late
+        if is_for_nobody and undo is not None and result is not None:
+            with contextlib.suppress(Exception):
+                undo(result)
+
+    thread = threading.Thread(target=work, name="tracelet-wandb-start", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    with lock:
+        is_late = not done
+        if done:
+            return done[0]
+    if failed:
+        raise BackendError(f"wandb: {failed[0]!s:.500}") from failed[0]
+    raise BackendError(f"wandb did not {what} within {timeout_s:g} s")

@@ -1,0 +1,91 @@
+"""Parameters, artifacts and models on their way to W&B."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from tracelet.backends.artifact import Artifact, FileUpload, Model
+from tracelet.backends.wandb.log_file import RunLog
+from tracelet.backends.wandb.names import artifact_name
+from tracelet.backends.wandb.run import SdkRun
+
+
+def nested(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat parameters ("a/b") as W&B's config has them: mappings within each other. One whose name
+    is also the beginning of another's stays flat."""
+    whole: dict[str, Any] = {}
+    for name, value in params.items():
+        *folders, last = name.split("/")
+        place: Any = whole
+        for folder in folders:
+            place = place.setdefault(folder, {}) if isinstance(place, dict) else None
+        if isinstance(place, dict) and not isinstance(place.get(last), dict):
+            place[last] = value
+        else:
+            whole[name] = value
+    return whole
+
+
+class Config:
+    """The run's config as far as tracelet has logged it. One thread at a time."""
+
+    def __init__(self, run: Callable[[], SdkRun], log: RunLog) -> None:
+        self._run = run
+        self._log = log
+        self._params: dict[str, Any] = {}
+
+    def know(self, params: Mapping[str, Any]) -> None:
+        """What a dead process has logged: the SDK replaces a mapping as a whole."""
+        self._params = {**params, **self._params}
+
+    def send(self, params: Mapping[str, Any]) -> None:
+        """Returns when they are in W&B's file. Raises SinkUnavailableError."""
+        self._params.update(params)
+        whole = nested(self._params)
+        changed = {name.split("/")[0] for name in params} | set(params)
+        update = {name: value for name, value in whole.items() if name in changed}
+        log = self._log
+        log.refresh()
+        before = {name: log.configs[name] for name in update}
+        self._run().sdk.config.update(update, allow_val_change=True)
+        log.wait_for(
+            lambda: all(log.configs[name] > count for name, count in before.items()), "parameters"
+        )
+
+
+class ArtifactUpload(FileUpload):
+    """An artifact of the run, with one file; the same content again is no new version."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        run: Callable[[], SdkRun],
+        log: RunLog,
+        model: Model | None = None,
+    ) -> None:
+        super().__init__(artifact, is_artifact=model is None)
+        self._run = run
+        self._log = log
+        self._model = model
+
+    def upload(self) -> None:
+        import wandb
+
+        source = self.make_file()
+        name = self.artifact.name
+        about: dict[str, Any] = {"name": name}
+        if self._model is not None:
+            about.update(framework=self._model.framework, tags=list(self._model.tags or ()))
+            about.update({str(key): str(value) for key, value in self._model.metadata.items()})
+        kind = "artifact" if self._model is None else "model"
+        made = wandb.Artifact(artifact_name(name), type=kind, metadata=about)
+        end = os.path.splitext(self.artifact.content.filename)[1]
+        file_name = os.path.basename(name)
+        made.add_file(source, name=file_name if file_name.endswith(end) else file_name + end)
+        log = self._log
+        log.refresh()
+        before = log.artifacts[made.name]
+        self._run().sdk.log_artifact(made)
+        log.wait_for(lambda: log.artifacts[made.name] > before, "an artifact")
