@@ -290,10 +290,12 @@ class Wandb(Tracker):
             step = record.history.step.num
             assert step > last
             last = step
-            row = {
-                item.nested_key[0] if item.nested_key else item.key: json.loads(item.value_json)
-                for item in record.history.item
-            }
+            row = {}
+            for item in record.history.item:
+                place, path = row, list(item.nested_key) or [item.key]
+                for key in path[:-1]:
+                    place = place.setdefault(key, {})
+                place[path[-1]] = json.loads(item.value_json)
             rows.append((step, row))
         return rows
 

@@ -100,6 +100,7 @@ WRONG = [
     ("exit_timeout_s", -5, "exit_timeout_s must be a number of seconds, 0.001 or more, not -5"),
     ("exit_timeout_s", "x", "not 'x' (a str)"),
     ("mlflow", "http://host", "mlflow must be"),
+    ("wandb", "offline", "wandb must be"),
     ("start_timeout_s", "30", "start_timeout_s must be a number of seconds"),
     ("on_unreachable", "offlin", "not 'offlin' (a str); did you mean 'offline'?"),
     ("exit_timeout_s", -(10**400), "not an int of 1329 bits"),

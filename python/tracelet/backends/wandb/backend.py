@@ -42,7 +42,8 @@ class WandbBackend(Backend):
 
     kept_params: KeptParams
 
-    def __init__(self, info: RunInfo, paths: list[str], first_row: int) -> None:
+    def __init__(self, info: RunInfo, paths: list[str], first_row: int, has_column: bool) -> None:
+        self._has_column = has_column
         self._timeout_s = info.options.start_timeout_s
         self._is_reopened = info.reopen is not None
         self._failure: BaseException | None = None
@@ -51,7 +52,7 @@ class WandbBackend(Backend):
         self.renew_in_child()
         renew_at_fork(self)
         self._files = KeptLines(info.run_dir, _FILES)
-        self.log = RunLog(paths)
+        self.log = RunLog(paths, has_column)
         self._config = Config(self._sdk_run, self.log)
         self.kept_params = KeptParams(
             self.name, KeptLines(info.run_dir, _PARAMS), self._send_params
@@ -72,10 +73,10 @@ class WandbBackend(Backend):
             run = sdk.start_run(info.options, own)
         if run is None:
             return DisabledBackend()
-        made_run = SdkRun(run, active is None, 0 if active is None else None)
+        made_run = SdkRun(run, active is None, active is not None)
         # Of one that is resumed W&B says where its steps go on.
         first_row = int(run.starting_step) if active is None else 0
-        made = cls(info, [], first_row)
+        made = cls(info, [], first_row, active is not None)
         made._take(made_run)
         made.reopen_state = {
             "id": run.id,
@@ -101,7 +102,7 @@ class WandbBackend(Backend):
         if missing or not paths:
             raise BackendError(f"wandb: the run's file is gone: {', '.join(missing) or 'no name'}")
         wait_until_left(paths)
-        made = cls(info, paths, int(kept["first_row"]))
+        made = cls(info, paths, int(kept["first_row"]), not kept["is_owned"])
         made.reopen_state = dict(kept)
         made.id = str(kept["id"])
         made.url = os.path.dirname(paths[0])
@@ -122,8 +123,8 @@ class WandbBackend(Backend):
         with self._opening:
             if self._run is None:
                 run = sdk.go_on(self.reopen_state, self._timeout_s)
-                later_by = max(0, self.log.last_step + 1 - self.log.rows_end)
-                self._take(SdkRun(run, True, later_by))
+                first_step = self.log.last_step + 1
+                self._take(SdkRun(run, True, self._has_column, first_step))
             assert self._run is not None
             return self._run
 

@@ -91,8 +91,10 @@ class LogFile:
 class RunLog:
     """What W&B has on disk of one run: rows, config, artifacts, its end. Any thread."""
 
-    def __init__(self, paths: list[str]) -> None:
-        """`paths`: of this run's files; it may have been gone on with."""
+    def __init__(self, paths: list[str], has_column: bool) -> None:
+        """`paths`: of this run's files; it may have been gone on with. `has_column`: only what has
+        a column for its number is a row of ours."""
+        self._has_column = has_column
         self._files = [LogFile(path) for path in paths]
         self.rows_end = 0
         """One more than the highest row of ours that is there; they are written in order."""
@@ -142,7 +144,7 @@ class RunLog:
         kind = record.WhichOneof("record_type")
         if kind == "history":
             self.last_step = max(self.last_step, int(record.history.step.num))
-            number = row_number(record.history)
+            number = _row_number(record.history, self._has_column)
             if number is not None:
                 self.rows_end = max(self.rows_end, number + 1)
         elif kind == "config":
@@ -182,13 +184,13 @@ def _open_files() -> set[str]:
     return found
 
 
-def row_number(history: Any) -> int | None:
+def _row_number(history: Any, has_column: bool) -> int | None:
     """The number that our row was given; W&B's own step where there is no column for it."""
     for item in history.item:
         if _key(item) == ROW:
             value = json.loads(item.value_json)
             return value if isinstance(value, int) else None
-    return int(history.step.num)
+    return None if has_column else int(history.step.num)
 
 
 def _key(item: Any) -> str:

@@ -158,12 +158,15 @@ def _make(
 class SdkRun:
     """One run of the SDK's, and whether it is ours to end. Any thread."""
 
-    def __init__(self, run: Any, is_owned: bool, later_by: int | None = 0) -> None:
-        """`later_by`: what W&B's step of a row is more than its number; None where the user counts
-        the steps. A row has a column for its number then, and where it is not 0."""
+    def __init__(
+        self, run: Any, is_owned: bool, has_column: bool = False, first_step: int = 0
+    ) -> None:
+        """`has_column`: W&B's steps are counted by the user, so a row has a column for its number.
+        `first_step`: of one of those that is gone on with, W&B's step of the next row."""
         self.sdk = run
         self.is_owned = is_owned
-        self._later_by = later_by
+        self._has_column = has_column
+        self._next_step = first_step
         self.path = str(run.settings.sync_file)
         self._pid = os.getpid()
         if is_owned:
@@ -179,13 +182,16 @@ class SdkRun:
         row = {STEP: step, **values}
         if 0 < wall_time_s < _LATEST_S:  # else it is now
             row["_timestamp"] = wall_time_s
-        later_by = self._later_by
-        if wandb.patched["tensorboard"]:  # it takes the step away
-            later_by = None
-        if later_by != 0:
+        # W&B's patch of TensorBoard takes the step away.
+        if self._has_column or wandb.patched["tensorboard"]:
             row[ROW] = number
-        w_and_b_step = None if later_by is None else number + later_by
-        self.sdk.log(row, step=w_and_b_step, commit=True)
+        if not self._has_column:
+            self.sdk.log(row, step=number, commit=True)
+        elif self.is_owned:
+            self.sdk.log(row, step=self._next_step, commit=True)
+            self._next_step += 1
+        else:
+            self.sdk.log(row, commit=True)
 
     def define_step(self, name: str) -> None:
         """Of a run that is not ours: its other columns stay as they are."""
