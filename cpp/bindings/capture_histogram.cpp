@@ -1,10 +1,12 @@
 // The native bodies of SummaryWriter.add_histogram and add_histogram_raw.
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 
 #include <atomic>
 #include <cstring>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -149,10 +151,36 @@ bool account(RunRing& run, PyObject* tag, const Moments& moments) {
       .is_valid();
 }
 
+// Where a histogram goes: to the active run, under a SummaryWriter's name.
+struct ToWriter {
+  Producer& producer;
+  PyObject* self;
+
+  std::size_t limit_bytes() const { return producer.payload_limit_bytes(); }
+  Pushed push(PyObject* tag, Point& point, const PayloadText& payload,
+              std::shared_ptr<RunRing>* run) const {
+    return producer.push(self, tag, point, payload.span(), run);
+  }
+};
+
+// To a run that need not be the active one.
+struct ToRun {
+  const std::shared_ptr<RunRing>& own;
+  TextNames names;
+
+  std::size_t limit_bytes() const { return own->file->payloads().size_bytes(); }
+  Pushed push(PyObject* /*tag*/, Point& point, const PayloadText& payload,
+              std::shared_ptr<RunRing>* run) const {
+    if (run != nullptr) *run = own;
+    return push_into(*own, names, point, payload.span());
+  }
+};
+
 // `run` gets the run that the histogram went to.
-Pushed push_payload(Producer& producer, PyObject* self, PyObject* tag, Point& point,
-                    const PayloadText& payload, std::shared_ptr<RunRing>* run) {
-  const std::size_t limit_bytes = producer.payload_limit_bytes();
+template <typename To>
+Pushed push_payload(const To& to, PyObject* tag, Point& point, const PayloadText& payload,
+                    std::shared_ptr<RunRing>* run) {
+  const std::size_t limit_bytes = to.limit_bytes();
   if (limit_bytes == 0) return Pushed::kNoRun;
   if (payload.bytes.size() > limit_bytes) {
     PyErr_Format(
@@ -162,13 +190,14 @@ Pushed push_payload(Producer& producer, PyObject* self, PyObject* tag, Point& po
         payload.bytes.size(), limit_bytes);
     return Pushed::kError;
   }
-  return producer.push(self, tag, point, payload.span(), run);
+  return to.push(tag, point, payload, run);
 }
 
 // A tensor on a device is counted there; its record waits for the result. `is_started` is false
 // when the tensor has to be copied instead.
-Pushed add_from_device(Producer& producer, PyObject* self, PyObject* tag, PyObject* values,
-                       PyObject* bins, PyObject* max_bins, Point& point, bool* is_started) {
+template <typename To>
+Pushed add_from_device(const To& to, PyObject* tag, PyObject* values, PyObject* bins,
+                       PyObject* max_bins, Point& point, bool* is_started) {
   const nb::object started = nb::steal(enter_python([&] {
     return PyObject_CallFunctionObjArgs(helpers.start_on_device, tag, values, bins ? bins : Py_None,
                                         max_bins ? max_bins : Py_None, nullptr);
@@ -182,7 +211,7 @@ Pushed add_from_device(Producer& producer, PyObject* self, PyObject* tag, PyObje
   PayloadText payload;
   append_parked_histogram_payload(ticket, static_cast<std::size_t>(bin_count), payload.bytes);
   point.flags = static_cast<std::uint16_t>(point.flags | kAwaitsDevice);
-  const Pushed pushed = push_payload(producer, self, tag, point, payload, nullptr);
+  const Pushed pushed = push_payload(to, tag, point, payload, nullptr);
   if (pushed == Pushed::kYes) return pushed;
   const nb::error_scope raised;
   const nb::object told = nb::steal(
@@ -195,6 +224,59 @@ Pushed add_from_device(Producer& producer, PyObject* self, PyObject* tag, PyObje
 Pushed named(Pushed pushed, const char* method, PyObject* tag) {
   if (pushed == Pushed::kError) name_call(method, tag);
   return pushed;
+}
+
+// Counts the values and pushes the point, which has its step and time.
+template <typename To>
+Pushed add_values(const To& to, const char* method, PyObject* tag, PyObject* values, PyObject* bins,
+                  PyObject* max_bins_given, Point& point) {
+  std::size_t max_bins = 0;
+  if (!read_max_bins(method, tag, max_bins_given, &max_bins)) return Pushed::kError;
+  point.kind = RecordKind::kHistogram;
+  if (is_on_device(values)) {
+    bool is_started = false;
+    const Pushed pushed =
+        add_from_device(to, tag, values, bins, max_bins_given, point, &is_started);
+    if (is_started || pushed == Pushed::kError) return named(pushed, method, tag);
+  }
+  const int threads = threads_option.load(std::memory_order_relaxed);
+  ArrayArgument array;
+  Bins chosen;
+  if (!array.read(values) || !chosen.choose(values, array.view(), bins, nullptr, threads)) {
+    return named(Pushed::kError, method, tag);
+  }
+  count_values(array.view(), chosen.edges(), threads);
+  const HistogramCounter& counter = thread_counter();
+  const Moments moments = counter.moments();
+  PayloadText payload;
+  append_histogram_payload(moments, chosen.edges(), counter.counts(), max_bins, payload.bytes,
+                           counter.occupied_bins());
+  std::shared_ptr<RunRing> run;
+  const Pushed pushed = push_payload(to, tag, point, payload, &run);
+  if (pushed == Pushed::kError || run == nullptr) return named(pushed, method, tag);
+  return account(*run, tag, moments) ? pushed : Pushed::kError;
+}
+
+// The handle's: for its own run, active or not.
+void log_histogram_into(const std::shared_ptr<RunRing>& run, nb::str name, nb::handle values,
+                        nb::handle step, nb::handle bins, std::string_view writer) {
+  const char* method = "log_histogram";
+  if (is_given(step.ptr()) && !PyLong_CheckExact(step.ptr()) && !is_index(step.ptr())) {
+    if (PyErr_Occurred() == nullptr) {
+      PyErr_Format(PyExc_TypeError, "step must be an int, not %s", describe(step.ptr()).c_str());
+    }
+    name_call(method, name.ptr());
+    throw nb::python_error();
+  }
+  Point point;
+  const bool is_read =
+      read_step_and_time(method, name.ptr(), step.ptr(), nullptr, Producer::current(), point);
+  if (!is_read) throw nb::python_error();
+  const ToRun to{run, {writer, nb::cast<std::string_view>(name)}};
+  if (add_values(to, method, name.ptr(), values.ptr(), bins.ptr(), nullptr, point) ==
+      Pushed::kError) {
+    throw nb::python_error();
+  }
 }
 
 PyObject* add_histogram(PyObject* self, PyObject* const* args, Py_ssize_t count,
@@ -214,34 +296,8 @@ PyObject* add_histogram(PyObject* self, PyObject* const* args, Py_ssize_t count,
       if (own_bins.is_valid()) bins = own_bins.ptr();
     }
     Point point;
-    point.kind = RecordKind::kHistogram;
-    std::size_t max_bins = 0;
-    if (!read_step_and_time(method, tag, step, wall_time, producer, point) ||
-        !read_max_bins(method, tag, max_bins_given, &max_bins)) {
-      return Pushed::kError;
-    }
-    if (is_on_device(values)) {
-      bool is_started = false;
-      const Pushed pushed =
-          add_from_device(producer, self, tag, values, bins, max_bins_given, point, &is_started);
-      if (is_started || pushed == Pushed::kError) return named(pushed, method, tag);
-    }
-    const int threads = threads_option.load(std::memory_order_relaxed);
-    ArrayArgument array;
-    Bins chosen;
-    if (!array.read(values) || !chosen.choose(values, array.view(), bins, nullptr, threads)) {
-      return named(Pushed::kError, method, tag);
-    }
-    count_values(array.view(), chosen.edges(), threads);
-    const HistogramCounter& counter = thread_counter();
-    const Moments moments = counter.moments();
-    PayloadText payload;
-    append_histogram_payload(moments, chosen.edges(), counter.counts(), max_bins, payload.bytes,
-                             counter.occupied_bins());
-    std::shared_ptr<RunRing> run;
-    const Pushed pushed = push_payload(producer, self, tag, point, payload, &run);
-    if (pushed == Pushed::kError || run == nullptr) return named(pushed, method, tag);
-    return account(*run, tag, moments) ? pushed : Pushed::kError;
+    if (!read_step_and_time(method, tag, step, wall_time, producer, point)) return Pushed::kError;
+    return add_values(ToWriter{producer, self}, method, tag, values, bins, max_bins_given, point);
   });
 }
 
@@ -304,7 +360,7 @@ PyObject* add_histogram_raw(PyObject* self, PyObject* const* args, Py_ssize_t co
     }
     PayloadText payload;
     append_raw_histogram_payload(header, limits, counts, payload.bytes);
-    return named(push_payload(producer, self, tag, point, payload, nullptr), method, tag);
+    return named(push_payload(ToWriter{producer, self}, tag, point, payload, nullptr), method, tag);
   });
 }
 
@@ -378,6 +434,10 @@ void register_capture_histogram(nb::module_& m) {
   m.def(
       "set_histogram_threads", [](int threads) { threads_option.store(threads); },
       nb::arg("threads"), "How many threads add_histogram may use; 0: it chooses.");
+  m.def("log_histogram_into", &log_histogram_into, nb::arg("ring"), nb::arg("name"),
+        nb::arg("values").none(), nb::arg("step").none(), nb::arg("bins").none(), nb::arg("writer"),
+        "Counts the values of an experiment's handle into its run, active or not; `writer` is the "
+        "log folder that the point goes to, or empty.");
   m.def("encode_counts", &encode_counts, nb::arg("counts"), nb::arg("edges"), nb::arg("min"),
         nb::arg("max"), nb::arg("sum"), nb::arg("sum_squares"), nb::arg("num"),
         nb::arg("nan_count"), nb::arg("inf_count"), nb::arg("max_bins"),

@@ -124,6 +124,47 @@ class Experiment:
 
         self._log_event("log_image", name, image_event(name, image, step, dataformats))
 
+    def log_histogram(
+        self,
+        name: str,
+        values: Any,
+        step: int | None = None,
+        bins: int | str | Sequence[float] = "tensorflow",
+    ) -> None:
+        """Logs how values are distributed, as SummaryWriter.add_histogram does: counted natively
+        in the call, over the caller's own memory.
+
+        `values` is a tensor, an array, a list or anything with the buffer protocol, of any shape
+        and real dtype; `bins` is "tensorflow" (TensorBoard's), a number, the name of one of numpy's
+        rules, or edges. NaN and infinities are counted and left out. Raises TypeError or
+        ValueError naming it.
+        """
+        _check_name("log_histogram", name)
+        self._check_takes_points("log_histogram")
+        _core.log_histogram_into(self._run.ring, name, values, step, bins, self._handle.settle())
+
+    def log_audio(
+        self, name: str, audio: Any, step: int | None = None, sample_rate: int = 44100
+    ) -> None:
+        """Logs a sound: a path, bytes of a sound file, or an array or tensor of samples.
+
+        Of shape (L,), (L, C) or (C, L), with C channels, 8 at most: floats from -1 to 1, or int16.
+        A file goes as it is. Raises TypeError, ValueError or FileNotFoundError naming it.
+        """
+        from tracelet.capture.sound_and_video import audio_event
+
+        self._log_event("log_audio", name, audio_event(name, audio, step, sample_rate))
+
+    def log_video(self, name: str, video: Any, step: int | None = None, fps: float = 4) -> None:
+        """Logs a video, as an animated GIF: a path, bytes of a GIF, or an array or tensor.
+
+        Of shape (T, H, W), (T, C, H, W) or (T, H, W, C), C being 1 or 3, or as SummaryWriter's
+        add_video (1, T, C, H, W); uint8, or floats from 0 to 1. Raises as `log_audio`.
+        """
+        from tracelet.capture.sound_and_video import video_event
+
+        self._log_event("log_video", name, video_event(name, video, step, fps))
+
     def log_text(self, name: str, text: str, step: int | None = None) -> None:
         """Logs a text, as SummaryWriter.add_text does; Markdown in TensorBoard."""
         from tracelet.capture.manual import text_event
@@ -150,8 +191,7 @@ class Experiment:
         self._log_event("log_table", name, table_event(name, table, step))
 
     def _log_event(self, method: str, name: str, event: Any) -> None:
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"{method}: name must be a str that is not empty, not {name!r}")
+        _check_name(method, name)
         self._check_takes_points(method)
         self._run.push_event(event)
 
@@ -165,6 +205,24 @@ class Experiment:
         """
         self._check_active("log_params")
         self._run.verbs.log_params(params)
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """Gives the run these tags, in the place of those it has from `config` or an earlier call.
+
+        Tags that others gave it in the tracker stay. On ClearML they are the task's tags, on MLflow
+        tags without a value, in TensorBoard a text. Raises TypeError or ValueError.
+        """
+        self._check_active("set_tags")
+        self._run.verbs.set_tags(tags)
+
+    def set_notes(self, text: str) -> None:
+        """Says what the run is about; a later call takes the place of an earlier one.
+
+        On ClearML it is the task's comment, on MLflow the run's description, in TensorBoard a text
+        (Markdown). Raises TypeError or ValueError.
+        """
+        self._check_active("set_notes")
+        self._run.verbs.set_notes(text)
 
     def log_artifact(self, artifact: Any, artifact_path: str | None = None) -> None:
         """Uploads a file, a folder or an object in the background.
@@ -228,3 +286,8 @@ class Experiment:
 
     def __repr__(self) -> str:
         return f"<tracelet.Experiment {self.name!r} id={self.id!r}>"
+
+
+def _check_name(method: str, name: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"{method}: name must be a str that is not empty, not {name!r}")

@@ -57,7 +57,7 @@ class Stats:
     """Calls of `log_params`, `log_artifact`, `add_embedding` and so on that a backend has no form
     for, or failed at, by "BACKEND: reason"; the other backends have them."""
     unsent_calls: int = 0
-    """Calls of `log_params` that are in the run's folder and not in their backend yet; what a run
-    leaves of them is sent by `tracelet sync`."""
+    """Calls of `log_params`, `set_tags` and `set_notes` that are in the run's folder and not in
+    their backend yet; what a run leaves of them is sent by `tracelet sync`."""
     lanes: Mapping[str, LaneStats] = field(default_factory=dict, compare=False)
     """The account of each sink."""

@@ -152,6 +152,21 @@ def test_parameters_of_each_type_are_shown(tracker):
     assert experiment.stats.not_taken == {}
 
 
+def test_tags_and_notes_are_shown_as_they_were_set_last(tracker):
+    experiment = start(tracker, tags=["first", "second"])
+    experiment.set_tags(["baseline", "first"])
+    experiment.set_notes("old words")
+    experiment.set_tags(["second", "a b"])
+    experiment.set_notes("what it **is**")
+    run_id = experiment.id
+    assert experiment.flush(TIMEOUT_S)
+    assert (experiment.stats.unsent_calls, experiment.stats.not_taken) == (0, {})
+    tracelet.stop_logging()
+    tags, notes = tracker.described(run_id)
+    assert sorted(tags) == ["a b", "second"]
+    assert notes == "what it **is**"
+
+
 def test_artifacts_are_read_back(tracker, tmp_path):
     (tmp_path / "notes.txt").write_text("as it was")
     experiment = start(tracker)

@@ -53,6 +53,11 @@ class Tracker:
     def status(self, run_id):
         return None
 
+    def described(self, run_id):
+        """Tags and notes; here of one that has no form for them but parameters."""
+        params = self.params(run_id)
+        return params["tags"].split(", "), params["notes"]
+
     def tag(self, tag):
         return tag
 
@@ -74,12 +79,18 @@ class TensorBoard(Tracker):
             if "/text_summary" not in tag and "_hparams_" not in tag
         }
 
-    def params(self, run_id):
+    def _text(self, tag):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         events = EventAccumulator(str(self._log_dir), size_guidance={"tensors": 0})
         events.Reload()
-        text = events.Tensors("params/text_summary")[-1].tensor_proto.string_val[0].decode()
+        return events.Tensors(f"{tag}/text_summary")[-1].tensor_proto.string_val[0].decode()
+
+    def described(self, run_id):
+        return self._text("tags").split(", "), self._text("notes")
+
+    def params(self, run_id):
+        text = self._text("params")
         rows = [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
         return {row[0]: row[1] if len(row) > 1 else "" for row in rows}
 
@@ -121,6 +132,10 @@ class ClearMLOffline(ClearML):
         paths = (self._session(run_id) / "data").rglob(Path(found["uri"]).name)
         (path,) = [path for path in paths if path.is_file()]
         return path.read_bytes()
+
+    def described(self, run_id):
+        content = json.loads((self._session(run_id) / "task.json").read_text())
+        return content["tags"], content["comment"]
 
     def _session(self, run_id):
         roots = [Path(os.environ["CLEARML_CACHE_DIR"]), self.folder / "clearml"]
@@ -208,6 +223,10 @@ class MLflow(Tracker):
 
         return MlflowClient(self.uri)
 
+    def described(self, run_id):
+        tags = self._client.get_run(run_id).data.tags
+        return [name for name in tags if "mlflow" not in name], tags["mlflow.note.content"]
+
     def scalars(self, run_id):
         names = self._client.get_run(run_id).data.metrics
         return {
@@ -249,6 +268,12 @@ class Trackio(Tracker):
 
         config = SQLiteStorage.get_run_config(self.project, run_id=run_id)
         return {name: str(value) for name, value in config.items()}
+
+    def described(self, run_id):
+        from trackio.sqlite_storage import SQLiteStorage
+
+        config = SQLiteStorage.get_run_config(self.project, run_id=run_id)
+        return config["tags"], config["comment"]
 
     def artifact(self, run_id, name):
         from tracelet.backends.trackio.uploads import artifact_name

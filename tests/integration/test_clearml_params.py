@@ -114,7 +114,10 @@ def test_sync_sends_the_parameters_that_a_process_left(
     """
     died = run_script(_HEAD + code, env=clearml_server.environment(), check=False)
     if end == "stop":
-        assert "0 points and 2 calls of log_params are not delivered yet" in died.stderr
+        assert (
+            "0 points and 2 calls (log_params, set_tags, set_notes) are not delivered yet"
+            in died.stderr
+        )
         (task,) = clearml_server.tasks.values()
         assert task["status"] == "completed"
     failed = run_sync(check=False)
@@ -171,3 +174,32 @@ def test_an_agents_overrides_are_written_back_without_a_request(clearml_server, 
     assert params == {"lr": 0.5, "layers": [3, 4], "use": False, "new": {"x": 1}}
     assert by_main == []
     assert params_of(clearml_server) == {**items, "new/x": "1"}
+
+
+@pytest.mark.slow
+def test_tags_and_notes_arrive_and_survive_a_death(clearml_server, run_script, run_sync):
+    code = """
+    experiment = tracelet.start_logging("about", "tests", config={**CONFIG, "tags": ["a", "b"]})
+    from clearml import Task
+    Task.current_task().add_tags(["theirs"])
+    experiment.set_tags(["b", "c"])
+    experiment.set_notes("first")
+    assert experiment.flush(100)
+    print(sorted(Task.current_task().get_tags()), flush=True)
+    from tracelet.backends.clearml.task_edits import TaskEdits
+    from tracelet.errors import SinkUnavailableError
+    def away(*_):
+        raise SinkUnavailableError("away")
+    TaskEdits.describe = away
+    experiment.set_tags(["d"])
+    experiment.set_notes("second")
+    os.kill(os.getpid(), 9)
+    """
+    died = run_script(_HEAD + code, env=clearml_server.environment(), check=False)
+    assert "['b', 'c', 'theirs']" in died.stdout, died
+    (task,) = clearml_server.tasks.values()
+    assert (sorted(task["tags"]), task["comment"]) == (["b", "c", "theirs"], "first")
+    run_sync()
+    (task,) = clearml_server.tasks.values()
+    assert (sorted(task["tags"]), task["comment"]) == (["d", "theirs"], "second")
+    assert clearml_server.schema_violations == []

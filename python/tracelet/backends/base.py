@@ -11,12 +11,13 @@ import enum
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Protocol, Union
+from typing import TYPE_CHECKING, Any, Callable, Protocol, TypedDict, Union
 
 import numpy as np
 
 from tracelet.errors import LeaseError, NotTakenError
 from tracelet.histograms import Histogram, read_histogram
+from tracelet.places import warn_once
 from tracelet.records import PAYLOAD_IN_FILE, RECORD_DTYPE
 from tracelet.writer_key import split_writer_key
 
@@ -250,6 +251,15 @@ class Identity(enum.Enum):
     """Rows have a number of their own, and an old number is ignored."""
 
 
+class Description(TypedDict, total=False):
+    """What a run's user says of it; what is not given stays as it is."""
+
+    tags: list[str]
+    gone: list[str]
+    """Tags that the run's user had given it, and has no more."""
+    notes: str
+
+
 class Backend:
     """A run in one tracker. This one has no form for anything but points.
 
@@ -276,6 +286,8 @@ class Backend:
 
     kept_params: KeptParams | None = None
     """Calls of `log_params`, where they are on disk until they are sent."""
+    kept_description: KeptParams | None = None
+    """Those of `set_tags` and `set_notes`, likewise."""
 
     def place(self, has_ended: bool) -> str:
         """Where the run is to be seen, for a line that is shown at its start and, before the sinks
@@ -291,17 +303,41 @@ class Backend:
         gave, for a tracker that writes overrides back into it."""
         raise NotTakenError("no form for parameters")
 
+    def describe(self, about: Description, later: Later) -> None:
+        """Sets tags and notes; tags that others gave the run stay. A tracker without a form for
+        them shows them among the parameters."""
+        shown: dict[str, Any] = {}
+        if "tags" in about:
+            shown["tags"] = ", ".join(about["tags"])
+        if "notes" in about:
+            shown["notes"] = about["notes"]
+        try:
+            self.log_params(shown, shown, later)
+        except NotTakenError as error:
+            raise NotTakenError("no form for tags and notes") from error
+        warn_once(f"{self.name} has no form for tags and notes: they are among its parameters")
+
+    @property
+    def _kept(self) -> list[KeptParams]:
+        both = (self.kept_params, self.kept_description)
+        return [each for each in both if each is not None]
+
     @property
     def unsent(self) -> int:
         """Calls of verbs that are in the run's folder and not in the tracker yet."""
-        return 0 if self.kept_params is None else self.kept_params.unsent
+        return sum(each.unsent for each in self._kept)
 
     def send_unsent(self) -> int:
         """Sends what a dead process' verbs have left in the run's folder; returns how many calls
         that were. Called once the sinks of a run that is reopened have been given all points; may
         be called again. Raises when the tracker can't take it now. Artifacts and models come after
         that, by `prepare_artifact` and `prepare_model`."""
-        return 0 if self.kept_params is None else self.kept_params.send_left()
+        return sum([each.send_left() for each in self._kept])
+
+    def close_kept(self) -> None:
+        """Closes the files of what is kept; for `close`."""
+        for each in self._kept:
+            each.close()
 
     def check_model_name(self, name: str) -> None:
         """Raises ValueError for a name that the tracker would refuse, before anything is made."""

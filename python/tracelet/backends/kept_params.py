@@ -26,10 +26,12 @@ its words; raises when it can't take any now. Sent again, they must do no harm."
 class KeptParams:
     """An Upload of all calls that wait. Any thread; one at a time uploads."""
 
-    name = "parameters"
     size_bytes: int | None = None
 
-    def __init__(self, backend: str, lines: KeptLines, send: Send) -> None:
+    def __init__(self, backend: str, lines: KeptLines, send: Send, what: str = "parameter") -> None:
+        """`what`: one of those that are kept, for messages."""
+        self.name = f"{what}s"
+        self._what = what
         self._backend = backend
         self._lines = lines
         self._send = send
@@ -63,9 +65,9 @@ class KeptParams:
             self._has_told |= is_news
         if is_news:
             _log.warning(
-                "tracelet: parameters can't be written to the run's folder: they are sent, and are "
-                "lost if this process dies before that"
-            )
+                "tracelet: %s can't be written to the run's folder: they are sent, and are lost if "
+                "this process dies before that", self.name,
+            )  # fmt: skip
         if not is_queued:
             later.soon(self)
 
@@ -79,7 +81,7 @@ class KeptParams:
         """Takes up what a dead process has left."""
         for line in self._lines.read():
             if not _is_call(line):
-                _log.warning("tracelet: %s: damaged parameters are passed over", self._backend)
+                _log.warning("tracelet: %s: damaged %s are passed over", self._backend, self.name)
                 continue
             number, *params = line
             if params:
@@ -117,7 +119,7 @@ class KeptParams:
 
     def _count(self, refused: Mapping[str, str]) -> None:
         for name, words in refused.items():
-            reason = f"refused parameter: {words}"[:200]
+            reason = f"refused {self._what}: {words}"[:200]
             if self._later is not None:
                 self._later.count(self._backend, reason, f"{name!r:.100}")
             else:

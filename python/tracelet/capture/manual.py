@@ -27,13 +27,13 @@ _log = logging.getLogger("tracelet")
 def text_event(name: str, text: Any, step: int | None) -> Any:
     if not isinstance(text, str):
         raise TypeError(f"log_text: {name!r}: the text must be a str, not {type(text).__name__}")
-    return _event([_text_value(name, text)], step)
+    return event_of([_text_value(name, text)], step)
 
 
 def image_event(name: str, image: Any, step: int | None, dataformats: str | None) -> Any:
     """Raises TypeError or ValueError for what is no image, FileNotFoundError for a path."""
     width, height, data = _encoded(name, image, dataformats)
-    return _event([_image_value(name, width, height, data)], step)
+    return event_of([image_value(name, width, height, data)], step)
 
 
 def figure_event(name: str, figure: Any, step: int | None) -> Any:
@@ -45,9 +45,9 @@ def figure_event(name: str, figure: Any, step: int | None) -> Any:
         figure.savefig(stream, format="png")
         return image_event(name, stream.getvalue(), step, None)
     if hasattr(figure, "to_json"):
-        return _event([_plotly_value(name, figure.to_json())], step)
+        return event_of([_plotly_value(name, figure.to_json())], step)
     if isinstance(figure, Mapping) and "data" in figure:
-        return _event([_plotly_value(name, json.dumps(figure))], step)
+        return event_of([_plotly_value(name, json.dumps(figure))], step)
     raise TypeError(
         f"log_figure: {name!r} is a {type(figure).__name__}, neither a matplotlib nor a Plotly "
         "figure"
@@ -71,20 +71,20 @@ def table_event(name: str, table: Any, step: int | None) -> Any:
     }
     rows = [header, ["---"] * len(header), *map(list, zip(*columns))]
     lines = ("| " + " | ".join(_cell_text(cell) for cell in row) + " |" for row in rows)
-    return _event([_text_value(name, "\n".join(lines)), _plotly_value(name, json.dumps(figure))],
+    return event_of([_text_value(name, "\n".join(lines)), _plotly_value(name, json.dumps(figure))],
                   step)  # fmt: skip
 
 
-def _event(values: list[Any], step: int | None) -> Any:
+def event_of(values: list[Any], step: int | None) -> Any:
     if step is not None and (isinstance(step, bool) or not hasattr(step, "__index__")):
         raise TypeError(f"step must be an int, not {step!r}")
-    summary = _messages("summary_pb2").Summary(value=values)
-    return _messages("event_pb2").Event(
+    summary = messages("summary_pb2").Summary(value=values)
+    return messages("event_pb2").Event(
         summary=summary, step=0 if step is None else int(step), wall_time=time.time()
     )
 
 
-def _messages(name: str) -> Any:
+def messages(name: str) -> Any:
     try:
         return compat(name)
     except ImportError as error:
@@ -94,7 +94,7 @@ def _messages(name: str) -> Any:
 
 
 def _tensor_value(tag: str, plugin: str, text: str) -> Any:
-    summary, tensor = _messages("summary_pb2"), _messages("tensor_pb2")
+    summary, tensor = messages("summary_pb2"), messages("tensor_pb2")
     plugin_data = summary.SummaryMetadata.PluginData(plugin_name=plugin)
     return summary.Summary.Value(
         tag=tag,
@@ -111,8 +111,8 @@ def _plotly_value(name: str, figure: str) -> Any:
     return _tensor_value(name, PLOTLY_PLUGIN, figure)
 
 
-def _image_value(name: str, width: int, height: int, data: bytes) -> Any:
-    summary = _messages("summary_pb2").Summary
+def image_value(name: str, width: int, height: int, data: bytes) -> Any:
+    summary = messages("summary_pb2").Summary
     image = summary.Image(width=width, height=height, colorspace=3, encoded_image_string=data)
     return summary.Value(tag=name, image=image)
 

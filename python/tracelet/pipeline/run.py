@@ -86,9 +86,7 @@ class Run:
         self._late_points = ring.late_points
         self.folder.hold_ring()
         self._notes = RunNotes(options, self.folder)
-        self.verbs = Verbs(
-            self.backends, self.folder.artifacts_path, self.push_event, self._notes.note_params
-        )
+        self.verbs = Verbs(self.backends, self.folder.artifacts_path, self.push_event, self._notes)
         largest_bytes = options.payload_bytes // 4
         self.event_capture = EventCapture(
             self.folder.payloads_path, largest_bytes, self.make_event_file, self.handle

@@ -91,7 +91,7 @@ def finish_folder(
 def _leave_folder(live: Live, folder: RunFolder, journal: Journal, stats: Stats) -> None:
     """Leaves what is not delivered to `tracelet sync`."""
     calls = stats.unsent_calls
-    also = f" and {calls} calls of log_params" if calls else ""
+    also = f" and {calls} calls (log_params, set_tags, set_notes)" if calls else ""
     _log.warning(
         "tracelet: %d points%s are not delivered yet. They are kept in %s; this sends them:\n"
         "    tracelet sync %s",

@@ -34,6 +34,8 @@ class RunNotes:
         self._options = options
         self._folder = folder
         self._params: dict[str, Any] = {}
+        self.tags: tuple[str, ...] = tuple(options.tags or ())
+        """Set as a whole, by any thread."""
         self._failure = "finished"
         self.renew_in_child()
         renew_at_fork(self)
@@ -74,7 +76,7 @@ class RunNotes:
             host=str(manifest.get("host", "")),
             ids=dict(manifest.get("ids", {})),
             urls=dict(manifest.get("urls", {})),
-            tags=tuple(options.tags or ()),
+            tags=self.tags,
             params=params,
             files=tuple(noted_paths(os.path.join(path, EVENT_FILES))),
             dropped=dict(stats.dropped),

@@ -8,15 +8,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from tracelet.backends.artifact import Artifact, Artifacts, Model, check_model_arguments
-from tracelet.backends.base import Backend, Upload
+from tracelet.backends.base import Backend, Description, Upload
 from tracelet.backends.kept_artifacts import keep
 from tracelet.backends.params import check_params, flat_params
 from tracelet.errors import NotTakenError
 from tracelet.fork import renew_at_fork
+from tracelet.option_kinds import Text, Texts
 from tracelet.pipeline.uploads import Uploads
+
+if TYPE_CHECKING:
+    from tracelet.pipeline.run_record import RunNotes
 
 _log = logging.getLogger("tracelet")
 
@@ -64,10 +68,13 @@ class Verbs:
         backends: Sequence[Backend],
         folder: str,
         push_event: Callable[[Any, str | None], None],
-        note_params: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        notes: RunNotes | None = None,
     ) -> None:
+        """`notes`: what is noted of the run for the history."""
         self._backends = list(backends)
-        self._note_params = note_params
+        self._notes = notes
+        # All that the run has had, at any time.
+        self._tags_set = dict.fromkeys(notes.tags if notes is not None else ())
         self.uploads = Uploads(folder)
         self.calls = Uploads(folder, are_kept=True)
         """What is small, and in the run's folder until it is sent: a file of gigabytes among the
@@ -107,10 +114,32 @@ class Verbs:
     def log_params(self, params: Any) -> None:
         check_params(params)
         flat = flat_params(params)
-        self._note_params(flat)
+        if self._notes is not None:
+            self._notes.note_params(flat)
         for backend in self._backends:
             with self._counted("log_params", backend):
                 backend.log_params(flat, params, self._later)
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """Those that were set before, and are not among these, go."""
+        tags = list(dict.fromkeys(Texts().check("set_tags: tags", tags)))
+        if blank := [tag for tag in tags if not tag.strip()]:
+            raise ValueError(f"set_tags: a tag must not be empty or blank, as {blank[0]!r} is")
+        with self._lock:
+            self._tags_set.update(dict.fromkeys(tags))
+            gone = [tag for tag in self._tags_set if tag not in tags]
+            if self._notes is not None:
+                self._notes.tags = tuple(tags)
+        self._describe("set_tags", Description(tags=tags, gone=gone))
+
+    def set_notes(self, text: str) -> None:
+        checked: str = Text().check("set_notes: text", text)
+        self._describe("set_notes", Description(notes=checked))
+
+    def _describe(self, verb: str, about: Description) -> None:
+        for backend in self._backends:
+            with self._counted(verb, backend):
+                backend.describe(about, self._later)
 
     def log_artifact(self, artifact: Any, artifact_path: str | None) -> None:
         with self._preparing:

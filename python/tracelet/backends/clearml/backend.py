@@ -8,7 +8,7 @@ from typing import Any
 
 from tracelet import environment
 from tracelet.backends.artifact import Artifact, Model
-from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
+from tracelet.backends.base import Backend, Description, Identity, Later, RunInfo, Upload
 from tracelet.backends.clearml.import_session import note_session
 from tracelet.backends.clearml.media import ClearMLMediaSink
 from tracelet.backends.clearml.names import TaskNames
@@ -23,6 +23,7 @@ from tracelet.backends.kept_params import KeptParams
 from tracelet.places import shown_path
 
 _PARAMS = "clearml_params.jsonl"
+_DESCRIPTION = "clearml_description.jsonl"
 
 
 class ClearMLBackend(Backend):
@@ -32,6 +33,7 @@ class ClearMLBackend(Backend):
     identity = Identity.BY_COORDINATE  # md5 of task, iteration, metric and variant
 
     kept_params: KeptParams
+    kept_description: KeptParams
 
     def __init__(self, task: ClearMLTask, info: RunInfo) -> None:
         self.task = task
@@ -44,6 +46,8 @@ class ClearMLBackend(Backend):
             note_session(task.task, info, task.goal)
             self._session = SessionUsers(Path(task.task.get_offline_mode_folder()))
         self.kept_params = KeptParams(self.name, KeptLines(info.run_dir, _PARAMS), task.send_params)
+        lines = KeptLines(info.run_dir, _DESCRIPTION)
+        self.kept_description = KeptParams(self.name, lines, task.send_description, "description")
         names = TaskNames.kept_in(KeptLines(info.run_dir, NAMES))
         series = OfflineClearMLSink if task.is_offline else OnlineClearMLSink
         self.sinks = [series(task, info, names), ClearMLMediaSink(task, info, names)]
@@ -65,6 +69,9 @@ class ClearMLBackend(Backend):
         if last is not None:
             later.at_end(last)
 
+    def describe(self, about: Description, later: Later) -> None:
+        self.kept_description.add(self.task.take_description(about), later)
+
     def check_model_name(self, name: str) -> None:
         if len(name.replace(" ", "")) < SHORTEST_NAME:
             raise ValueError(
@@ -85,7 +92,7 @@ class ClearMLBackend(Backend):
         self.task.give_back()
 
     def close(self, process_is_ending: bool) -> None:
-        self.kept_params.close()
+        self.close_kept()
         if isinstance(self.task, ReopenedTask):
             self.task.finish_models(self.kept_params.logged)
         self.task.close(process_is_ending)

@@ -19,7 +19,7 @@ from typing import Any
 
 from tracelet import environment
 from tracelet.backends.artifact import Artifact, Model
-from tracelet.backends.base import Upload
+from tracelet.backends.base import Description, Upload
 from tracelet.backends.clearml.api import RefusedError
 from tracelet.backends.clearml.artifacts import ArtifactUpload
 from tracelet.backends.clearml.models import import_destination
@@ -37,7 +37,7 @@ from tracelet.backends.clearml.session import (
 )
 from tracelet.backends.clearml.stored_models import OnlineModels, SessionModels
 from tracelet.backends.clearml.task import ClearMLTask
-from tracelet.backends.clearml.task_edits import Item, TaskEdits, section_items
+from tracelet.backends.clearml.task_edits import Item, TaskEdits, described_tags, section_items
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
 from tracelet.runs.ownership import is_own_file, is_own_folder
 
@@ -167,6 +167,22 @@ class ReopenedTask(ClearMLTask):
 
     def send_params(self, items: Mapping[str, Item]) -> Mapping[str, str]:
         return self._edits.set_params(list(items.values()))
+
+    def take_description(self, about: Description) -> Mapping[str, Any]:
+        if not self.is_offline:
+            return about
+
+        def change(content: dict[str, Any]) -> None:
+            if "tags" in about:
+                content["tags"] = described_tags(content.get("tags"), about)
+            if "notes" in about:
+                content["comment"] = about["notes"]
+
+        edit_task(self.task.get_offline_mode_folder(), change)
+        return {}
+
+    def send_description(self, about: Mapping[str, Any]) -> Mapping[str, str]:
+        return self._edits.describe(about, None)
 
     def update_params(self, values: Mapping[str, Any]) -> None:
         if self.is_offline:

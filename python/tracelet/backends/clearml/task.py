@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
-from tracelet.backends.base import Upload
+from tracelet.backends.base import Description, Upload
 from tracelet.backends.clearml.artifacts import ArtifactUpload
 from tracelet.backends.clearml.child_task import SetAsideTask
 from tracelet.backends.clearml.models import ModelMetadataUpload, ModelRegistry
@@ -23,6 +23,7 @@ from tracelet.backends.clearml.start import (
 from tracelet.backends.clearml.task_edits import (
     Item,
     TaskEdits,
+    described_tags,
     edit_lock,
     params_items,
     section_items,
@@ -119,6 +120,22 @@ class ClearMLTask:
         # The SDK reads all parameters, changes some and writes all, under this lock.
         with edit_lock(self.task):
             return self._params_edits.set_params(list(items.values()))
+
+    def take_description(self, about: Description) -> Mapping[str, Any]:
+        """Tags and notes of one call. Sends no request. Returns what is to be sent
+        (`send_description`): offline, where they go to the session's file at once, nothing."""
+        if not self.is_offline:
+            return about
+        if "tags" in about:
+            self.task.set_tags(described_tags(self.task.get_tags(), about))
+        if "notes" in about:
+            self.task.set_comment(about["notes"])
+        return {}
+
+    def send_description(self, about: Mapping[str, Any]) -> Mapping[str, str]:
+        """Sends what `take_description` returned; as `send_params`."""
+        with edit_lock(self.task):
+            return self._params_edits.describe(about, getattr(self.task, "_data", None))
 
     def update_params(self, values: Mapping[str, Any]) -> None:
         """Sets parameters by "section/name". Raises what speaks against it. One thread."""

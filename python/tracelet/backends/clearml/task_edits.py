@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tracelet.backends.clearml.api import Api, RefusedError
@@ -84,6 +84,12 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def described_tags(held: Iterable[str] | None, about: Mapping[str, Any]) -> list[str]:
+    """The tags of a task that has `held`: what others gave it stays."""
+    ours = [*about["tags"], *about.get("gone", ())]
+    return [*(tag for tag in held or () if tag not in ours), *about["tags"]]
+
+
 class TaskEdits:
     """Of one task. One thread at a time. The methods raise SinkUnavailableError for what may go
     well later."""
@@ -138,6 +144,27 @@ class TaskEdits:
             for item in items:
                 held.setdefault(item["section"], {})[item["name"]] = dict(item)
             self.call("EditRequest", hyperparams=held, force=True)
+
+    def describe(self, about: Mapping[str, Any], shown: Any) -> dict[str, str]:
+        """Sets tags and the comment, as `Description` has them; `shown` is where the SDK has them,
+        or None. Returns what was refused, with the server's words."""
+        changes: dict[str, Any] = {}
+        if "tags" in about:
+            changes["tags"] = described_tags(self.task().get("tags"), about)
+        if "notes" in about:
+            changes["comment"] = about["notes"]
+        refused: dict[str, str] = {}
+        for name, value in changes.items():
+            try:
+                self.call("EditRequest", force=True, **{name: value})
+            except RefusedError as error:
+                if error.status >= 500:  # sick: that is no verdict
+                    raise SinkUnavailableError(f"ClearML did not take {name}: {error}") from error
+                refused[name] = str(error)
+            else:
+                if shown is not None:
+                    setattr(shown, name, value)
+        return refused
 
     def set_configuration(self, name: str, text: str) -> None:
         """Sets a configuration object. Raises RefusedError, too."""

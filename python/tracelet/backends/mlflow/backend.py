@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
-from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
+from tracelet.backends.base import Backend, Description, Identity, Later, RunInfo, Upload
 from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
 from tracelet.backends.kept_params import KeptParams
@@ -26,13 +26,20 @@ from tracelet.backends.mlflow.store import (
     open_store,
     without_secret,
 )
-from tracelet.backends.mlflow.uploads import ArtifactUpload, send_params, texts_of
+from tracelet.backends.mlflow.uploads import (
+    NOTES,
+    ArtifactUpload,
+    send_description,
+    send_params,
+    texts_of,
+)
 from tracelet.errors import BackendError, ConfigurationError, SinkUnavailableError
 from tracelet.options import Options
 
 _OPTIONS = ("tracking_uri", "experiment", "run_id")
 _NAMES = "mlflow_names.jsonl"
 _PARAMS = "mlflow_params.jsonl"
+_DESCRIPTION = "mlflow_description.jsonl"
 
 
 class MLflowBackend(Backend):
@@ -42,6 +49,7 @@ class MLflowBackend(Backend):
     identity = Identity.SAME_BYTES  # a metric is (key, time in ms, step, value)
 
     kept_params: KeptParams
+    kept_description: KeptParams
 
     def __init__(
         self, store: Store, uri: str, state: RunState, is_owned: bool, info: RunInfo
@@ -54,6 +62,9 @@ class MLflowBackend(Backend):
         self._failure: BaseException | None = None
         self.kept_params = KeptParams(
             self.name, KeptLines(info.run_dir, _PARAMS), self._send_params
+        )
+        self.kept_description = KeptParams(
+            self.name, KeptLines(info.run_dir, _DESCRIPTION), self._send_description, "description"
         )
         self.id = state.run_id
         self.url = _url(store, uri, state)
@@ -123,6 +134,12 @@ class MLflowBackend(Backend):
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
         self.kept_params.add(texts_of(params), later)
 
+    def describe(self, about: Description, later: Later) -> None:
+        self.kept_description.add(about, later)
+
+    def _send_description(self, about: Mapping[str, Any]) -> Mapping[str, str]:
+        return send_description(self._store, self._state.run_id, about)
+
     def _send_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         return send_params(self._store, self._state.run_id, params)
 
@@ -142,7 +159,7 @@ class MLflowBackend(Backend):
         self._failure = failure
 
     def close(self, process_is_ending: bool) -> None:
-        self.kept_params.close()
+        self.close_kept()
         self.sinks = ()  # they have the ring, and this is in a cycle with the parameters
         if not self._is_owned:
             return
@@ -177,7 +194,7 @@ def _create_run(store: Store, options: Options, own: Mapping[str, Any]) -> RunSt
     tags = {str(key): str(value) for key, value in resolve_tags().items()}
     tags.update({clean_name(tag): "" for tag in options.tags or ()})
     if options.comment is not None:
-        tags["mlflow.note.content"] = options.comment
+        tags[NOTES] = options.comment
     return store.create_run(experiment_id, options.task_name or options.exp_name, tags)
 
 

@@ -56,6 +56,11 @@ class Store(Protocol):
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """At most 100."""
 
+    def set_tag(self, run_id: str, name: str, text: str) -> None: ...
+
+    def delete_tag(self, run_id: str, name: str) -> None:
+        """Raises RefusedError for one that is not there, too."""
+
     def update_run(self, run_id: str, status: str, end_ms: int | None) -> None: ...
 
 
@@ -154,6 +159,12 @@ class HttpStore:
         items = [{"key": key, "value": value} for key, value in params.items()]
         self._call("runs/log-batch", json={"run_id": run_id, "params": items})
 
+    def set_tag(self, run_id: str, name: str, text: str) -> None:
+        self._call("runs/set-tag", json={"run_id": run_id, "key": name, "value": text})
+
+    def delete_tag(self, run_id: str, name: str) -> None:
+        self._call("runs/delete-tag", json={"run_id": run_id, "key": name})
+
     def update_run(self, run_id: str, status: str, end_ms: int | None) -> None:
         body: dict[str, Any] = {"run_id": run_id, "status": status}
         if end_ms is not None:
@@ -176,7 +187,7 @@ class HttpStore:
         code = _error_code(answer.text)
         if method == "GET" and code == _MISSING:
             return None
-        if code in _REFUSALS:
+        if code in _REFUSALS or (code == _MISSING and endpoint == "runs/delete-tag"):
             raise RefusedError(f"MLflow refused {endpoint}: {words}")
         after = answer.headers.get("Retry-After", "")
         raise SinkUnavailableError(
@@ -219,6 +230,14 @@ class LocalStore:
         with _refusals("parameters"):
             made = [Param(key, value) for key, value in params.items()]
             self._client.log_batch(run_id, params=made, synchronous=True)
+
+    def set_tag(self, run_id: str, name: str, text: str) -> None:
+        with _refusals(f"the tag {name!r:.100}"):
+            self._client.set_tag(run_id, name, text)
+
+    def delete_tag(self, run_id: str, name: str) -> None:
+        with _refusals(f"to delete the tag {name!r:.100}", _MISSING):
+            self._client.delete_tag(run_id, name)
 
     def update_run(self, run_id: str, status: str, end_ms: int | None) -> None:
         if end_ms is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
@@ -16,6 +17,8 @@ from tracelet.backends.mlflow.store import RefusedError, Store
 
 _REQUEST_PARAMS = 100  # MLflow takes no more
 _LONGEST_VALUE = 6_000
+NOTES = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description."""
 
 
 def texts_of(params: Mapping[str, Any]) -> dict[str, str]:
@@ -44,6 +47,23 @@ def send_params(store: Store, run_id: str, params: Mapping[str, str]) -> dict[st
                     store.log_params(run_id, {name: text})
                 except RefusedError as error:
                     refused[name] = str(error)
+    return refused
+
+
+def send_description(store: Store, run_id: str, about: Mapping[str, Any]) -> dict[str, str]:
+    """Sets tags and notes; returns those that MLflow does not take, with its words."""
+    refused: dict[str, str] = {}
+    texts = {clean_name(tag): "" for tag in about.get("tags", ())}
+    if "notes" in about:
+        texts[NOTES] = str(about["notes"])
+    for name, text in texts.items():
+        try:
+            store.set_tag(run_id, name, text)
+        except RefusedError as error:
+            refused[name] = str(error)
+    for name in {clean_name(tag) for tag in about.get("gone", ())} - set(texts):
+        with contextlib.suppress(RefusedError):  # it is not there
+            store.delete_tag(run_id, name)
     return refused
 
 

@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
-from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
+from tracelet.backends.base import Backend, Description, Identity, Later, RunInfo, Upload
 from tracelet.backends.handle_folder import HandleFolder
 from tracelet.backends.kept import KeptLines
 from tracelet.backends.kept_params import KeptParams
 from tracelet.backends.tensorboard.event_files import TensorBoardSink
 from tracelet.backends.tensorboard.files import CopyUpload
-from tracelet.backends.tensorboard.params import params_event, params_file, params_file_name
+from tracelet.backends.tensorboard.params import (
+    description_event,
+    params_event,
+    params_file,
+    params_file_name,
+)
 from tracelet.backends.tensorboard.paths import LASTING
 from tracelet.errors import NotTakenError
 from tracelet.fork import renew_at_fork
@@ -50,6 +55,7 @@ class TensorBoardBackend(Backend):
         self.renew_in_child()
         renew_at_fork(self)
         self._params: dict[str, Any] = {}
+        self._about = Description()
         self._calls = 0
         self._folder = ""  # where the parameters were logged last
         self._later: Later | None = None
@@ -106,12 +112,32 @@ class TensorBoardBackend(Backend):
         later.push_event(event, writer)
         return is_first
 
+    def describe(self, about: Description, later: Later) -> None:
+        if not self.sinks:
+            raise NotTakenError("no event file for tags and notes: tensorboard is not 'native'")
+        with self._lock:
+            self._later = later
+            self._about.update(about)
+        self._show_description(self._handle.for_params(self._log_again), about, later)
+
+    def _show_description(self, writer: str, about: Description, later: Later) -> None:
+        with self._lock:
+            call = self._calls
+            self._calls += 1
+        try:
+            event = description_event(about, call)
+        except ImportError as error:
+            raise NotTakenError("tags and notes need the package tensorboard") from error
+        later.push_event(event, writer)
+
     def _log_again(self) -> None:
         """The first SummaryWriter has another folder than what was logged before it."""
         with self._lock:
-            params, later = dict(self._params), self._later
-        if later is not None:
+            params, about, later = dict(self._params), self._about.copy(), self._later
+        if later is not None and params:
             self._log_into(self._handle.settle(), params, later)
+        if later is not None and about:
+            self._show_description(self._handle.settle(), about, later)
 
     def _write_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         """Puts all hyperparameters into a file of their own, whole or not at all."""
@@ -141,6 +167,6 @@ class TensorBoardBackend(Backend):
         return CopyUpload(model.file, os.path.join(self._handle.path, MODELS), model)
 
     def close(self, process_is_ending: bool) -> None:
-        self.kept_params.close()
+        self.close_kept()
         self._handle.close()
         self.sinks = ()  # they have the ring, and this is in a cycle with methods that it gave away

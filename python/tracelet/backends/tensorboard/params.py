@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracelet import _core
+from tracelet.backends.base import Description
 from tracelet.tensorboard_messages import LOGGED_PARAMS, compat, messages
 
 _SESSION_START = "_hparams_/session_start_info"
@@ -25,6 +26,16 @@ def params_event(params: Mapping[str, Any], call: int, is_first: bool) -> Any:
         # TensorBoard keeps what the first event of a tag says of itself: later ones are texts only,
         # and their hyperparameters go to a file that it reads before this one (`params_file`).
         values.append(_session_start(params))
+    return _event(values, call)
+
+
+def description_event(about: Description, call: int) -> Any:
+    """Tags and notes as texts. Raises ImportError without TensorBoard's messages."""
+    values = []
+    if "tags" in about:
+        values.append(_text_value("tags/text_summary", ", ".join(about["tags"])))
+    if "notes" in about:
+        values.append(_text_value("notes/text_summary", about["notes"]))
     return _event(values, call)
 
 
@@ -68,11 +79,16 @@ def _session_start(params: Mapping[str, Any]) -> Any:
 def _text(params: Mapping[str, Any]) -> Any:
     rows = ["| parameter | value |", "| --- | --- |"]
     rows += [f"| {_cell(name)} | {_cell(value)} |" for name, value in params.items()]
+    return _text_value(_TEXT, "\n".join(rows))
+
+
+def _text_value(tag: str, text: str) -> Any:
+    """One that other backends leave out: they have a form of their own."""
     tensor = compat("tensor_pb2").TensorProto(
-        dtype="DT_STRING", string_val=["\n".join(rows).encode(errors="replace")]
+        dtype="DT_STRING", string_val=[text.encode(errors="replace")]
     )
     value = compat("summary_pb2").Summary.Value
-    return value(tag=_TEXT, metadata=_metadata("text"), tensor=tensor)
+    return value(tag=tag, metadata=_metadata("text"), tensor=tensor)
 
 
 def _metadata(plugin: str) -> Any:

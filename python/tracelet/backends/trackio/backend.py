@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
-from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
+from tracelet.backends.base import Backend, Description, Identity, Later, RunInfo, Upload
 from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
 from tracelet.backends.kept_params import KeptParams
@@ -92,6 +92,14 @@ class TrackioBackend(Backend):
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
         self.kept_params.add(params, later)
 
+    def describe(self, about: Description, later: Later) -> None:
+        config: dict[str, Any] = {}  # as `opened` has them
+        if "tags" in about:
+            config["tags"] = about["tags"]
+        if "notes" in about:
+            config["comment"] = about["notes"]
+        self.kept_params.add(config, later)
+
     def _send_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         self._store.merge_config(params)
         if self._active is not None:  # whose own log replaces the config by what it has
@@ -107,7 +115,7 @@ class TrackioBackend(Backend):
         return ArtifactUpload(model.file, self._store, model)
 
     def close(self, process_is_ending: bool) -> None:
-        self.kept_params.close()
+        self.close_kept()
         self.sinks = ()  # they have the ring, and this is in a cycle with the parameters
 
 
