@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import os
+import select
 import shutil
 import signal
 import sys
@@ -43,7 +44,63 @@ def import_what_is_slow():
     for name in _SLOW:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    sys.path.insert(0, str(ROOT / "tests"))
+    importlib.import_module("warm_python")
     gc.freeze()  # the forks' collections pass over it
+
+
+class Warm:
+    """The processes that a copy's tests fork their scripts from (tests/warm_python.py), started
+    before the tests are: else each slip's first script would import torch anew."""
+
+    def __init__(self, folder):
+        self._environment = {"PYTHONPATH": str(folder), "TMPDIR": str(folder / "tmp")}
+        self._mark = f"PYTHONPATH={folder}".encode()  # all that the tests start have it
+        self._made = {}
+
+    def lend(self):
+        """For the fork that runs the tests: it has them as if it had started them."""
+        sys.modules["warm_python"]._warm.update(self._made)
+
+    def make_ready(self):
+        import warm_python
+
+        before = dict(os.environ)
+        try:
+            os.environ.update(self._environment)
+            for modules in (warm_python._LIBRARIES, warm_python._LIBRARIES + warm_python._TORCH):
+                key = (modules, *sorted(warm_python._at_start(dict(os.environ)).items()))
+                if key not in self._made:
+                    self._made[key] = warm_python.WarmPython(modules)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def clear_away(self, all_of_it=False):
+        """Ends what the tests have left running, and each warm process that is not as it was."""
+        pids = {warm._process.pid: key for key, warm in self._made.items()}
+        odd = set(self._made) if all_of_it else set()
+        for pid, parent in processes_with(self._mark):
+            if pid not in pids:
+                odd |= {pids[parent]} if parent in pids else set()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for key, warm in list(self._made.items()):
+            unread, _, _ = select.select([warm._socket], [], [], 0)
+            if key in odd or unread or warm._process.poll() is not None:
+                del self._made[key]
+                warm._process.kill()
+                warm._process.wait()
+
+
+def processes_with(mark):
+    """(pid, its parent's) of those that were started with `mark` in their environment, and of
+    those forked from them."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                stat = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
+                yield int(name), int(stat[1])
 
 
 class Copy:
@@ -59,6 +116,10 @@ class Copy:
         (self.folder / "sitecustomize.py").write_text(SITE)
         (self.folder / "tmp").mkdir()
         self._changes = 0
+        self._warm = Warm(self.folder)
+
+    def close(self):
+        self._warm.clear_away(all_of_it=True)
 
     @contextlib.contextmanager
     def changed(self, module, code):
@@ -76,6 +137,7 @@ class Copy:
     def run(self, tests, deadline_s):
         """("killed", the test that failed: "" when none was reached), ("hangs", ""),
         ("survived", ""); ("", "") when the deadline came first."""
+        self._warm.make_ready()
         out, into = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -99,6 +161,7 @@ class Copy:
                 os.killpg(pid, signal.SIGKILL)
             if not done:
                 os.waitpid(pid, 0)
+            self._warm.clear_away()
             shutil.rmtree(self.folder / "tmp", ignore_errors=True)
             (self.folder / "tmp").mkdir(exist_ok=True)
         if not done:
@@ -114,6 +177,7 @@ class Copy:
         os.dup2(log, 2)
         os.environ.update(PYTHONPATH=str(self.folder), TMPDIR=str(self.folder / "tmp"))
         tempfile.tempdir = None
+        self._warm.lend()
         sys.path.insert(0, str(self.folder))
         os.chdir(ROOT)
         import pytest

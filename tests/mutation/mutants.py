@@ -109,6 +109,7 @@ class Worker:
             outcome = self._try(made) if made else "-"
             if outcome:
                 os.write(done, outcome[0].encode())
+        self._copy.close()
 
     def _try(self, made):
         """ "" when the time ended before it was known."""

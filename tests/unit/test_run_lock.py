@@ -49,8 +49,9 @@ def test_a_lock_that_another_has_by_flock_is_not_claimed(tmp_path):
     first.release()
 
 
-def test_no_descriptor_is_left_by_one_that_is_not_had(path):
+def test_no_descriptor_is_left_by_one_that_is_not_had_or_is_let_go(path):
     first, second = RunLock(path), RunLock(path)
+    unlocked = len(os.listdir("/dev/fd"))
     assert first.acquire()
     second.acquire()
     before = os.listdir("/dev/fd")
@@ -59,6 +60,7 @@ def test_no_descriptor_is_left_by_one_that_is_not_had(path):
         assert RunLock.is_held(path)
     assert len(os.listdir("/dev/fd")) == len(before)
     first.release()
+    assert len(os.listdir("/dev/fd")) == unlocked
 
 
 def test_a_claim_is_taken_from_the_dead_and_from_no_other(tmp_path, monkeypatch):
