@@ -143,14 +143,17 @@ def logging(
         lifecycle.stop_block(block)
 
 
-def read(path: str | os.PathLike[str]) -> Logs:
+def read(path: str | os.PathLike[str] | Experiment) -> Logs:
     """Reads TensorBoard event files: ours, torch's, TensorFlow's, Keras', tensorboardX'.
 
-    `path` is a log folder, a folder of runs, or one event file. `.runs[name].scalars(tag)` has
-    `steps`, `values` and `wall_times` in the order logged; with one run, `.scalars(tag)` does too.
-    `.refresh()` goes on with files that have grown. What is damaged is passed over with a warning.
-    Raises FileNotFoundError when there is no event file. Thread-safe.
+    `path` is a log folder, a folder of runs, one event file, or an Experiment of this process.
+    `.runs[name].scalars(tag)` has `steps`, `values` and `wall_times` in the order logged; with one
+    run, `.scalars(tag)` does too. `.refresh()` goes on with files that have grown. What is damaged
+    is passed over with a warning. Raises FileNotFoundError when there is no event file.
+    Thread-safe.
     """
     from tracelet.reading import read as read_logs
 
+    if isinstance(path, Experiment):
+        return path._event_files("read")
     return read_logs(path)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from tracelet._version import __version__
 from tracelet.errors import TraceletError
 
-COMMANDS = ("runs", "show", "tail", "sync", "clean", "doctor", "version")
+COMMANDS = ("runs", "show", "tail", "export", "sync", "clean", "doctor", "version")
 """By name; a "-" in it is a "_" in its module's."""
 
 

@@ -12,6 +12,7 @@ from tracelet.stats import Stats
 
 if TYPE_CHECKING:
     from tracelet.pipeline.run import Run
+    from tracelet.reading import Logs, Scalars
 
 
 class Experiment:
@@ -31,6 +32,7 @@ class Experiment:
         self._run = run
         self._handle = run.handle
         self._steps = _core.StepCounter()
+        self._logs: Logs | None = None  # what was read of its event files
         # Kept, to be read when the run has ended.
         self._ids = {each.name: each.id for each in run.backends if each.id is not None}
         self._urls = {each.name: each.url for each in run.backends if each.url}
@@ -266,6 +268,41 @@ class Experiment:
         way.
         """
         return self._run.flush(check_seconds("timeout_s", timeout_s))
+
+    def history(self, name: str, timeout_s: float = 30.0) -> Scalars:
+        """What was logged under a tag so far, as numpy arrays: `.steps`, `.values`, `.wall_times`.
+
+        Read from the run's event files, once what was logged before this call is in them; it may be
+        called while the run goes on and when it has ended. `.latest()` has each step once. Of one
+        tag in several log folders: `tracelet.read(experiment).runs[folder].scalars(name)`. Raises
+        KeyError, with the nearest tag, for one that has no scalars, and TraceletError where the run
+        has no event files, or the points were not there within `timeout_s` seconds.
+        """
+        logs = self._event_files("history", timeout_s)
+        having = [run for run in logs.runs.values() if name in run.tags["scalars"]]
+        if len(having) > 1:
+            folders = ", ".join(repr(run.name) for run in having[:10])
+            raise TraceletError(
+                f"history: {name!r} was logged to several folders ({folders}); choose one: "
+                f"tracelet.read(experiment).runs[{having[0].name!r}].scalars({name!r})"
+            )
+        return (having or list(logs.runs.values()))[0].scalars(name)
+
+    def _event_files(self, method: str, timeout_s: float = 30.0) -> Logs:
+        from tracelet.reading import read_files
+
+        run = self._run
+        if not run.flush(check_seconds("timeout_s", timeout_s), event_files_only=True):
+            raise TraceletError(f"{method}: the event files lack points after {timeout_s:g} s")
+        if self._logs is None:
+            self._logs = read_files(self.name, run.event_files, are_absolute=True)
+        else:
+            self._logs.refresh()
+        if not self._logs.runs:
+            raise TraceletError(
+                f"{method}: this run has no event files; the option log_dir gives it one"
+            )
+        return self._logs
 
     @property
     def is_active(self) -> bool:

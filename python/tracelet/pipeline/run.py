@@ -182,6 +182,10 @@ class Run:
                 return lane.sink.paths.make(log_dir, suffix)
         return check_folder(log_dir, suffix)
 
+    def event_files(self) -> list[str]:
+        """The run's event files, also when it has ended."""
+        return self._notes.event_files()
+
     def renew_event_files(self) -> None:
         """Has what comes now written to new files: another run has written to the same folders, and
         TensorBoard follows the last file of one, by name."""

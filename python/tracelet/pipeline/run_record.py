@@ -37,6 +37,7 @@ class RunNotes:
         self.tags: tuple[str, ...] = tuple(options.tags or ())
         """Set as a whole, by any thread."""
         self._failure = "finished"
+        self._files: list[str] = []
         self.renew_in_child()
         renew_at_fork(self)
 
@@ -57,6 +58,10 @@ class RunNotes:
         is_stop = isinstance(failure, (KeyboardInterrupt, SystemExit))
         self._failure = "stopped" if is_stop else "failed"
 
+    def event_files(self) -> list[str]:
+        """In the order in which they were begun, also once the run's folder is gone."""
+        return noted_paths(os.path.join(self._folder.path, EVENT_FILES)) or self._files
+
     def write(self, stats: Stats, is_delivered: bool) -> None:
         """Writes the record. The run's folder must still be there. Never raises: it is no point
         that would be lost."""
@@ -64,6 +69,7 @@ class RunNotes:
         with self._lock:
             params = dict(self._params)
         path = self._folder.path
+        self._files = self.event_files()
         record = RunRecord(
             run_id=self._folder.run_id,
             exp_name=options.task_name or options.exp_name,
@@ -78,7 +84,7 @@ class RunNotes:
             urls=dict(manifest.get("urls", {})),
             tags=self.tags,
             params=params,
-            files=tuple(noted_paths(os.path.join(path, EVENT_FILES))),
+            files=tuple(self._files),
             dropped=dict(stats.dropped),
             summary=kept_summary(path),
         )

@@ -195,19 +195,24 @@ def read(path: str | os.PathLike[str]) -> Logs:
     return logs
 
 
-def read_files(path: str, find: Callable[[], Sequence[str]]) -> Logs:
-    """What certain event files hold: one run for each of their folders. `find` names the files, at
+def read_files(path: str, find: Callable[[], Sequence[str]], are_absolute: bool = False) -> Logs:
+    """What certain event files hold: one run for each of their folders, named relative to the one
+    around all, or absolutely, which stays as it is when there are more. `find` names the files, at
     each refresh anew; `path` is what errors name. Files that are not there are left out."""
-    return Logs(path, lambda: by_folder([each for each in find() if os.path.isfile(each)]))
+
+    def found() -> dict[str, list[str]]:
+        return by_folder([each for each in find() if os.path.isfile(each)], are_absolute)
+
+    return Logs(path, found)
 
 
-def by_folder(files: Sequence[str]) -> dict[str, list[str]]:
-    """Files by their folders; a folder's name is relative to the one around all of them."""
+def by_folder(files: Sequence[str], are_absolute: bool = False) -> dict[str, list[str]]:
+    """Files by their folders."""
     folders: dict[str, list[str]] = {}
     for path in files:
         folders.setdefault(os.path.dirname(os.path.abspath(path)), []).append(path)
-    if not folders:
-        return {}
+    if are_absolute or not folders:
+        return folders
     top = os.path.commonpath(list(folders))
     return {os.path.relpath(folder, top): paths for folder, paths in folders.items()}
 

@@ -1,0 +1,100 @@
+"""tracelet export: the scalars of a run, or of a folder of event files, for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import IO, Any
+
+from tracelet.commands.selection import add_runs_dir, find_view, history_dir_of, runs_dir_of
+from tracelet.errors import ConfigurationError
+from tracelet.reading import Logs, read, read_files
+from tracelet.reading.export import FORMS, Selection, write_csv, write_json, write_parquet
+
+HELP = "write the scalars of a run, or of a folder of event files, as CSV, JSON or Parquet"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_runs_dir(parser)
+    parser.add_argument(
+        "what",
+        metavar="RUN|LOGDIR",
+        help="a run's id or name, or how one begins; or a folder of event files, or one such file",
+    )
+    parser.add_argument("--to", choices=FORMS, default="csv", help="the form (default: csv)")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="written whole or not at all (default: stdout)"
+    )
+    parser.add_argument(
+        "--tag", metavar="PATTERN", default="*", help='such tags alone, like "train/*"'
+    )
+    parser.add_argument(
+        "--latest", action="store_true", help="each step once, as it was logged last"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    is_binary = arguments.to == "parquet"
+    if is_binary and not arguments.output:
+        print("tracelet export: --to parquet needs a file: -o FILE", file=sys.stderr)
+        return 2
+    selection = Selection(logs_of(arguments), arguments.tag, arguments.latest)
+    write: Any = {"csv": write_csv, "json": write_json, "parquet": write_parquet}[arguments.to]
+    try:
+        with _output(arguments.output, is_binary) as file:
+            count = write(selection, file)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    where = arguments.output or "stdout"
+    print(f"{count:,} points of {_counted(selection)} to {where}", file=sys.stderr)
+    if left_out := selection.left_out():
+        names = ", ".join(f"{number:,} {kind}" for kind, number in left_out.items())
+        print(f"not exported, as they are no scalars: {names} (by tag)", file=sys.stderr)
+    return 0
+
+
+def logs_of(arguments: argparse.Namespace) -> Logs:
+    """The event files that a user named. Raises TraceletError."""
+    what = arguments.what
+    if os.path.exists(what):
+        try:
+            return read(what)
+        except FileNotFoundError as error:
+            raise ConfigurationError(str(error)) from error
+    view = find_view(runs_dir_of(arguments), history_dir_of(arguments), what)
+    files = view.record.files
+    logs = read_files(view.run_id, lambda: files)
+    if not logs.runs:
+        why = f"they are gone: {files[0]}" if files else "it wrote none"
+        raise ConfigurationError(f"{view.run_id} has no event files to be read: {why}")
+    return logs
+
+
+def _counted(selection: Selection) -> str:
+    series = sum(1 for _ in selection.series())
+    runs = len(selection.logs.runs)
+    return f"{series:,} series of {runs:,} run{'s'[: runs != 1]}"
+
+
+@contextlib.contextmanager
+def _output(path: str | None, is_binary: bool) -> Iterator[IO[Any]]:
+    """The file that is written, in the place of one of that name once it is whole."""
+    if path is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    new_path = f"{path}.{os.getpid()}.new"
+    try:
+        mode = {"mode": "xb"} if is_binary else {"mode": "x", "encoding": "utf-8", "newline": ""}
+        with open(new_path, **mode) as file:  # type: ignore[call-overload]
+            yield file
+        os.replace(new_path, path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} can't be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(new_path)
