@@ -127,8 +127,8 @@ def make(slip: Slip, package: Path, operator: Operator) -> Made | None:
 
 def is_in_vain(slip: Slip, code: str) -> bool:
     """Whether it is where nothing depends on it here: in the words of a log line or of an error (a
-    whole line that is not logged is tried, but for those of the level debug), in what makes a
-    dataclass frozen, in what another system or a type checker alone runs."""
+    whole line that is not logged is tried, but for the levels that nobody is shown), in what makes
+    a dataclass frozen, in what another system or a type checker alone runs."""
     around = list(_around(_parsed(code), slip.line, slip.column))
     is_of_an_error = any(isinstance(node, ast.Raise) for node, _ in around)
     is_in_words = any(isinstance(node, ast.JoinedStr) for node, _ in around)
@@ -161,7 +161,8 @@ def _is_logged(node: ast.AST, slip: Slip) -> bool:
     if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
         return False
     called = ast.unparse(node.value.func)
-    return called == "_log.debug" or (called.startswith("_log.") and slip.operator != "DropCall")
+    is_shown = called not in ("_log.debug", "_log.info")  # unless the user asks for more
+    return called.startswith("_log.") and not (is_shown and slip.operator == "DropCall")
 
 
 def _is_frozen(node: ast.AST) -> bool:
