@@ -2,7 +2,8 @@
 
 `make mutants-tests` runs all tests that are not slow, once, on a copy that tells its statements
 (recorder.py). Tests that fail are left out, and so are those that take longer than TEST_S. TESTS
-names some files or tests only: what is known of the others is in build/mutants/records still.
+names some files or tests only, slow ones too: what is known of the others is in
+build/mutants/records still.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ A_STATEMENT, A_FUNCTION, A_MODULE = 14, 40, 20  # the best of them, at most
 
 def main():
     package = Path(importlib.util.find_spec("tracelet").origin).parent
-    record(package, os.environ.get("TESTS", "tests/unit tests/integration tests/contract").split())
+    quick = ["-m", "not slow", "tests/unit", "tests/integration", "tests/contract"]
+    record(package, os.environ.get("TESTS", "").split() or quick)
     seconds, runs = records()
     functions = {
         module: {name: best(tests) for name, tests in tests_of(package / module, places).items()}
@@ -48,7 +50,7 @@ def record(package, tests):
     environment = {**os.environ, "MUTANTS_RECORDS": str(RECORDS)}
     environment["PYTHONPATH"] = os.pathsep.join((str(copy.folder), here))
     options = ["-q", "-p", "recorder", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile"]
-    command = [sys.executable, "-m", "pytest", *options, "-m", "not slow", *tests]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     subprocess.run(command, env=environment, cwd=ROOT)
 
 

@@ -31,7 +31,9 @@ _COMPARISONS = (
     "Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is",
     "Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Lt_GtE", "GtE_Lt", "Gt_LtE", "LtE_Gt",
 )  # fmt: skip
-_FIGURE = re.compile(r"_?[A-Z][A-Z_]+(: \w+)? = ")
+_FIGURE = re.compile(r"_?[A-Z][A-Z_, ]+(: \w+)? = ")
+
+_WAIT = re.compile(r"\w+_s: float = (?!-|0\.0|1\.0)")  # 0 and none of it differ
 
 
 class DropCall(Operator):
@@ -75,10 +77,13 @@ class Made:
 
     @property
     def is_of_a_figure(self) -> bool:
-        """A named figure of a module that is one more or less: a wait, a limit, a size. What is
-        promised of it is a rule, and a test that pins the figure tests nothing."""
-        return self.slip.operator == "NumberReplacer" and all(
-            _FIGURE.match(line[1:]) for line in self.diff if line[:1] in "+-"
+        """A named figure of a module that is one more or less, or a wait that a caller may leave
+        out: a limit, a size. What is promised of it is a rule, and a test that pins the figure
+        tests nothing."""
+        changed = [line[1:] for line in self.diff if line[:1] in "+-"]
+        return self.slip.operator == "NumberReplacer" and (
+            all(_FIGURE.match(line) for line in changed)
+            or all(_WAIT.search(line) for line in changed)
         )
 
     @property
