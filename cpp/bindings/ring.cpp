@@ -143,6 +143,19 @@ void register_ring(nb::module_& m) {
             return run;
           },
           nb::arg("path"), "Maps the ring file of another process, dead or alive.")
+      .def_static(
+          "attach",
+          [](const std::string& path, double full_ring_timeout_s) {
+            auto file = RingFile::open(path);
+            auto run = std::make_shared<RunRing>(file->owner_pid());
+            run->file = std::move(file);
+            run->full_ring_timeout_ns = to_ns(full_ring_timeout_s).count();
+            return run;
+          },
+          nb::arg("path"), nb::arg("full_ring_timeout_s"),
+          "Maps the ring of another process, to log into it. From the first point on the file is "
+          "held: nobody takes it for one without producers. Raises OSError, RuntimeError for a "
+          "file that is none of ours.")
       .def_prop_ro("path", [](const RunRing& self) { return self.file->path(); })
       .def_prop_ro(
           "id", [](const RunRing& self) { return self.file->id(); },

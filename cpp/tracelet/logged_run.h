@@ -19,7 +19,8 @@ struct LoggedRun {
   std::atomic<bool> consumer_is_stuck{false};
   // Set by the first push of this process that finds the ring closed; relaxed.
   std::atomic<bool> has_told_of_end{false};
-  const std::uint32_t owner_pid = current_pid();
+  // The process whose drainer empties the ring.
+  const std::uint32_t owner_pid;
   // Points of the owner's own calls that came when the run had ended: of calls that had begun
   // before. A call may count here after the run's last statistic was made, so it outlives the
   // mapping. Added to by producers, read by any; relaxed: it publishes nothing else.
@@ -27,19 +28,19 @@ struct LoggedRun {
       std::make_shared<std::atomic<std::uint64_t>>(0);
 
   // Whose hold on the ring's file `held_fd` is: the owner's own is its Python side's. Written by a
-  // forked child's first use of the run, under the registry's mutex or a GIL; read by any use of it
-  // there. Relaxed: the descriptor is that process' alone.
-  std::atomic<std::uint32_t> holder_pid = owner_pid;
+  // first use of the run in another process, under the registry's mutex or a GIL; read by any use
+  // of it there. Relaxed: the descriptor is that process' alone.
+  std::atomic<std::uint32_t> holder_pid{owner_pid};
   int held_fd = -1;
 
-  LoggedRun() = default;
+  explicit LoggedRun(std::uint32_t owner = current_pid()) : owner_pid(owner) {}
   LoggedRun(const LoggedRun&) = delete;
   LoggedRun& operator=(const LoggedRun&) = delete;
   ~LoggedRun() { let_go(); }
 
-  // A forked child that logs holds the ring's file itself, from its first point on: what it
-  // inherits of its parent's locks it closes, so that one that never logs keeps no dead parent's
-  // run alive. Whoever sends a dead parent's run has the file for itself then, or has removed it:
+  // Another process that logs, forked or attached, holds the ring's file itself, from its first
+  // point on: what it inherits of its parent's locks it closes, so that one that never logs keeps
+  // no dead parent's run alive. Whoever sends a dead parent's run has the file for itself then, or has removed it:
   // what this child logs from here on is counted as after the run's end.
   void hold_in_child() {
     if (holder_pid.load(std::memory_order_relaxed) == current_pid()) [[likely]]
@@ -53,7 +54,7 @@ struct LoggedRun {
   }
 
   bool is_of_another_process() const { return owner_pid != current_pid(); }
-  // What a forked child drops is counted in the file: its parent sees it there.
+  // What another process drops is counted in the file: the owner sees it there.
   void count_after_end() {
     auto& count = is_of_another_process() ? file->counters().run_ended : *late_points;
     count.fetch_add(1, std::memory_order_relaxed);

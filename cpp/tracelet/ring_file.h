@@ -86,6 +86,8 @@ class RingFile {
   RunCounters& counters() { return header_->counters; }
   const std::string& path() const { return file_.path(); }
   bool is_named() const { return file_.is_named(); }
+  // Who made the file.
+  std::uint32_t owner_pid() const { return header_->owner_pid; }
   // 32 hexadecimal digits; empty where the file has none.
   std::string id() const { return ring_id_text(header_->id); }
 

@@ -25,11 +25,13 @@ from tracelet.errors import (
 )
 from tracelet.experiment import Experiment
 from tracelet.histograms import Histogram, histogram
+from tracelet.parent_run import watch_for_writers
 from tracelet.records import EVENT, HISTOGRAM, RECORD_DTYPE, SCALAR
 from tracelet.stats import Stats
 
 # Before the script parses its command line, while ClearML's SDK is not there to see it.
 watch_argument_parsers()
+watch_for_writers()
 
 __all__ = [
     "EVENT",

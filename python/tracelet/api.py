@@ -16,6 +16,7 @@ from tracelet.environment import option_text
 from tracelet.errors import ConfigurationError, CredentialsError, UnknownBackendError
 from tracelet.experiment import Experiment
 from tracelet.options import Options, check_seconds, resolve_options
+from tracelet.parent_run import attach_to_parent, forget_parent, is_attached
 
 if TYPE_CHECKING:
     from tracelet.reading import Logs
@@ -67,6 +68,7 @@ def _start(options: Options, block: object = None, is_inside: bool = False) -> E
     from tracelet.pipeline import lifecycle
 
     check_backends(options)
+    forget_parent()
     experiment = Experiment(lifecycle.start(options, block, is_inside))
     _experiments[:] = [*(each for each in list(_experiments) if each.is_active), experiment]
     return experiment
@@ -80,7 +82,8 @@ def stop_logging(timeout_s: float | None = None) -> None:
     """
     # Checked before anything ends: a mistake here must leave a run that can be stopped.
     timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
-    if not _experiments:
+    forget_parent()
+    if not (_experiments or is_attached()):
         return
     from tracelet.pipeline import lifecycle
 
@@ -88,13 +91,25 @@ def stop_logging(timeout_s: float | None = None) -> None:
 
 
 def get_active_experiment() -> Experiment | None:
-    """The running experiment, or None."""
-    if not _experiments:
+    """The running experiment, or None. In a process that was started by the run's, by a fork or
+    with `import tracelet` in it, the one it logs into: see its `is_active`."""
+    attach_to_parent()
+    return _running_experiment(is_own=False)
+
+
+def _running_experiment(is_own: bool) -> Experiment | None:
+    if not (_experiments or is_attached()):
         return None
     from tracelet.pipeline import lifecycle
 
-    run = lifecycle.active_run()
-    return next((each for each in list(_experiments) if each._run is run), None)
+    run = lifecycle.active_run() if is_own else lifecycle.logged_run()
+    if run is None:
+        return None
+    found = next((each for each in list(_experiments) if each._run is run), None)
+    if found is None:  # of a process that this one is attached to
+        found = Experiment(run)
+        _experiments.append(found)
+    return found
 
 
 @contextlib.contextmanager
@@ -118,7 +133,7 @@ def logging(
     from tracelet.pipeline import lifecycle
 
     is_named = exp_name is not None
-    around = get_active_experiment()
+    around = _running_experiment(is_own=True)
     if around is not None and exp_name is None:
         exp_name = f"{around.name}-{next(_unnamed)}"
     if exp_name is not None and (config is None or isinstance(config, Mapping)):

@@ -21,6 +21,8 @@ from tracelet.errors import ConfigurationError
 from tracelet.option_kinds import nearest
 
 PREFIX = "TRACELET_"
+PARENT_RUN = PREFIX + "PARENT_RUN"
+"""The folder of the run of the process that started this one. Set by tracelet, for children."""
 _ALIASES = {"exp_name": "EXPERIMENT_NAME", "runs_dir": "DIR"}
 _CLEARML_NAMES = {"project": "CLEARML_PROJECT_NAME", "exp_name": "CLEARML_TASK_NAME"}
 # Of the build and the tests of tracelet itself.
@@ -98,6 +100,22 @@ def option_text(name: str) -> tuple[str, str] | None:
     return None
 
 
+def parent_run() -> str | None:
+    """The folder of the run that this process' parent had, when it started this one."""
+    return os.environ.get(PARENT_RUN) or None
+
+
+_inherited = parent_run()
+
+
+def announce_run(folder: str | None) -> None:
+    """To the processes that this one starts from now on; None: what this one was told itself."""
+    if folder or _inherited:
+        os.environ[PARENT_RUN] = folder or _inherited or ""
+    else:
+        os.environ.pop(PARENT_RUN, None)
+
+
 def variables_of(name: str) -> list[str]:
     """The variables that set option `name`, the first one that is set winning."""
     ours = [PREFIX + suffix for suffix in (name.upper(), _ALIASES.get(name)) if suffix]
@@ -110,7 +128,7 @@ _warned: set[str] = set()  # of this process
 def warn_of_unknown_variables(options: Sequence[str]) -> None:
     """Tells, once each, of `TRACELET_...` variables that set nothing: a typo, most likely."""
     known = {PREFIX + name.upper() for name in options}
-    known |= {PREFIX + alias for alias in _ALIASES.values()}
+    known |= {PREFIX + alias for alias in _ALIASES.values()} | {PARENT_RUN}
     for variable in sorted(os.environ):
         is_ours = variable.upper().startswith(PREFIX) and not variable.startswith(_OF_THE_BUILD)
         if not is_ours or variable in known or variable in _warned:

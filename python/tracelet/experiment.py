@@ -11,6 +11,7 @@ from tracelet.options import check_seconds
 from tracelet.stats import Stats
 
 if TYPE_CHECKING:
+    from tracelet.pipeline.attached_run import AttachedRun
     from tracelet.pipeline.run import Run
     from tracelet.reading import Logs, Scalars
 
@@ -22,11 +23,11 @@ class Experiment:
     the logging methods raise TraceletError.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run | AttachedRun) -> None:
         from tracelet.pipeline import lifecycle
 
         self._active_run = lifecycle.active_run
-        self._is_running = lifecycle.is_running
+        self._is_running = lifecycle.running
         self._takes_points = lifecycle.takes_points
         self._stop_run = lifecycle.stop_run
         self._run = run
@@ -34,14 +35,12 @@ class Experiment:
         self._steps = _core.StepCounter()
         self._logs: Logs | None = None  # what was read of its event files
         # Kept, to be read when the run has ended.
-        self._ids = {each.name: each.id for each in run.backends if each.id is not None}
-        self._urls = {each.name: each.url for each in run.backends if each.url}
-        self._is_away = any(each.url is None for each in run.backends)
+        self._ids, self._urls, self._is_away = run.ids, run.urls, run.is_away
 
     @property
     def id(self) -> str:
         """The run's id in its first backend; tracelet's own where no backend has one."""
-        return next(iter(self._ids.values()), self._run.folder.run_id)
+        return next(iter(self._ids.values()), self._run.run_id)
 
     @property
     def ids(self) -> Mapping[str, str]:
@@ -205,8 +204,7 @@ class Experiment:
         they have here. Those whose names begin with "model." are metadata of the run's models as
         well. Raises TypeError for another thing.
         """
-        self._check_active("log_params")
-        self._run.verbs.log_params(params)
+        self._check_active("log_params").verbs.log_params(params)
 
     def set_tags(self, tags: Sequence[str]) -> None:
         """Gives the run these tags, in the place of those it has from `config` or an earlier call.
@@ -240,8 +238,7 @@ class Experiment:
         Raises FileNotFoundError for a path that isn't there, ValueError for an object without a
         name, TypeError for one of another kind.
         """
-        self._check_active("log_artifact")
-        self._run.verbs.log_artifact(artifact, artifact_path)
+        self._check_active("log_artifact").verbs.log_artifact(artifact, artifact_path)
 
     def log_model(
         self,
@@ -258,8 +255,7 @@ class Experiment:
         `framework` is by default found from the file's name. Raises FileNotFoundError, ValueError
         or TypeError.
         """
-        self._check_active("log_model")
-        self._run.verbs.log_model(model, name, metadata, tags, framework)
+        self._check_active("log_model").verbs.log_model(model, name, metadata, tags, framework)
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Waits until every point logged so far is delivered to every sink.
@@ -307,19 +303,21 @@ class Experiment:
     @property
     def is_active(self) -> bool:
         """Whether the run goes on, in this process."""
-        return self._is_running(self._run)
+        return self._is_running(self._run) is not None
 
     def _check_takes_points(self, method: str) -> None:
         if not self._takes_points(self._run):
             raise TraceletError(f"{method}: this run has ended")
 
-    def _check_active(self, method: str) -> None:
+    def _check_active(self, method: str) -> Run:
         self._check_takes_points(method)
-        if not self._is_running(self._run):
+        running = self._is_running(self._run)
+        if running is None:
             raise TraceletError(
-                f"{method}: this process was forked from the run's. It can log points into the "
-                f"run; call {method} in the process that started it"
+                f"{method}: the run is another process'. This one can log points into it; call "
+                f"{method} in the process that started it"
             )
+        return running
 
     def __repr__(self) -> str:
         return f"<tracelet.Experiment {self.name!r} id={self.id!r}>"

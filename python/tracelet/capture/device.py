@@ -40,11 +40,27 @@ _tickets = itertools.count(1)
 _lock = threading.Lock()  # of _parked
 
 
+# Whether the drainer that asks for what is parked is this process': a ticket means nothing to
+# another's.
+_is_drained_here = True
+
+
+def set_drained_here(is_here: bool) -> None:
+    global _is_drained_here
+    _is_drained_here = is_here
+
+
+def is_drained_here() -> bool:
+    """Otherwise what a device holds is read by the call, which waits for it."""
+    return _is_drained_here
+
+
 def _renew_in_child() -> None:
     """The parent's other threads are not here to let go of it, and their tickets are theirs."""
     global _lock
     _lock = threading.Lock()
     _parked.clear()
+    set_drained_here(False)
 
 
 if hasattr(os, "register_at_fork"):
@@ -107,9 +123,11 @@ def _wait(event: Any) -> bool:
 
 
 def park_scalar(tensor: Any) -> int | None:
-    """A ticket for a tensor with one element; None for dtypes that are none of real numbers."""
+    """A ticket for a tensor with one element; None for what is to be read at once."""
     torch = sys.modules["torch"]
     if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+        return None
+    if not _is_drained_here:
         return None
     # A copy in any case: what is done to the tensor afterwards is not to be seen.
     value = tensor.detach().reshape(()).to(torch.float64, copy=True)

@@ -29,9 +29,11 @@ _device_edges: dict[Any, Any] = {}  # TensorBoard's edges on each device that wa
 def start(tag: str, tensor: Any, bins: Any, max_bins: Any) -> tuple[int, int] | None:
     """Starts to count a tensor on its device: (ticket, number of bins).
 
-    None for what is to be copied instead: bins that depend on the values, and dtypes that are none
-    of real numbers.
+    None for what is to be copied instead: bins that depend on the values, dtypes that are none of
+    real numbers, and in a process that does not drain the run.
     """
+    if not device.is_drained_here():
+        return None
     torch = sys.modules["torch"]
     if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
         return None

@@ -7,12 +7,14 @@ import logging
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from typing import Callable, cast
 
-from tracelet import _core
+from tracelet import _core, environment
 from tracelet.backends import before_torch_is_imported
+from tracelet.capture import device
 from tracelet.capture.embedding import patch_add_embedding
 from tracelet.capture.event_writer import set_event_capture
 from tracelet.capture.patch import Patch
@@ -23,12 +25,25 @@ from tracelet.capture.summary_writer import (
 )
 from tracelet.capture.tensorboardx import TensorboardXCapture
 from tracelet.options import Options
+from tracelet.pipeline.attached_run import AttachedRun
 from tracelet.pipeline.exit_signals import LONGEST_ON_SIGTERM_S, SigTerm, UserHandlers
 from tracelet.pipeline.run import Run
 
 _log = logging.getLogger("tracelet")
 
+TORCH_WRITERS = "torch.utils.tensorboard"
 _FLUSH_EVENT_FILES_TIMEOUT_S = 5.0
+
+
+class _Attached:
+    """The run of another process, that goes on as far as this one knows."""
+
+    def __init__(self, run: AttachedRun) -> None:
+        self.run = run
+        self.owner_pid = run.owner_pid
+
+    def after_fork_in_child(self) -> None:
+        self.run.after_fork_in_child()
 
 
 class _Active:
@@ -46,43 +61,78 @@ class _Active:
         )
         self.owner_pid = os.getpid()
 
+    def after_fork_in_child(self) -> None:
+        self.sigterm.in_child()
+        self.run.after_fork_in_child()
+
 
 # The runs that go on; all but the last have others inside them. What SummaryWriters log goes to the
 # last; the handle of each logs to its own.
-_runs: list[_Active] = []
+_runs: list[_Active | _Attached] = []
 _ending: list[_Active] = []  # each from the beginning of its end until that is done
 _patches: list[Patch | TensorboardXCapture] = []
 _patches_are_beside: bool | None = None  # None: there are none
 _lock = threading.RLock()  # of start and stop, and all of these
 
 
-def _last() -> _Active | None:
+def _last() -> _Active | _Attached | None:
     runs = _runs
     return runs[-1] if runs else None
 
 
+def _of_this_process(each: _Active | _Attached | None) -> _Active | None:
+    return each if isinstance(each, _Active) and each.owner_pid == os.getpid() else None
+
+
 def _left() -> list[_Active]:
     """Those of this process whose end is not done, the innermost first."""
-    each_of_both = [*reversed(_ending), *reversed(_runs)]
-    return [each for each in each_of_both if each.owner_pid == os.getpid()]
+    each_of_both = map(_of_this_process, [*reversed(_ending), *reversed(_runs)])
+    return [each for each in each_of_both if each is not None]
 
 
 def active_run() -> Run | None:
-    """The run that SummaryWriters log to. In a forked child: None, though its points still go to
-    the run."""
-    active = _last()
-    return active.run if active is not None and active.owner_pid == os.getpid() else None
+    """The run of this process that SummaryWriters log to. None in a forked child, and in one that
+    is attached, though their points go to the run of another process."""
+    active = _of_this_process(_last())
+    return None if active is None else active.run
 
 
-def is_running(run: Run) -> bool:
-    """Whether a run of this process goes on, maybe with others inside it."""
-    return any(each.run is run and each.owner_pid == os.getpid() for each in list(_runs))
+def logged_run() -> Run | AttachedRun | None:
+    """The run that SummaryWriters log to, this process' or that of another one."""
+    last = _last()
+    return None if last is None else last.run
 
 
-def takes_points(run: Run) -> bool:
-    """Whether what is logged goes to the run: it goes on, in this process or, when that was forked
-    in the middle of it, in its parent. The end of the parent's is in the ring."""
+def running(run: Run | AttachedRun) -> Run | None:
+    """The run, where it is one of this process that goes on, maybe with others inside it."""
+    for each in map(_of_this_process, list(_runs)):
+        if each is not None and each.run is run:
+            return each.run
+    return None
+
+
+def takes_points(run: Run | AttachedRun) -> bool:
+    """Whether what is logged goes to the run: it goes on, in this process or in the one that it was
+    forked from or is attached to. The end of another's is in the ring."""
     return any(each.run is run for each in list(_runs))
+
+
+def attach(run: AttachedRun) -> None:
+    """Has what this process logs go to another's run, unless it has one already."""
+    with _lock:
+        if not _runs:
+            _runs.append(_Attached(run))
+            _capture_for(run)
+
+
+def see_to_torch() -> None:
+    """torch's SummaryWriter has just been imported into a process that is attached."""
+    global _patches_are_beside
+    with _lock:
+        last = _last()
+        if isinstance(last, _Attached):
+            _patches_are_beside = None
+            _capture_for(last.run)
 
 
 def start(options: Options, block: object = None, is_inside: bool = False) -> Run:
@@ -93,7 +143,8 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
     with _lock:
         if active_run() is not None and not is_inside:
             _log.warning("tracelet: start_logging while a run is active: that run is stopped first")
-            block = _runs[-1].block if block is None else block
+            last = _of_this_process(_last())
+            block = last.block if block is None and last is not None else block
             stop(None)
         elif _runs and active_run() is None:
             leave_in_child()
@@ -121,6 +172,7 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
         active.sigterm.install()  # over what the backends have just set
         handlers.restore_for_faults()
         run.lines.begin(run.backends)
+        _announce()
         return run
 
 
@@ -131,17 +183,18 @@ def stop(
     one."""
     with _lock:
         if active is None:
-            active = _ending[-1] if _ending else _last()
+            last = _ending[-1] if _ending else _last()
+            active = _of_this_process(last)
+            if last is not None and active is None:
+                leave_in_child()
         if active is None or active not in (*_runs, *_ending):
-            return
-        if active.owner_pid != os.getpid():
-            leave_in_child()
             return
         active.sigterm.hold()
         is_around_others = active in _runs[:-1]
         if active in _runs:
             _ending.append(active)
             _runs.remove(active)
+            _announce()
         options = active.run.options
         default_s = options.exit_timeout_s if process_is_ending else options.stop_timeout_s
         try:
@@ -157,7 +210,7 @@ def stop(
             active.sigterm.let_go()
 
 
-def stop_run(run: Run) -> None:
+def stop_run(run: Run | AttachedRun) -> None:
     """Ends this run, if it goes on."""
     with _lock:
         for active in _left():
@@ -198,6 +251,12 @@ def _note_embedding() -> None:
         run.verbs.note_embedding()
 
 
+def _announce() -> None:
+    """To the processes that this one starts: the run that goes on now."""
+    run = active_run()
+    environment.announce_run(None if run is None else run.folder.path)
+
+
 def _go_on_with(run: Run | None) -> None:
     """One that was inside it has ended."""
     _capture_for(run)
@@ -205,7 +264,7 @@ def _go_on_with(run: Run | None) -> None:
         run.renew_event_files()
 
 
-def _capture_for(run: Run | None) -> None:
+def _capture_for(run: Run | AttachedRun | None) -> None:
     """Has SummaryWriters log to this run, or to none. Between two runs of one kind the patches stay
     where they are: a thread that logs meanwhile logs to either.
 
@@ -214,13 +273,14 @@ def _capture_for(run: Run | None) -> None:
     try:
         _patch_for(run)
         if run is not None:
+            device.set_drained_here(isinstance(run, Run))
             _core.set_histogram_threads(run.options.histogram_threads)
     finally:
         set_event_capture(None if run is None else run.event_capture, _patches_are_beside is True)
         _core.set_active_run(None if run is None else run.ring)
 
 
-def _patch_for(run: Run | None) -> None:
+def _patch_for(run: Run | AttachedRun | None) -> None:
     global _patches_are_beside
     beside = None if run is None else run.options.tensorboard == "passthrough"
     if beside is not None and beside == _patches_are_beside:
@@ -230,7 +290,9 @@ def _patch_for(run: Run | None) -> None:
         _patches.pop(0).undo()
     if beside is None:
         return
-    cls = find_summary_writer()
+    # A process that is attached need not use torch: it is patched when that is imported.
+    is_wanted = isinstance(run, Run) or TORCH_WRITERS in sys.modules
+    cls = find_summary_writer() if is_wanted else None
     try:
         if cls is not None and beside:
             _patches.extend(patch_summary_writer_beside(cls))
@@ -266,7 +328,7 @@ _stops.append(_stop_each)
 
 
 def _tell_of_end(is_forked: bool) -> None:
-    where = "ended in the process it was forked from" if is_forked else "ended meanwhile"
+    where = "ended in the process that started it" if is_forked else "ended meanwhile"
     _log.warning(
         "tracelet: process %d logs into a run that has %s; its points are dropped. stats counts "
         "them under 'run ended'.", os.getpid(), where,
@@ -277,7 +339,7 @@ _core.set_end_teller(_tell_of_end)
 
 
 def leave_in_child() -> None:
-    """Ends capture in a forked child. The runs are the parent's: nothing of them is closed here."""
+    """Ends capture in a child. The runs are the parent's: nothing of them is closed here."""
     _runs.clear()
     _ending.clear()
     _capture_for(None)
@@ -297,8 +359,7 @@ def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.RLock()
     for active in (*reversed(_ending), *reversed(_runs)):
-        active.sigterm.in_child()
-        active.run.after_fork_in_child()
+        active.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):

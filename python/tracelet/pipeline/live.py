@@ -10,6 +10,7 @@ from tracelet.journal.disk_sync import DiskSync
 from tracelet.pipeline.drainer import Drainer
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.late_worker import LateWorker
+from tracelet.runs.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Live:
     drainer: Drainer
     disk_sync: DiskSync
     closer: LateWorker
+    progress: Progress
 
     def is_busy(self, sink: Sink) -> bool:
         return self.drainer.shippers.get(sink.name, self.drainer).is_alive()

@@ -23,6 +23,7 @@ from tracelet.errors import TraceletError
 from tracelet.journal.disk_sync import DiskSync
 from tracelet.journal.journal import Journal
 from tracelet.options import Options
+from tracelet.pipeline.attached_run import flush_from_outside, stats_from_outside
 from tracelet.pipeline.drainer import Drainer
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.late_worker import LateWorker
@@ -57,6 +58,7 @@ class Run:
         self.backends: list[Backend] = []
         """Those that the user named, in that order."""
         self._live: Live | None = None
+        self._is_forked = False  # this is a child of the run's process
         self._final_stats: Stats | None = None  # set before _live is let go of
         with _spare_descriptors() as let_go_of_spare:
             self.folder = RunFolder(options)
@@ -143,8 +145,28 @@ class Run:
             )  # fmt: skip
             undo.callback(_stop_drainer, drainer)  # Thread.start waits, and may be interrupted
             drainer.start()
-            self._live = Live(ring, backends, lanes, drainer, disk_sync, closer)
+            self._live = Live(ring, backends, lanes, drainer, disk_sync, closer, progress)
             undo.pop_all()
+
+    @property
+    def run_id(self) -> str:
+        """Tracelet's own."""
+        return self.folder.run_id
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The run's ids by backend, of those that have one."""
+        return {each.name: each.id for each in self.backends if each.id is not None}
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where the run is to be seen, by backend."""
+        return {each.name: each.url for each in self.backends if each.url}
+
+    @property
+    def is_away(self) -> bool:
+        """Whether a backend's server was away at the start."""
+        return any(each.url is None for each in self.backends)
 
     @property
     def ring(self) -> _core.Ring:
@@ -199,6 +221,8 @@ class Run:
         if live is None:
             assert self._final_stats is not None
             stats = self._final_stats
+        elif self._is_forked:
+            stats = stats_from_outside(live.ring, live.progress)
         else:
             stats = self._stats_of(live)
         # Counted until there is nobody left whose call had begun before the end.
@@ -256,6 +280,8 @@ class Run:
         live = self._live
         if live is None:
             return self.stats().pending == 0
+        if self._is_forked:
+            return event_files_only or flush_from_outside(live.ring, live.progress, timeout_s)
         end = live.ring.head
         lanes = live.lanes
         if event_files_only:
@@ -326,6 +352,7 @@ class Run:
         self.verbs.note_failure(failure)
 
     def after_fork_in_child(self) -> None:
+        self._is_forked = True
         if self._live is not None:
             self._live.ring.after_fork_in_child()
 

@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Callable
 
 import numpy as np
@@ -22,7 +21,6 @@ from tracelet.backends.base import FileSink
 from tracelet.errors import JournalError, TraceletError, UnknownBackendError
 from tracelet.journal.drops import Drops
 from tracelet.journal.names import read_names, stored_names
-from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
 from tracelet.records import EVENT, RECORD_DTYPE, SKIPPED
 from tracelet.recovery.noted import note_sent
@@ -104,7 +102,7 @@ class _Resending:
         self._run = run
         self._on_progress = on_progress
         self._result = Result()
-        self._options = options_of(run.manifest)
+        self._options = run.options
         self._missing_before: Mapping[str, int] = dict(run.manifest.get("missing", {}))
         """Records that an earlier sync could not give a sink."""
 
@@ -363,15 +361,6 @@ class _Resending:
                 way.failure = f"{lane.last_failure}"
                 return
             time.sleep(_FIRST_PAUSE_S * 2**attempts)
-
-
-def options_of(manifest: Mapping[str, Any]) -> Options:
-    """The options that the run's sinks had, as far as the manifest keeps them. Of what another
-    version has kept too, what this one does not know is left out."""
-    known = {each.name for each in fields(Options)}
-    kept = {name: value for name, value in manifest.get("options", {}).items() if name in known}
-    kept["backend"] = tuple(kept.get("backend", ()))
-    return Options(**kept)
 
 
 def _finish(run: StoredRun, proof: Delivered, result: Result) -> None:

@@ -32,11 +32,13 @@ RUN_LOCK = "run.lock"
 ARTIFACTS = "set_aside-artifacts"
 """The folder of what is to be uploaded, and of what could not be."""
 
-# What the sinks need when they are opened again. Not all: some may hold a secret (a URL with a
+# What the sinks need when they are opened again, and what a process needs that attaches to the run
+# (pipeline/attached_run). Not all: some may hold a secret (a URL with a
 # password in it).
 _KEPT_OPTIONS = (
     "exp_name", "project", "backend", "log_dir", "tensorboard", "batch_max_points",
-    "batch_max_bytes", "aggregate", "task_name",
+    "batch_max_bytes", "aggregate", "task_name", "payload_bytes", "full_ring_timeout_s",
+    "histogram_threads",
 )  # fmt: skip
 
 

@@ -11,13 +11,13 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tracelet import _core
 from tracelet.errors import TraceletError
 from tracelet.journal.journal import Journal
-from tracelet.options import from_environment
+from tracelet.options import Options, from_environment
 from tracelet.places import SHARED_MEMORY
 from tracelet.runs.deletion import REMOVED_PREFIX, Reason, delete_run
 from tracelet.runs.manifest import FORMAT, decoded
@@ -192,6 +192,16 @@ class StoredRun:
     @property
     def project(self) -> str:
         return str(self.manifest.get("project", ""))
+
+    @property
+    def options(self) -> Options:
+        """The options that the run has, as far as the manifest keeps them. Of what another version
+        has kept too, what this one does not know is left out."""
+        known = {each.name for each in fields(Options)}
+        kept = self.manifest.get("options", {})
+        values = {name: value for name, value in kept.items() if name in known}
+        values["backend"] = tuple(values.get("backend", ()))
+        return Options(**values)
 
     @property
     def exp_name(self) -> str:
