@@ -212,8 +212,7 @@ class Experiment:
         Tags that others gave it in the tracker stay. On ClearML they are the task's tags, on MLflow
         tags without a value, in TensorBoard a text. Raises TypeError or ValueError.
         """
-        self._check_active("set_tags")
-        self._run.verbs.set_tags(tags)
+        self._check_active("set_tags").verbs.set_tags(tags)
 
     def set_notes(self, text: str) -> None:
         """Says what the run is about; a later call takes the place of an earlier one.
@@ -221,8 +220,7 @@ class Experiment:
         On ClearML it is the task's comment, on MLflow the run's description, in TensorBoard a text
         (Markdown). Raises TypeError or ValueError.
         """
-        self._check_active("set_notes")
-        self._run.verbs.set_notes(text)
+        self._check_active("set_notes").verbs.set_notes(text)
 
     def log_artifact(self, artifact: Any, artifact_path: str | None = None) -> None:
         """Uploads a file, a folder or an object in the background.
@@ -285,9 +283,14 @@ class Experiment:
         return (having or list(logs.runs.values()))[0].scalars(name)
 
     def _event_files(self, method: str, timeout_s: float = 30.0) -> Logs:
+        from tracelet.pipeline.attached_run import AttachedRun
         from tracelet.reading import read_files
 
         run = self._run
+        if isinstance(run, AttachedRun):
+            raise TraceletError(
+                f"{method}: the run is another process'; tracelet.read(FOLDER) reads its files"
+            )
         if not run.flush(check_seconds("timeout_s", timeout_s), event_files_only=True):
             raise TraceletError(f"{method}: the event files lack points after {timeout_s:g} s")
         if self._logs is None:

@@ -46,10 +46,10 @@ def indented(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.strip().splitlines())
 
 
-def run(tmp_path, body, functions="", code=0, **env):
+def run(tmp_path, body, functions="", code=0):
     script = tmp_path / "train.py"
     script.write_text(_PARENT.format(functions=functions, body=indented(body)), "utf-8")
-    environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "runs"), **env}
+    environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "runs"), "TRACELET_QUIET": "1"}
     # Into files: a process that outlives this one would keep a pipe open.
     with open(tmp_path / "out", "w+") as out, open(tmp_path / "err", "w+") as err:
         done = subprocess.run(
