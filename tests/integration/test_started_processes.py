@@ -110,6 +110,7 @@ assert tracelet.get_active_experiment() is experiment
     assert not list((tmp_path / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_workers_of_loky_log_into_the_run(tmp_path):
     pytest.importorskip("joblib")
     (tmp_path / "worker.py").write_text(
@@ -130,6 +131,7 @@ joblib.Parallel(n_jobs=2)(joblib.delayed(worker.work)(number) for number in rang
     assert {f"worker/{n}" for n in range(6)} <= points(tmp_path).keys()
 
 
+@pytest.mark.slow
 def test_a_program_that_is_started_logs_into_the_run_and_one_with_a_run_of_its_own_does_not(
     tmp_path,
 ):
@@ -156,6 +158,7 @@ subprocess.run([sys.executable, "program.py", "log/b", "own"], check=True)
     assert "program" in event_file_scalars(tmp_path / "log" / "b")
 
 
+@pytest.mark.slow
 def test_a_command_that_is_run_beside_a_run_opens_nothing_of_it(tmp_path):
     done = run(
         tmp_path,
@@ -174,6 +177,7 @@ child.start()
 """
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_while_it_logs_stalls_nothing(tmp_path):
     done = run(
         tmp_path,
@@ -219,6 +223,7 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_child_that_outlives_its_killed_parent_keeps_the_run_until_it_ends(
     tmp_path, capsys, monkeypatch
 ):
@@ -237,6 +242,7 @@ def test_a_child_that_outlives_its_killed_parent_keeps_the_run_until_it_ends(
     assert [step for step, _ in points(tmp_path)["child"]] == list(range(6))
 
 
+@pytest.mark.slow
 def test_what_a_child_logs_after_the_end_of_the_run_is_counted_and_told_once(tmp_path):
     done = run(
         tmp_path,
@@ -278,6 +284,7 @@ def living(tmp_path):
     tracelet.stop_logging()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["host", "pid", "gone", "finished", "none"])
 def test_the_run_of_another_machine_or_a_dead_process_is_passed_over_in_silence(
     change, living, tmp_path
@@ -307,6 +314,7 @@ def _dead_pid() -> int:
     return child.pid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["manifest", "ring", "format"])
 def test_a_run_that_can_not_be_opened_is_told_once_and_costs_the_child_nothing(
     damage, living, tmp_path
@@ -329,6 +337,7 @@ def test_a_run_that_can_not_be_opened_is_told_once_and_costs_the_child_nothing(
     assert list((tmp_path / "other").iterdir()), "torch's own writer has it"
 
 
+@pytest.mark.slow
 def test_values_on_a_device_are_read_by_the_call_of_a_child(tmp_path):
     """A ticket for one means nothing to the process that drains the ring."""
     done = run(
@@ -369,6 +378,7 @@ def test_the_variable_is_there_while_a_run_goes_on_and_gone_after_it(tmp_path, m
     assert "TRACELET_PARENT_RUN" not in os.environ
 
 
+@pytest.mark.slow
 def test_the_handle_of_a_child_logs_where_the_parents_does(tmp_path):
     done = run(
         tmp_path,
