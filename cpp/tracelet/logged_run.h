@@ -40,8 +40,8 @@ struct LoggedRun {
 
   // Another process that logs, forked or attached, holds the ring's file itself, from its first
   // point on: what it inherits of its parent's locks it closes, so that one that never logs keeps
-  // no dead parent's run alive. Whoever sends a dead parent's run has the file for itself then, or has removed it:
-  // what this child logs from here on is counted as after the run's end.
+  // no dead parent's run alive. Whoever sends a dead parent's run has the file for itself then, or
+  // has removed it: what this child logs from here on is counted as after the run's end.
   void hold_in_child() {
     if (holder_pid.load(std::memory_order_relaxed) == current_pid()) [[likely]]
       return;
