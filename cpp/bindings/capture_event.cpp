@@ -48,11 +48,10 @@ bool push_scalar(std::string_view writer, std::string_view tag, double value, st
   return found_run(Producer::current().push({writer, tag}, point));
 }
 
-bool push_histogram(std::string_view writer, std::string_view tag, double min, double max,
-                    double num, double sum, double sum_squares, const std::vector<double>& limits,
-                    const std::vector<double>& counts, std::int64_t step, double wall_time_s) {
+std::string histogram_payload(double min, double max, double num, double sum, double sum_squares,
+                              const std::vector<double>& limits,
+                              const std::vector<double>& counts) {
   if (limits.size() != counts.size()) throw nb::value_error("as many limits as counts are needed");
-  Point point = point_at(RecordKind::kHistogram, step, wall_time_s);
   HistogramHeader header{};
   header.min = min;
   header.max = max;
@@ -61,6 +60,14 @@ bool push_histogram(std::string_view writer, std::string_view tag, double min, d
   header.sum_squares = sum_squares;
   std::string payload;
   append_raw_histogram_payload(header, limits, counts, payload);
+  return payload;
+}
+
+bool push_histogram(std::string_view writer, std::string_view tag, double min, double max,
+                    double num, double sum, double sum_squares, const std::vector<double>& limits,
+                    const std::vector<double>& counts, std::int64_t step, double wall_time_s) {
+  const std::string payload = histogram_payload(min, max, num, sum, sum_squares, limits, counts);
+  Point point = point_at(RecordKind::kHistogram, step, wall_time_s);
   return found_run(
       Producer::current().push({writer, tag}, point, std::as_bytes(std::span(payload))));
 }
@@ -90,6 +97,17 @@ void register_capture_event(nb::module_& m) {
         nb::arg("max"), nb::arg("num"), nb::arg("sum"), nb::arg("sum_squares"), nb::arg("limits"),
         nb::arg("counts"), nb::arg("step"), nb::arg("wall_time"),
         "Pushes the histogram that an Event holds. False when no run is active.");
+  m.def(
+      "histogram_payload",
+      [](double min, double max, double num, double sum, double sum_squares,
+         const std::vector<double>& limits, const std::vector<double>& counts) {
+        const std::string payload =
+            histogram_payload(min, max, num, sum, sum_squares, limits, counts);
+        return nb::bytes(payload.data(), payload.size());
+      },
+      nb::arg("min"), nb::arg("max"), nb::arg("num"), nb::arg("sum"), nb::arg("sum_squares"),
+      nb::arg("limits"), nb::arg("counts"),
+      "The payload of the record of a histogram that an Event holds.");
 }
 
 }  // namespace tracelet::bindings

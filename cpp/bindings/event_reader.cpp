@@ -37,7 +37,7 @@ std::vector<Counts> tags(const EventReader& self) {
   std::vector<Counts> found;
   for (const TagEvents& each : self.tags()) {
     found.emplace_back(to_bytes(each.tag), each.scalars.steps.size(), each.histograms.steps.size(),
-                       each.texts.steps.size(), each.others);
+                       each.texts.steps.size(), each.others.steps.size());
   }
   return found;
 }
@@ -59,6 +59,19 @@ Rows<nb::bytes> texts(const EventReader& self, std::size_t place) {
   return {to_numpy(points.steps), to_numpy(points.wall_times), rows};
 }
 
+using Places = std::tuple<Array<std::int64_t>, Array<double>,
+                          std::vector<std::tuple<nb::bytes, std::uint64_t, std::uint32_t>>>;
+
+Places places_of(const EventReader& self, const std::vector<std::int64_t>& steps,
+                 const std::vector<double>& wall_times, const std::vector<ValuePlace>& values) {
+  std::vector<std::tuple<nb::bytes, std::uint64_t, std::uint32_t>> places;
+  places.reserve(values.size());
+  for (const ValuePlace& each : values) {
+    places.emplace_back(to_bytes(self.files().at(each.file)), each.offset, each.size_bytes);
+  }
+  return {to_numpy(steps), to_numpy(wall_times), std::move(places)};
+}
+
 }  // namespace
 
 void register_event_reader(nb::module_& m) {
@@ -77,6 +90,30 @@ void register_event_reader(nb::module_& m) {
           "them, for a later call when the file has grown. Raises OSError. Releases the GIL.")
       .def_prop_ro("damaged_records", &EventReader::damaged_records,
                    "Records left out because they are damaged.")
+      .def_prop_ro("graphs", &EventReader::graphs,
+                   "Events with a graph or a profile: they have no tag.")
+      .def(
+          "plugin",
+          [](const EventReader& self, std::size_t place) {
+            return to_bytes(self.tags().at(place).plugin);
+          },
+          nb::arg("place"), "The name of the plugin that the tag's tensors are of; b\"\" for none.")
+      .def(
+          "others",
+          [](const EventReader& self, std::size_t place) {
+            const auto& points = self.tags().at(place).others;
+            return places_of(self, points.steps, points.wall_times, points.values);
+          },
+          nb::arg("place"),
+          "Steps, wall times (s) and, of each value that is no number, histogram or text, (path, "
+          "offset, size) of its Summary.Value in a file.")
+      .def(
+          "text_places",
+          [](const EventReader& self, std::size_t place) {
+            const TagEvents& events = self.tags().at(place);
+            return places_of(self, events.texts.steps, events.texts.wall_times, events.text_places);
+          },
+          nb::arg("place"), "As `others`, of the texts.")
       .def("tags", &tags,
            "For each tag, in the order met: its bytes and the numbers of its scalars, histograms, "
            "texts and other events.")

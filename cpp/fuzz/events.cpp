@@ -16,6 +16,10 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   for (const TagEvents& events : reader.tags()) {
     fuzz::require(events.scalars.steps.size() == events.scalars.values.size(),
                   "a step for each value");
+    fuzz::require(events.texts.steps.size() == events.text_places.size(), "a place for each text");
+    for (const ValuePlace& place : events.others.values) {
+      fuzz::require(place.offset + place.size_bytes <= size, "what lies in the file is in it");
+    }
     for (const StoredHistogram& histogram : events.histograms.values) {
       fuzz::require(histogram.limits.size() <= size, "no more buckets than bytes");
     }

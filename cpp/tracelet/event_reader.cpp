@@ -117,6 +117,9 @@ std::uint64_t EventReader::read_file(const std::string& path, std::uint64_t posi
   file.seekg(0, std::ios::end);
   const std::streamoff end = file.tellg();
   if (end < 0) throw std::system_error(errno, std::generic_category(), path);
+  const auto known = std::find(files_.begin(), files_.end(), path);
+  file_ = static_cast<std::uint32_t>(known - files_.begin());
+  if (known == files_.end()) files_.push_back(path);
   const auto size_bytes = static_cast<std::uint64_t>(end);
   std::string chunk;
   std::size_t wanted_bytes = kChunkBytes;
@@ -129,6 +132,8 @@ std::uint64_t EventReader::read_file(const std::string& path, std::uint64_t posi
     chunk.resize(static_cast<std::size_t>(file.gcount()));  // it may have been cut meanwhile
     file.clear();
     const bool reaches_end = position + chunk.size() >= size_bytes || chunk.size() < wanted_bytes;
+    chunk_ = chunk.data();
+    chunk_offset_ = position;
     const std::size_t read_bytes = read_records(chunk, reaches_end);
     position += read_bytes;
     if (reaches_end) break;
@@ -172,6 +177,7 @@ bool EventReader::read_event(std::string_view event) {
   double wall_time_s = 0;
   ProtobufFields fields(event);
   std::string_view summary;
+  bool is_graph = false;
   while (fields.next()) {
     switch (fields.number()) {
       case 1:
@@ -183,10 +189,16 @@ bool EventReader::read_event(std::string_view event) {
       case 5:
         summary = fields.bytes();
         break;
+      case 4:  // graph_def
+      case 8:  // tagged_run_metadata
+      case 9:  // meta_graph_def
+        is_graph = true;
+        break;
       default:
         break;
     }
   }
+  graphs_ += fields.is_sound() && is_graph ? 1U : 0U;
   return fields.is_sound() && read_summary(summary, step, wall_time_s);
 }
 
@@ -252,6 +264,7 @@ bool EventReader::read_value(std::string_view value, std::int64_t step, double w
       std::string text;
       for (const std::string_view each : parsed.strings()) text.append(each);
       events.texts.add(step, wall_time_s, std::move(text));
+      events.text_places.push_back(place_of(value));
     } else if (events.plugin == "scalars" || events.plugin == "histograms") {
       const std::vector<double> numbers = parsed.numbers();
       if (events.plugin == "histograms") {
@@ -262,12 +275,18 @@ bool EventReader::read_value(std::string_view value, std::int64_t step, double w
         return false;
       }
     } else {
-      ++events.others;
+      events.others.add(step, wall_time_s, place_of(value));
     }
-  } else {
-    events.others += has_other ? 1U : 0U;
+  } else if (has_other || (!metadata.empty() && events.plugin == "hparams")) {
+    // Hyperparameters are in the metadata of a value without a value.
+    events.others.add(step, wall_time_s, place_of(value));
   }
   return true;
+}
+
+ValuePlace EventReader::place_of(std::string_view value) const {
+  return {file_, static_cast<std::uint32_t>(value.size()),
+          chunk_offset_ + static_cast<std::uint64_t>(value.data() - chunk_)};
 }
 
 TagEvents& EventReader::events_of(std::string_view tag) {

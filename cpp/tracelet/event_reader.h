@@ -27,6 +27,13 @@ struct StoredHistogram {
   std::vector<double> counts{};
 };
 
+// Where a value that is no table's lies: the bytes of its Summary.Value in a file.
+struct ValuePlace {
+  std::uint32_t file;  // which, of EventReader::files()
+  std::uint32_t size_bytes;
+  std::uint64_t offset;
+};
+
 // What was logged under one tag. A tag may have points of each kind.
 struct TagEvents {
   template <typename Value>
@@ -47,7 +54,9 @@ struct TagEvents {
   Points<double> scalars{};
   Points<StoredHistogram> histograms{};
   Points<std::string> texts{};
-  std::uint64_t others = 0;  // images, audio, graphs and so on: counted only
+  Points<ValuePlace> others{};  // images, audio, hyperparameters and so on
+  // Where each text is as well, for who passes it on with all that belongs to it.
+  std::vector<ValuePlace> text_places{};
 };
 
 // Reads event files into tables. Not thread-safe.
@@ -61,6 +70,10 @@ class EventReader {
   // Records left out: their checksum is wrong, or they are no event. Where the length itself is
   // damaged, the bytes up to the next record count as one.
   std::uint64_t damaged_records() const { return damaged_records_; }
+  // Events with a graph or a profile in the place of a summary: they have no tag.
+  std::uint64_t graphs() const { return graphs_; }
+  // The files that were read, in the order in which they were first.
+  const std::vector<std::string>& files() const { return files_; }
 
  private:
   std::size_t read_records(std::string_view bytes, bool reaches_end);
@@ -68,6 +81,7 @@ class EventReader {
   bool read_summary(std::string_view summary, std::int64_t step, double wall_time_s);
   bool read_value(std::string_view value, std::int64_t step, double wall_time_s);
   TagEvents& events_of(std::string_view tag);
+  ValuePlace place_of(std::string_view value) const;
 
   struct Hash : std::hash<std::string_view> {
     using is_transparent = void;
@@ -78,7 +92,13 @@ class EventReader {
   // The tag that came after each the last time: training loops log the same tags in turn.
   std::vector<std::size_t> successors_;
   std::size_t last_place_ = 0;
+  std::vector<std::string> files_;
+  // What is being read: which file, and where in it the chunk lies that the views are of.
+  std::uint32_t file_ = 0;
+  const char* chunk_ = nullptr;
+  std::uint64_t chunk_offset_ = 0;
   std::uint64_t damaged_records_ = 0;
+  std::uint64_t graphs_ = 0;
   bool is_in_damage_ = false;
 };
 

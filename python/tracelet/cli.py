@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 
 from tracelet._version import __version__
 from tracelet.errors import TraceletError
 
-COMMANDS = ("runs", "show", "tail", "export", "sync", "clean", "doctor", "version")
-"""By name; a "-" in it is a "_" in its module's."""
+COMMANDS = ("runs", "show", "tail", "export", "import", "sync", "clean", "doctor", "version")
+"""By name; the module of one that is a word of Python's has a "_" behind it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"tracelet {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f"tracelet.commands.{name.replace('-', '_')}")
+        file = f"{name}_" if keyword.iskeyword(name) else name
+        module = importlib.import_module(f"tracelet.commands.{file}")
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run_command=module.run)

@@ -5,70 +5,16 @@ from __future__ import annotations
 import os
 import random
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tracelet
-from tracelet import _core
-
-
-def _masked_crc(data: bytes) -> int:
-    crc = _core.crc32c(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _varint(value: int) -> bytes:
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _message(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _framed(event: bytes) -> bytes:
-    length = struct.pack("<Q", len(event))
-    return (
-        length
-        + struct.pack("<I", _masked_crc(length))
-        + event
-        + struct.pack("<I", _masked_crc(event))
-    )
-
-
-def _event(step: int, *values: bytes) -> bytes:
-    """An event's record, written down by hand from event.proto, not by the writer under test."""
-    summary = b"".join(_message(1, value) for value in values)
-    return _framed(
-        b"\x09" + struct.pack("<d", 1e9 + step) + b"\x10" + _varint(step) + _message(5, summary)
-    )
-
-
-def _scalar(tag: str, value: float) -> bytes:
-    return _message(1, tag.encode()) + b"\x15" + struct.pack("<f", value)
-
-
-def _tensor(tag: str, plugin: str | None, tensor: bytes) -> bytes:
-    metadata = b"" if plugin is None else _message(9, _message(1, _message(1, plugin.encode())))
-    return _message(1, tag.encode()) + metadata + _message(8, tensor)
-
-
-def _write(folder: Path, data: bytes, name: str = "events.out.tfevents.1.host") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_bytes(data)
-    return path
+from event_bytes import event, framed, message, scalar, tensor, varint, write
 
 
 def test_scalars_come_in_the_order_logged_with_steps_values_and_wall_times(tmp_path):
     steps = [5, 0, -7, 2**62, 5]
-    _write(tmp_path, b"".join(_event(step, _scalar("loss", step / 3)) for step in steps))
+    write(tmp_path, b"".join(event(step, scalar("loss", step / 3)) for step in steps))
 
     scalars = tracelet.read(tmp_path).scalars("loss")
 
@@ -82,7 +28,7 @@ def test_scalars_come_in_the_order_logged_with_steps_values_and_wall_times(tmp_p
 
 def test_latest_has_each_step_once_as_it_was_logged_last(tmp_path):
     logged = [(0, 1.0), (1, 2.0), (2, 3.0), (1, 20.0), (2, 30.0), (3, 40.0)]
-    _write(tmp_path, b"".join(_event(step, _scalar("loss", value)) for step, value in logged))
+    write(tmp_path, b"".join(event(step, scalar("loss", value)) for step, value in logged))
 
     latest = tracelet.read(tmp_path).scalars("loss").latest()
 
@@ -91,24 +37,24 @@ def test_latest_has_each_step_once_as_it_was_logged_last(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tensor", "value"),
+    ("proto", "value"),
     [
-        (b"\x08\x01" + _message(5, struct.pack("<f", 0.5)), 0.5),  # float_val, packed
+        (b"\x08\x01" + message(5, struct.pack("<f", 0.5)), 0.5),  # float_val, packed
         (b"\x08\x01\x2d" + struct.pack("<f", 0.5), 0.5),  # float_val, alone
-        (b"\x08\x02" + _message(6, struct.pack("<d", 0.1)), 0.1),
-        (b"\x08\x02" + _message(4, struct.pack("<d", 0.1)), 0.1),  # tensor_content
-        (b"\x08\x03" + _message(7, _varint(-3)), -3.0),
-        (b"\x08\x09\x50" + _varint(2**40), float(2**40)),
+        (b"\x08\x02" + message(6, struct.pack("<d", 0.1)), 0.1),
+        (b"\x08\x02" + message(4, struct.pack("<d", 0.1)), 0.1),  # tensor_content
+        (b"\x08\x03" + message(7, varint(-3)), -3.0),
+        (b"\x08\x09\x50" + varint(2**40), float(2**40)),
         (b"\x08\x0a\x58\x01", 1.0),  # bool_val
-        (b"\x08\x13" + _message(13, _varint(0x3C00)), 1.0),  # float16
-        (b"\x08\x13" + _message(4, struct.pack("<H", 0xC000)), -2.0),
-        (b"\x08\x0e" + _message(13, _varint(0x3F80)), 1.0),  # bfloat16
+        (b"\x08\x13" + message(13, varint(0x3C00)), 1.0),  # float16
+        (b"\x08\x13" + message(4, struct.pack("<H", 0xC000)), -2.0),
+        (b"\x08\x0e" + message(13, varint(0x3F80)), 1.0),  # bfloat16
     ],
 )
-def test_scalars_of_tensorflow_2_are_tensors_of_any_type(tmp_path, tensor, value):
+def test_scalars_of_tensorflow_2_are_tensors_of_any_type(tmp_path, proto, value):
     # TensorFlow names the plugin at the first event of a tag alone.
-    data = _event(1, _tensor("loss", "scalars", tensor)) + _event(2, _tensor("loss", None, tensor))
-    _write(tmp_path, data)
+    data = event(1, tensor("loss", "scalars", proto)) + event(2, tensor("loss", None, proto))
+    write(tmp_path, data)
     scalars = tracelet.read(tmp_path).scalars("loss")
     assert scalars.steps.tolist() == [1, 2]
     assert scalars.values.tolist() == [value, value]
@@ -116,7 +62,7 @@ def test_scalars_of_tensorflow_2_are_tensors_of_any_type(tmp_path, tensor, value
 
 def test_histograms_of_tensorflow_2_are_rows_of_left_right_and_count(tmp_path):
     rows = struct.pack("<6d", 0.0, 1.0, 3.0, 1.0, 2.0, 4.0)
-    _write(tmp_path, _event(1, _tensor("h", "histograms", b"\x08\x02" + _message(4, rows))))
+    write(tmp_path, event(1, tensor("h", "histograms", b"\x08\x02" + message(4, rows))))
     histogram = tracelet.read(tmp_path).histograms("h")[0]
     assert histogram.bin_edges.tolist() == [0.0, 1.0, 2.0]
     assert histogram.counts.tolist() == [3, 4]
@@ -175,9 +121,9 @@ def test_files_of_a_run_are_read_exactly_also_while_it_runs(tmp_path):
 
 
 def test_a_record_that_is_half_written_is_read_when_it_is_whole(tmp_path):
-    data = _event(1, _scalar("a", 1.0)) + _event(2, _scalar("a", 2.0))
+    data = event(1, scalar("a", 1.0)) + event(2, scalar("a", 2.0))
     for cut in range(len(data)):
-        path = _write(tmp_path / str(cut), data[:cut])
+        path = write(tmp_path / str(cut), data[:cut])
         logs = tracelet.read(path)
         path.write_bytes(data)
         assert logs.refresh().scalars("a").steps.tolist() == [1, 2]
@@ -185,14 +131,14 @@ def test_a_record_that_is_half_written_is_read_when_it_is_whole(tmp_path):
 
 
 def test_damage_costs_its_record_alone_and_is_told(tmp_path, caplog):
-    records = [_event(step, _scalar("a", step)) for step in range(5)]
+    records = [event(step, scalar("a", step)) for step in range(5)]
     whole = b"".join(records)
     start = len(records[0]) + len(records[1])
     for place in range(start, start + len(records[2])):
         data = bytearray(whole)
         data[place] ^= 0x10
         caplog.clear()
-        logs = tracelet.read(_write(tmp_path / str(place), bytes(data)))
+        logs = tracelet.read(write(tmp_path / str(place), bytes(data)))
         assert logs.scalars("a").steps.tolist() == [0, 1, 3, 4]
         assert logs.runs["."].damaged_records == 1
         assert "1 damaged records" in caplog.text
@@ -201,20 +147,20 @@ def test_damage_costs_its_record_alone_and_is_told(tmp_path, caplog):
 def test_random_bytes_neither_crash_nor_allocate_without_bound(tmp_path):
     seed = random.randrange(2**32)
     rng = random.Random(seed)
-    good = b"".join(_event(step, _scalar("a", step)) for step in range(50))
+    good = b"".join(event(step, scalar("a", step)) for step in range(50))
     for round_ in range(200):
         data = bytearray(good)
         for _ in range(rng.randrange(1, 20)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         inner = bytes(rng.randrange(256) for _ in range(rng.randrange(200)))
-        path = _write(tmp_path / str(round_), bytes(data) + _framed(inner) + good)
+        path = write(tmp_path / str(round_), bytes(data) + framed(inner) + good)
         scalars = tracelet.read(path).scalars("a")
         assert scalars.steps.tolist()[-50:] == list(range(50)), f"seed {seed}"
 
 
 def test_a_folder_of_runs_names_each_by_its_folder(tmp_path):
-    _write(tmp_path / "one", _event(1, _scalar("a", 1.0)))
-    _write(tmp_path / "two" / "deep", _event(1, _scalar("b", 2.0)))
+    write(tmp_path / "one", event(1, scalar("a", 1.0)))
+    write(tmp_path / "two" / "deep", event(1, scalar("b", 2.0)))
     logs = tracelet.read(tmp_path)
     assert sorted(logs.runs) == ["one", os.path.join("two", "deep")]
     assert logs.runs["one"].scalars("a").values.tolist() == [1.0]
@@ -223,8 +169,8 @@ def test_a_folder_of_runs_names_each_by_its_folder(tmp_path):
 
 
 def test_a_restarted_run_is_one_series_over_its_files(tmp_path):
-    _write(tmp_path, _event(1, _scalar("a", 1.0)), "events.out.tfevents.100.host")
-    _write(tmp_path, _event(2, _scalar("a", 2.0)), "events.out.tfevents.200.host")
+    write(tmp_path, event(1, scalar("a", 1.0)), "events.out.tfevents.100.host")
+    write(tmp_path, event(2, scalar("a", 2.0)), "events.out.tfevents.200.host")
     assert tracelet.read(tmp_path).scalars("a").steps.tolist() == [1, 2]
 
 
@@ -233,15 +179,15 @@ def test_what_is_not_there_is_an_error_that_names_the_nearest(tmp_path):
         tracelet.read(tmp_path)
     with pytest.raises(TypeError, match="path must be a folder or an event file, not int"):
         tracelet.read(5)
-    _write(tmp_path, _event(1, _scalar("train/loss", 1.0)))
+    write(tmp_path, event(1, scalar("train/loss", 1.0)))
     with pytest.raises(KeyError, match="did you mean 'train/loss'"):
         tracelet.read(tmp_path).scalars("train/los")
 
 
 def test_scalars_become_a_data_frame(tmp_path):
     pytest.importorskip("pandas")
-    _write(tmp_path / "one", _event(1, _scalar("a", 1.0)) + _event(2, _scalar("b", 2.0)))
-    _write(tmp_path / "two", _event(3, _scalar("a", 3.0)))
+    write(tmp_path / "one", event(1, scalar("a", 1.0)) + event(2, scalar("b", 2.0)))
+    write(tmp_path / "two", event(3, scalar("a", 3.0)))
     frame = tracelet.read(tmp_path).to_pandas()
     assert list(frame.columns) == ["run", "tag", "step", "value", "wall_time"]
     rows = frame[["run", "tag", "step", "value"]].to_numpy().tolist()

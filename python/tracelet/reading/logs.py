@@ -125,7 +125,7 @@ class Logs:
 
     def __init__(self, path: str, find: Callable[[], dict[str, list[str]]] | None = None) -> None:
         self.path = path
-        self._find = find or (lambda: _event_files(path))
+        self._find = find or (lambda: event_files(path))
         self._runs: dict[str, RunLogs] = {}
         self.refresh()
 
@@ -217,7 +217,7 @@ def by_folder(files: Sequence[str], are_absolute: bool = False) -> dict[str, lis
     return {os.path.relpath(folder, top): paths for folder, paths in folders.items()}
 
 
-def _event_files(path: str) -> dict[str, list[str]]:
+def event_files(path: str) -> dict[str, list[str]]:
     """A run's name to its event files, in the order in which they were begun."""
     if os.path.isfile(path):
         return {".": [path]}

@@ -10,24 +10,29 @@ from dataclasses import replace
 from tracelet.options import from_environment
 from tracelet.places import default_history_dir
 from tracelet.runs.dead_record import record_of
-from tracelet.runs.history import read_record, write_record
+from tracelet.runs.history import IMPORTED, read_record, write_record
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
 from tracelet.runs.stored_run import StoredRun
 from tracelet.runs.summaries import kept_summary
 
+_NO_LIMIT = 1 << 30
+
 _log = logging.getLogger("tracelet")
 
 
-def note_sent(run: StoredRun, points: int | None) -> None:
-    """Writes the run's record anew, while its folder is there. Never raises: the points are sent,
-    and that is not to be undone by a folder that can't be written."""
+def note_sent(run: StoredRun, points: int | None) -> str:
+    """Writes the run's record anew, while its folder is there; returns why the folder must stay, or
+    "". Of an import the record alone tells that it is done: without one it would be sent once more.
+    That of any other run is no reason to keep what is sent.
+    """
+    is_import = run.run_id.startswith(IMPORTED)
     try:
         runs_dir = os.path.dirname(run.path)
         folder = str(from_environment("history_dir") or default_history_dir(runs_dir))
         most = from_environment("history_runs")
         before = read_record(folder, run.run_id)
         record = before or record_of(run)
-        if record.state == "unsent":
+        if record.state == "unsent" or is_import:
             record = replace(record, state="finished")
         with contextlib.suppress(OSError):
             # The event files that were made to send the rest are among them.
@@ -37,6 +42,10 @@ def note_sent(run: StoredRun, points: int | None) -> None:
                 files=tuple(noted_paths(os.path.join(run.path, EVENT_FILES))) or record.files,
                 summary=kept_summary(run.path) or record.summary,
             )
-        write_record(folder, record, 1_000 if most is None else int(most))
+        most = 1_000 if most is None else int(most)
+        write_record(folder, record, _NO_LIMIT if is_import else most)
     except Exception as error:
+        if is_import:
+            return f"that it is imported can't be noted in the history: {error}"
         _log.warning("tracelet: %s is not noted in the history: %s", run.run_id, error)
+    return ""

@@ -51,9 +51,12 @@ class RunGoneError(TraceletError):
     """The run's folder is gone: another process has sent it."""
 
 
-def resend(run: StoredRun, on_progress: OnProgress = lambda *_: None) -> Result:
+def resend(
+    run: StoredRun, on_progress: OnProgress = lambda *_: None, opened: Backend | None = None
+) -> Result:
     """Delivers all it can. The run is removed once every sink has all of it, or kept as "finished"
-    when a server refused points; else it stays as it is, and `Result.kept` says why.
+    when a server refused points; else it stays as it is, and `Result.kept` says why. A backend that
+    is `opened` is not opened again.
 
     Raises TraceletError when the run's process is alive, another one sends it, or it can't be read;
     RunGoneError.
@@ -71,7 +74,7 @@ def resend(run: StoredRun, on_progress: OnProgress = lambda *_: None) -> Result:
         run = StoredRun(run.path)  # as it is now: another process may just have been at it
         ring = _take(run)
         try:
-            return _Resending(run, on_progress).run()
+            return _Resending(run, on_progress, opened).run()
         finally:
             if ring >= 0:
                 os.close(ring)
@@ -98,8 +101,9 @@ def _take(run: StoredRun) -> int:
 class _Resending:
     """One run, from its files to its sinks."""
 
-    def __init__(self, run: StoredRun, on_progress: OnProgress) -> None:
+    def __init__(self, run: StoredRun, on_progress: OnProgress, opened: Backend | None) -> None:
         self._run = run
+        self._opened = opened
         self._on_progress = on_progress
         self._result = Result()
         self._options = run.options
@@ -140,7 +144,9 @@ class _Resending:
         proof = Delivered(end, ends, [*doubts, *result.failures.values()])
         result.kept = proof.objections()
         if not result.kept:
-            note_sent(run, result.logged)
+            why = note_sent(run, result.logged)
+            result.kept = [why] if why else []
+        if not result.kept:
             _finish(run, proof, result)
         return result
 
@@ -222,6 +228,8 @@ class _Resending:
             self._result.failures[what] = f"{backend.name}: {what} is not sent: {why}"
 
     def _reopen(self, backend: str) -> Backend:
+        if self._opened is not None and self._opened.name == backend:
+            return self._opened
         run = self._run
         state = run.manifest.get("reopen", {}).get(backend, {})
         try:

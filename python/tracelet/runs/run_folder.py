@@ -35,7 +35,7 @@ ARTIFACTS = "set_aside-artifacts"
 # What the sinks need when they are opened again, and what a process needs that attaches to the run
 # (pipeline/attached_run). Not all: some may hold a secret (a URL with a
 # password in it).
-_KEPT_OPTIONS = (
+KEPT_OPTIONS = (
     "exp_name", "project", "backend", "log_dir", "tensorboard", "batch_max_points",
     "batch_max_bytes", "aggregate", "task_name", "payload_bytes", "full_ring_timeout_s",
     "histogram_threads",
@@ -81,7 +81,7 @@ class RunFolder:
             "project": options.project,
             "exp_name": options.exp_name,
             "started_s": time.time(),
-            "options": {name: getattr(options, name) for name in _KEPT_OPTIONS},
+            "options": {name: getattr(options, name) for name in KEPT_OPTIONS},
             "tracelet": __version__,
             "python": platform.python_version(),
             **process_identity(),

@@ -174,7 +174,7 @@ class StoredRun:
         if ARTIFACTS in names and os.listdir(os.path.join(self.path, ARTIFACTS)):
             return True
         for name in names:
-            if name.endswith("_params.jsonl"):
+            if name.endswith(("_params.jsonl", "_description.jsonl")):
                 lines = read_own(os.path.join(self.path, name), _MOST_MANIFEST_BYTES).splitlines()
                 # A call's line has the call; the line [number] says that all up to it are sent.
                 if lines and b"{" in lines[-1]:
