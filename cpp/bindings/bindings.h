@@ -72,6 +72,7 @@ void register_event_reader(nb::module_& m);
 void register_fold(nb::module_& m);
 void register_histogram(nb::module_& m);
 void register_payloads(nb::module_& m);
+void register_series_summary(nb::module_& m);
 void register_stored(nb::module_& m);
 void register_timelines(nb::module_& m);
 

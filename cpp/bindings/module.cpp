@@ -55,6 +55,7 @@ NB_MODULE(_core, m) {
   tracelet::bindings::register_encoders(m);
   tracelet::bindings::register_event_reader(m);
   tracelet::bindings::register_fold(m);
+  tracelet::bindings::register_series_summary(m);
   tracelet::bindings::register_timelines(m);
   m.def(
       "shared",

@@ -5,6 +5,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <tuple>
@@ -13,6 +14,7 @@
 
 #include "bindings.h"
 #include "tracelet/histogram/payload.h"
+#include "tracelet/series_summary.h"
 
 namespace tracelet::bindings {
 namespace {
@@ -79,7 +81,10 @@ nb::object gather_block(nb::handle records, nb::handle payloads, std::size_t lim
 
 using Awaited = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>;
 using PayloadFile = std::pair<std::uint64_t, std::string>;
-using Inspected = std::tuple<unsigned, std::vector<Awaited>, std::vector<PayloadFile>>;
+using Inspected =
+    std::tuple<unsigned, std::vector<Awaited>, std::vector<PayloadFile>, std::uint64_t>;
+// So many records are looked at and then summed up, while they are in the first cache.
+constexpr std::size_t kBlock = 128;
 
 void add_awaited(const Record& record, std::span<const std::byte> payload,
                  std::vector<Awaited>& awaited) {
@@ -97,13 +102,9 @@ void add_awaited(const Record& record, std::span<const std::byte> payload,
 
 unsigned kind_bit(const Record& record) { return 1U << static_cast<unsigned>(record.kind); }
 
-Inspected inspect(nb::handle records, nb::handle payloads) {
-  const RecordBuffer buffer(records);
-  const PayloadBuffer payload_buffer(payloads);
-  ReleasedGil released;
-  Inspected inspected;
-  auto& [kinds, awaited, files] = inspected;
-  for (const Record& record : buffer.span()) {
+void inspect_block(RecordSpan block, const PayloadBuffer& payload_buffer, Inspected& inspected) {
+  auto& [kinds, awaited, files, observed] = inspected;
+  for (const Record& record : block) {
     kinds |= kind_bit(record);
     if ((record.flags & (kAwaitsDevice | kPayloadInFile)) == 0) [[likely]]
       continue;
@@ -113,6 +114,24 @@ Inspected inspect(nb::handle records, nb::handle payloads) {
       files.emplace_back(record.sequence, std::string(reinterpret_cast<const char*>(payload.data()),
                                                       payload.size()));
     }
+  }
+}
+
+Inspected inspect(nb::handle records, nb::handle payloads, SeriesSummaries& summaries,
+                  std::uint64_t after) {
+  const RecordBuffer buffer(records);
+  const PayloadBuffer payload_buffer(payloads);
+  ReleasedGil released;
+  Inspected inspected;
+  auto& [kinds, awaited, files, observed] = inspected;
+  observed = after;
+  const RecordSpan span = buffer.span();
+  for (std::size_t start = 0; start < span.size; start += kBlock) {
+    const RecordSpan block{span.data + start, std::min(kBlock, span.size - start)};
+    inspect_block(block, payload_buffer, inspected);
+    if (!awaited.empty()) continue;  // in their order: once the values are there
+    summaries.observe(block, after);
+    observed = std::max(observed, block.data[block.size - 1].sequence);
   }
   return inspected;
 }
@@ -165,8 +184,11 @@ void register_payloads(nb::module_& m) {
           "__init__",
           [](Payloads* self, std::shared_ptr<RunRing> ring) { new (self) Payloads{ring}; },
           nb::arg("ring"));
-  m.def("inspect", &inspect, nb::arg("records"), nb::arg("payloads"),
-        "(kinds, awaited, files) of records: a bit for each kind there is (1 << kind); (sequence, "
+  m.def("inspect", &inspect, nb::arg("records"), nb::arg("payloads"), nb::arg("summaries"),
+        nb::arg("after"),
+        "(kinds, awaited, files, observed) of records, whose scalars behind the sequence `after` "
+        "are summed up, up to the first that awaits its device, which `observed` is before: a bit "
+        "for each kind there is (1 << kind); (sequence, "
         "ticket, offset, size) of each payload that still awaits its device, with a size of 0 for "
         "a scalar's value; (sequence, path) of each that lies in a file.");
   m.def("kinds_in", &kinds_in, nb::arg("records"), "A bit for each kind there is: 1 << kind.");

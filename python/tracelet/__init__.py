@@ -28,6 +28,7 @@ from tracelet.histograms import Histogram, histogram
 from tracelet.parent_run import watch_for_writers
 from tracelet.records import EVENT, HISTOGRAM, RECORD_DTYPE, SCALAR
 from tracelet.stats import Stats
+from tracelet.summary import SeriesSummary
 
 # Before the script parses its command line, while ClearML's SDK is not there to see it.
 watch_argument_parsers()
@@ -49,6 +50,7 @@ __all__ = [
     "LeaseError",
     "NotTakenError",
     "RunInfo",
+    "SeriesSummary",
     "Sink",
     "Stats",
     "TraceletError",

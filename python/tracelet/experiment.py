@@ -9,6 +9,7 @@ from tracelet import _core
 from tracelet.errors import TraceletError
 from tracelet.options import check_seconds
 from tracelet.stats import Stats
+from tracelet.summary import SeriesSummary
 
 if TYPE_CHECKING:
     from tracelet.pipeline.attached_run import AttachedRun
@@ -68,6 +69,14 @@ class Experiment:
     def stats(self) -> Stats:
         """What became of the points so far."""
         return self._run.stats()
+
+    @property
+    def summary(self) -> Mapping[str, SeriesSummary]:
+        """The last, least and greatest value of each series of scalars, its number of points and
+        its last step, by tag; of a tag that several log folders have, the others' are
+        "FOLDER: TAG". A point is in it once the drainer has it, some 0.25 s after the call, or
+        after `flush`. It stays after the run's end; `tracelet show` shows it."""
+        return self._run.summary()
 
     def __enter__(self) -> Experiment:
         """`with tracelet.start_logging(...) as experiment:` ends the run with the block."""

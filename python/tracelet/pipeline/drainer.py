@@ -55,6 +55,7 @@ class Drainer(threading.Thread):
         self._payloads = _core.Payloads(ring)
         self._complete = complete
         self._completed_position = 0
+        self._observed_position = 0  # of `summaries`: a lease that is given once more adds nothing
         self._releasable = releasable
         self._lanes = lanes
         self._journal = journal
@@ -65,6 +66,7 @@ class Drainer(threading.Thread):
         self._keepers: set[str] = set()
         self._warned: set[str] = set()
         self._without_thread: set[str] = set()  # names of lanes whose thread could not be started
+        self.summaries = _core.SeriesSummaries()
         self.shippers: dict[str, Shipper] = {}
         # Payloads that lie in files, by the sequence of their record; oldest first.
         self._payload_files: deque[tuple[int, str]] = deque()
@@ -122,9 +124,14 @@ class Drainer(threading.Thread):
 
     def _hand_over(self, lease: _Lease, first: int) -> None:
         end = first + len(lease)
-        kinds, awaited, files = _core.inspect(lease, self._payloads)
+        kinds, awaited, files, self._observed_position = _core.inspect(
+            lease, self._payloads, self.summaries, self._observed_position
+        )
         if end > self._completed_position:
             self._complete_awaited(lease, awaited)
+            if awaited:
+                self.summaries.observe(lease, self._observed_position)
+                self._observed_position = end
             self._payload_files.extend(file for file in files if file[0] > self._completed_position)
             self._completed_position = end
         for lane in self._lanes:

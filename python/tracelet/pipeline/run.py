@@ -37,7 +37,9 @@ from tracelet.runs.deletion import NothingLogged
 from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import RunFolder, manifest_of
+from tracelet.runs.summaries import keep_summary
 from tracelet.stats import Stats
+from tracelet.summary import SeriesSummary, named
 
 _log = logging.getLogger("tracelet")
 
@@ -60,6 +62,8 @@ class Run:
         self._live: Live | None = None
         self._is_forked = False  # this is a child of the run's process
         self._final_stats: Stats | None = None  # set before _live is let go of
+        self._final_summary: dict[str, SeriesSummary] = {}  # likewise
+        self._is_forked = False  # whether this process was forked from the run's
         with _spare_descriptors() as let_go_of_spare:
             self.folder = RunFolder(options)
             self.lines = RunLines(options, self.folder.run_id)
@@ -232,6 +236,15 @@ class Run:
             stats = replace(stats, dropped={**stats.dropped, _RUN_ENDED: ended})
         return stats
 
+    def summary(self) -> dict[str, SeriesSummary]:
+        """Of the points that the drainer has taken. Empty in a forked child, where none drains."""
+        live = self._live
+        if live is None:
+            return dict(self._final_summary)
+        if self._is_forked:
+            return {}
+        return named(live.drainer.summaries.read(), live.ring.text)
+
     def _stats_of(self, live: Live) -> Stats:
         """Without the points that this process' calls dropped after the run's end."""
         ring, lanes = live.ring, live.lanes
@@ -334,6 +347,9 @@ class Run:
             close_backends(live, _left_s(deadline_s), process_is_ending)
         is_delivered = len(started) == len(shippers)
         is_delivered &= not any(worker.is_alive() for worker in [live.drainer, *started])
+        with _told("keeping the summary"):
+            self._final_summary = self.summary()
+            keep_summary(self.folder.path, self._final_summary)
         with _told("putting the run's folder in order"):
             finish_folder(
                 live, self.folder, self._journal, self.stats, is_delivered, self._notes.write

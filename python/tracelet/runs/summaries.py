@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,10 +12,22 @@ from tracelet import _core
 from tracelet.errors import TraceletError
 from tracelet.runs.history import Summary, checked_summary
 from tracelet.runs.ownership import read_own
+from tracelet.runs.whole_file import write_whole
+from tracelet.summary import SeriesSummary
 
 SUMMARY = "summary.json"
 """In a run's folder, once the run has ended."""
 _MOST_BYTES = 4 << 20
+
+
+def keep_summary(run_path: str, summary: Mapping[str, SeriesSummary]) -> None:
+    """Writes it, whole or not at all, for the history; nothing where the folder is gone (a stop
+    that was interrupted is called again) or there are too many series. Raises OSError."""
+    if not summary or not os.path.isdir(run_path):
+        return
+    data = json.dumps({tag: each.as_json() for tag, each in summary.items()}).encode()
+    if len(data) <= _MOST_BYTES:
+        write_whole(os.path.join(run_path, SUMMARY), data)
 
 
 def kept_summary(run_path: str) -> Summary | None:
