@@ -80,8 +80,6 @@ class WandbBackend(Backend):
         made._take(made_run)
         made.reopen_state = {
             "id": run.id,
-            "project": run.project,
-            "entity": run.entity or None,
             "dir": run.settings.root_dir,
             "is_online": not run.offline,
             "is_owned": active is None,
@@ -107,6 +105,7 @@ class WandbBackend(Backend):
         made.id = str(kept["id"])
         made.url = os.path.dirname(paths[0])
         made.log.refresh()
+        made.log.cut_torn_ends()
         return made
 
     def log_row(
@@ -122,7 +121,8 @@ class WandbBackend(Backend):
     def _sdk_run(self) -> SdkRun:
         with self._opening:
             if self._run is None:
-                run = sdk.go_on(self.reopen_state, self._timeout_s)
+                own = {**self.reopen_state, "project": self.log.project, "entity": self.log.entity}
+                run = sdk.go_on(own, self._timeout_s)
                 first_step = self.log.last_step + 1
                 self._take(SdkRun(run, True, self._has_column, first_step))
             assert self._run is not None

@@ -44,6 +44,9 @@ class LogFile:
         self.path = path
         self._offset = 0
         self._begun = b""  # of a record that goes on in the next chunk
+        self._whole = 0  # where the last record ends
+        self.is_damaged = False
+        """Whether what follows is not as it was written."""
 
     def new_records(self) -> Iterator[bytes]:
         """The records that have come since, each once; ends before one that is not whole yet, or is
@@ -60,6 +63,14 @@ class LogFile:
                 yield from self._records_in(data)
                 if self._offset == before or len(data) < _READ_BYTES:
                     return
+
+    def cut_torn_end(self) -> None:
+        """Of a file that nobody writes, all read: cuts off a record that ends behind the file's
+        end. No reader can have it, and `wandb sync` would send nothing of the run's next file.
+        Raises OSError."""
+        if self._whole and not self.is_damaged and os.path.getsize(self.path) > self._whole:
+            os.truncate(self.path, self._whole)
+            self._offset, self._begun = self._whole, b""
 
     def _records_in(self, data: bytes) -> Iterator[bytes]:
         start = self._offset  # where `data` begins
@@ -80,11 +91,15 @@ class LogFile:
                 return
             checksum, size, kind = _CHUNK.unpack_from(data, position)
             chunk = data[body : body + size]
-            if len(chunk) < size or zlib.crc32(chunk, zlib.crc32(bytes([kind]))) != checksum:
+            if len(chunk) < size:
+                return
+            self.is_damaged = zlib.crc32(chunk, zlib.crc32(bytes([kind]))) != checksum
+            if self.is_damaged:
                 return
             self._offset += _CHUNK.size + size
             self._begun = chunk if kind in (_FULL, _FIRST) else self._begun + chunk
             if kind in (_FULL, _LAST):
+                self._whole = self._offset
                 yield self._begun
 
 
@@ -98,6 +113,8 @@ class RunLog:
         self._files = [LogFile(path) for path in paths]
         self.rows_end = 0
         """One more than the highest row of ours that is there; they are written in order."""
+        self.project = self.entity = ""
+        """As the run was begun: `wandb sync` takes files for one run's when these are the same."""
         self.last_step = -1
         """W&B's own, of the rows of anybody."""
         self.configs: Counter[str] = Counter()
@@ -121,6 +138,12 @@ class RunLog:
             for file in self._files:
                 for data in file.new_records():
                     self._note(Record.FromString(data))
+
+    def cut_torn_ends(self) -> None:
+        """See LogFile. To be called when all is read and nobody writes. Raises OSError."""
+        with self._lock:
+            for file in self._files:
+                file.cut_torn_end()
 
     def wait_for(self, is_there: Callable[[], bool], what: str) -> None:
         """Waits until `is_there`. Raises SinkUnavailableError when the file has not grown for long,
@@ -150,6 +173,7 @@ class RunLog:
         elif kind == "config":
             self.configs.update(_key(item) for item in record.config.update)
         elif kind == "run":
+            self.project, self.entity = record.run.project, record.run.entity
             self.configs.update(_key(item) for item in record.run.config.update)
         elif kind == "artifact":
             self.artifacts[record.artifact.name] += 1
