@@ -6,6 +6,7 @@ sink.py      points, as rows
 rows.py      which points make a row, the same ones whenever they are given
 media.py     histograms and events as W&B's own types
 log_file.py  W&B's file of a run, read beside the process that writes it
+catch_up.py a dead online run, brought up to what its files have
 uploads.py   parameters, artifacts, models
 names.py     names that W&B takes
 """

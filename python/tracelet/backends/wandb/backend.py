@@ -15,6 +15,7 @@ from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
 from tracelet.backends.kept_params import KeptParams
 from tracelet.backends.wandb import run as sdk
+from tracelet.backends.wandb.catch_up import catch_up
 from tracelet.backends.wandb.log_file import RunLog, wait_until_left
 from tracelet.backends.wandb.names import clean_name
 from tracelet.backends.wandb.rows import Plans
@@ -23,6 +24,7 @@ from tracelet.backends.wandb.sink import DisabledSink, WandbSink
 from tracelet.backends.wandb.uploads import ArtifactUpload, Config
 from tracelet.errors import BackendError
 from tracelet.fork import renew_at_fork
+from tracelet.runs.ownership import is_own_file
 
 _log = logging.getLogger("tracelet")
 
@@ -46,7 +48,10 @@ class WandbBackend(Backend):
         self._has_column = has_column
         self._timeout_s = info.options.start_timeout_s
         self._is_reopened = info.reopen is not None
+        self._is_online = False  # of one that is reopened: whether a server is to have it
+        self._is_behind = False  # the server, at the end
         self._failure: BaseException | None = None
+        self._start_error: Exception | None = None
         self._run: SdkRun | None = None  # of one that is reopened: once there is something to log
         self._defined: set[str] = set()
         self.renew_in_child()
@@ -96,14 +101,19 @@ class WandbBackend(Backend):
         assert kept is not None
         files = KeptLines(info.run_dir, _FILES)
         paths = [str(line[0]) for line in files.read() if isinstance(line, list) and line]
-        missing = [path for path in paths if not os.path.isfile(path)]
+        missing = [path for path in paths if not is_own_file(path)]
         if missing or not paths:
-            raise BackendError(f"wandb: the run's file is gone: {', '.join(missing) or 'no name'}")
+            raise BackendError(
+                "wandb: the run's file is gone, or is no file of this user's: "
+                f"{', '.join(missing) or 'no name'}"
+            )
         wait_until_left(paths)
         made = cls(info, paths, int(kept["first_row"]), not kept["is_owned"])
         made.reopen_state = dict(kept)
         made.id = str(kept["id"])
         made.url = os.path.dirname(paths[0])
+        # Of one that was the user's, rows are not ours to send once more: `wandb sync` does.
+        made._is_online = bool(kept["is_online"] and kept["is_owned"])
         made.log.refresh()
         made.log.cut_torn_ends()
         return made
@@ -120,11 +130,20 @@ class WandbBackend(Backend):
 
     def _sdk_run(self) -> SdkRun:
         with self._opening:
+            if self._start_error is not None:  # it is begun, and can't be once more
+                raise self._start_error
             if self._run is None:
                 own = {**self.reopen_state, "project": self.log.project, "entity": self.log.entity}
-                run = sdk.go_on(own, self._timeout_s)
+                sdk_run = sdk.go_on(own, self._is_online, self._timeout_s)
                 first_step = self.log.last_step + 1
-                self._take(SdkRun(run, True, self._has_column, first_step))
+                run = SdkRun(sdk_run, True, self._has_column, first_step)
+                try:
+                    if self._is_online:
+                        catch_up(run, self.log.paths)
+                except Exception as error:
+                    self._start_error = error
+                    raise
+                self._take(run)
             assert self._run is not None
             return self._run
 
@@ -158,14 +177,32 @@ class WandbBackend(Backend):
         self.kept_params.close()
         self._files.close()
         self.sinks = ()  # they have the ring, and this is in a cycle with the parameters
-        run = self._run
-        if run is None or not run.is_owned:
-            return
         if self._is_reopened:
-            run.finish(_KILLED)
+            if self._is_online:  # also where the files have all: the server may not
+                self._sdk_run()
+            code = _KILLED if self.log.exit_code is None else self.log.exit_code
         else:
-            run.finish(_exit_code(self._failure or (_uncaught() if process_is_ending else None)))
+            failure = self._failure or (_uncaught() if process_is_ending else None)
+            code = _exit_code(failure)
+        if self._run is not None and self._run.is_owned:
+            self._finish(self._run, code)
         self._run = None
+
+    def _finish(self, run: SdkRun, code: int) -> None:
+        self._is_behind = not run.sdk.offline
+        try:
+            run.finish(code)
+        except TimeoutError as error:
+            raise BackendError(
+                "W&B's server has not got all of this run yet, which is on this machine's disk"
+            ) from error
+        self._is_behind = False
+
+    @property
+    def unsent(self) -> int:
+        """Also of a run that its server has not got as a whole when it ends: it is kept for
+        `tracelet sync`, which asks the server how far it has come."""
+        return super().unsent + self._is_behind
 
     def let_process_end(self) -> None:
         if self._run is not None:

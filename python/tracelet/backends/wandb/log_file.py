@@ -117,6 +117,7 @@ class RunLog:
         """As the run was begun: `wandb sync` takes files for one run's when these are the same."""
         self.last_step = -1
         """W&B's own, of the rows of anybody."""
+        self.exit_code: int | None = None
         self.configs: Counter[str] = Counter()
         """How often each name of the config was written."""
         self.artifacts: Counter[str] = Counter()
@@ -125,6 +126,10 @@ class RunLog:
 
     def renew_in_child(self) -> None:
         self._lock = threading.Lock()
+
+    @property
+    def paths(self) -> list[str]:
+        return [file.path for file in self._files]
 
     def add_file(self, path: str) -> None:
         with self._lock:
@@ -175,6 +180,8 @@ class RunLog:
         elif kind == "run":
             self.project, self.entity = record.run.project, record.run.entity
             self.configs.update(_key(item) for item in record.run.config.update)
+        elif kind == "exit":
+            self.exit_code = int(record.exit.exit_code)
         elif kind == "artifact":
             self.artifacts[record.artifact.name] += 1
 
@@ -217,5 +224,10 @@ def _row_number(history: Any, has_column: bool) -> int | None:
     return None if has_column else int(history.step.num)
 
 
+def names_of(item: Any) -> list[str]:
+    """Where a value is, from the outside to the inside."""
+    return list(item.nested_key) or [str(item.key)]
+
+
 def _key(item: Any) -> str:
-    return str(item.key or (item.nested_key[0] if item.nested_key else ""))
+    return names_of(item)[0]

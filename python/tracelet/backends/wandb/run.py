@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
@@ -32,6 +33,7 @@ _MODES = ("online", "offline", "disabled")
 _RESUMES = ("allow", "must", "never")
 _FLUSH_S = 0.25
 _FINISH_S = 20.0
+_SYNC_S = 600.0  # for what `tracelet sync` sends
 _LATEST_S = 1e11  # a wall time beyond it is none
 
 
@@ -61,46 +63,58 @@ def active_run() -> Any:
     return None if run is None or run.disabled else run
 
 
-def mode_of(own: Mapping[str, Any]) -> str:
-    """ "online", "offline" or "disabled". Offline, told once, where nobody has logged in: wandb
-    would ask, and wait for an answer."""
+def start_run(options: Options, own: Mapping[str, Any]) -> Any:
+    """A new run of the SDK's, or with an id one that is gone on with; None where wandb is disabled.
+    Offline, told once, where nobody has logged in (wandb would ask, and wait for an answer), or
+    where the server does not answer in time. Raises BackendError."""
+    timeout_s = options.start_timeout_s
+    mode = _within(timeout_s, "answer", lambda: _wanted_mode(own))
+    if mode == "disabled":
+        return None
+    if mode == "online":
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            if is_logged_in(timeout_s):
+                left_s = max(timeout_s / 4, deadline_s - time.monotonic())
+                return _init("online", options, own, left_s)
+            why = "wandb has no API key here (`wandb login`, or WANDB_API_KEY)"
+        except BackendError as error:
+            if options.on_unreachable == "raise" or _is_refusal(error):
+                raise
+            why = f"W&B can't be reached ({error!s:.300})"
+        _log.warning(
+            "tracelet: %s: the run is kept offline, and `wandb sync` sends it. WANDB_MODE=offline "
+            "says that offline is meant.", why,
+        )  # fmt: skip
+    return _init("offline", options, own, timeout_s)
+
+
+def is_logged_in(timeout_s: float) -> bool:
+    """Raises BackendError when that is not known in time: the server is asked who it is."""
+    import wandb
+
+    return bool(_within(timeout_s, "answer", lambda: wandb.login(prompt=False)))
+
+
+def _wanted_mode(own: Mapping[str, Any]) -> str:
     import wandb
 
     mode = own.get("mode") or os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
     mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)
     if mode not in _MODES:
-        raise BackendError(f"wandb: the mode {mode!r} (WANDB_MODE) can't be used: {_MODES}")
-    if mode == "online" and not wandb.login(prompt=False):
-        _log.warning(
-            "tracelet: wandb has no API key here: the run is kept offline. `wandb login` once, or "
-            "set WANDB_API_KEY; WANDB_MODE=offline says that offline is meant."
-        )
-        return "offline"
+        raise BackendError(f"the mode {mode!r} (WANDB_MODE) can't be used: {', '.join(_MODES)}")
     return str(mode)
 
 
-def start_run(options: Options, own: Mapping[str, Any]) -> Any:
-    """A new run of the SDK's, or with an id one that is gone on with. Raises BackendError."""
-    timeout_s = options.start_timeout_s
-    mode = _within(timeout_s, "answer", lambda: mode_of(own))
-    if mode == "disabled":
-        return None
-    try:
-        return _init(mode, options, own, timeout_s)
-    except BackendError as error:
-        if mode == "offline" or options.on_unreachable == "raise" or _is_refusal(error):
-            raise
-        _log.warning(
-            "tracelet: W&B can't be reached (%.300s): the run is kept offline, `wandb sync` sends "
-            "it.", error,
-        )  # fmt: skip
-    return _init("offline", options, own, timeout_s)
-
-
-def go_on(own: Mapping[str, Any], timeout_s: float) -> Any:
-    """A further file of a run whose process has died; nothing is sent. Raises BackendError."""
+def go_on(own: Mapping[str, Any], is_online: bool, timeout_s: float) -> Any:
+    """A further file of a run whose process has died. Raises BackendError."""
     arguments = {key: own[key] for key in ("project", "entity", "id", "dir") if own.get(key)}
-    return _make("offline", {**arguments, "resume": "allow"}, {}, timeout_s)
+    if is_online and not is_logged_in(timeout_s):
+        raise BackendError("wandb: this run is online, and nobody has logged in here: wandb login")
+    # It is to be all on the server, or the run is kept.
+    settings = {"finish_timeout": _SYNC_S, "finish_timeout_raises": True}
+    mode = "online" if is_online else "offline"
+    return _make(mode, {**arguments, "resume": "allow"}, settings, timeout_s)
 
 
 def _init(mode: str, options: Options, own: Mapping[str, Any], timeout_s: float) -> Any:
@@ -122,7 +136,9 @@ def _init(mode: str, options: Options, own: Mapping[str, Any], timeout_s: float)
     settings = {
         "console": own.get("console", "off"),
         "x_disable_stats": not own.get("system_metrics", False),
-        "finish_timeout": min(_FINISH_S, options.stop_timeout_s, options.exit_timeout_s),
+        # Half, so that it is W&B who ends it, and the file with it.
+        "finish_timeout": min(_FINISH_S, options.stop_timeout_s / 2, options.exit_timeout_s / 2),
+        "finish_timeout_raises": True,
     }
     return _make(mode, arguments, settings, timeout_s)
 
@@ -169,9 +185,10 @@ class SdkRun:
         self._next_step = first_step
         self.path = str(run.settings.sync_file)
         self._pid = os.getpid()
+        self._is_left = False
         if is_owned:
             # Before wandb's own hook, which was registered earlier and waits without a limit.
-            atexit.register(self._end_service)
+            atexit.register(self.let_process_end)
 
     def log_row(
         self, number: int, step: int, wall_time_s: float, values: Mapping[str, Any]
@@ -198,19 +215,20 @@ class SdkRun:
         self.sdk.define_metric(name, step_metric=STEP)
 
     def finish(self, exit_code: int) -> None:
-        """Ends it; what is sent is waited for by wandb's `finish_timeout`."""
-        self.sdk.finish(exit_code=exit_code)
-        atexit.unregister(self._end_service)
-
-    def _end_service(self) -> None:
-        """A run that has not ended by now hangs in wandb-core, and wandb would wait for that one
-        without a limit. What is not written is in tracelet's folder, for `tracelet sync`."""
-        if os.getpid() == self._pid:
-            kill_service()
+        """Ends it; what is sent is waited for by wandb's `finish_timeout`. Raises TimeoutError."""
+        try:
+            self.sdk.finish(exit_code=exit_code)
+        finally:
+            if self.sdk._is_finished:
+                atexit.unregister(self.let_process_end)
 
     def let_process_end(self) -> None:
-        if self.is_owned:
-            self._end_service()
+        """A run that has not ended by now hangs in wandb-core, and wandb would wait for that one
+        without a limit. What is not written is in tracelet's folder, for `tracelet sync`."""
+        if not self.is_owned or self._is_left or os.getpid() != self._pid:
+            return
+        self._is_left = True
+        kill_service()
 
 
 def kill_service() -> None:
@@ -221,6 +239,7 @@ def kill_service() -> None:
         service = wandb_setup.singleton()._connection
         if service is not None and service._proc is not None:
             os.kill(service._proc._process.pid, signal.SIGKILL)
+            service._cleanup()  # wandb's hook at the exit, which would find it gone
 
 
 def _is_refusal(error: BackendError) -> bool:

@@ -11,6 +11,8 @@ from tracelet.backends.wandb.log_file import RunLog
 from tracelet.backends.wandb.names import artifact_name
 from tracelet.backends.wandb.run import SdkRun
 
+_UPLOAD_S = 600
+
 
 def nested(params: Mapping[str, Any]) -> dict[str, Any]:
     """Flat parameters ("a/b") as W&B's config has them: mappings within each other. One whose name
@@ -87,5 +89,8 @@ class ArtifactUpload(FileUpload):
         log = self._log
         log.refresh()
         before = log.artifacts[made.name]
-        self._run().sdk.log_artifact(made)
+        run = self._run().sdk
+        logged = run.log_artifact(made)
         log.wait_for(lambda: log.artifacts[made.name] > before, "an artifact")
+        if not run.offline:
+            logged.wait(timeout=_UPLOAD_S)
