@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("clearml.md", "migration.md")
+PAGES = ("clearml.md", "migration.md", "sync.md", "processes.md")
 BLOCK = re.compile(
     r"(?:<!-- (?P<file>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL
 )
@@ -107,6 +108,25 @@ def test_commands_and_variables_of_the_pages_are_known(run_script):
     )
     for variable in set(re.findall(r"CLEARML_[A-Z_]+[A-Z]", pages)):
         assert variable in known, variable
+
+
+def test_each_message_that_the_page_on_troubles_quotes_is_one_of_ours():
+    package = ROOT / "python" / "tracelet"
+    constants = {
+        node.value
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = [each for line in re.findall(r"^\*\*(.+)\*\*$", page, re.MULTILINE)
+              for each in re.findall(r"`([^`]+)`", line)]  # fmt: skip
+    assert len(quoted) > 15
+    for message in quoted:
+        # What stands between values: the longest is enough to find it, with a value in it or not.
+        pieces = re.split(r"\.\.\.|'[^']*'|\d[\d,]*|[()=]|TRACELET_\w+|SummaryWriter\S*", message)
+        longest = max((piece.strip() for piece in pieces), key=len)
+        assert any(longest in re.sub("%[.0-9]*[a-z]", "", each) for each in constants), longest
 
 
 def test_each_test_that_a_page_names_exists():
