@@ -45,6 +45,7 @@ def test_csv_has_each_point_exactly(capsys):
     told = capsys.readouterr()
     rows = list(csv.DictReader(told.out.splitlines()))
     assert len(rows) == 55
+    assert {row["run"] for row in rows} == {"exported"}
     for tag, numbers in values.items():
         own = [row for row in rows if row["tag"] == tag]
         assert [int(row["step"]) for row in own] == list(range(len(numbers)))

@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     if is_binary and not arguments.output:
         print("tracelet export: --to parquet needs a file: -o FILE", file=sys.stderr)
         return 2
-    selection = Selection(logs_of(arguments), arguments.tag, arguments.latest)
+    name, logs = logs_of(arguments)
+    selection = Selection(logs, name, arguments.tag, arguments.latest)
     write: Any = {"csv": write_csv, "json": write_json, "parquet": write_parquet}[arguments.to]
     try:
         with _output(arguments.output, is_binary) as file:
@@ -57,12 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def logs_of(arguments: argparse.Namespace) -> Logs:
-    """The event files that a user named. Raises TraceletError."""
+def logs_of(arguments: argparse.Namespace) -> tuple[str, Logs]:
+    """A name and the event files that a user named. Raises TraceletError."""
     what = arguments.what
     if os.path.exists(what):
         try:
-            return read(what)
+            folder = os.path.abspath(what if os.path.isdir(what) else os.path.dirname(what))
+            return os.path.basename(folder), read(what)
         except FileNotFoundError as error:
             raise ConfigurationError(str(error)) from error
     view = find_view(runs_dir_of(arguments), history_dir_of(arguments), what)
@@ -71,7 +73,7 @@ def logs_of(arguments: argparse.Namespace) -> Logs:
     if not logs.runs:
         why = f"they are gone: {files[0]}" if files else "it wrote none"
         raise ConfigurationError(f"{view.run_id} has no event files to be read: {why}")
-    return logs
+    return view.record.exp_name or view.run_id, logs
 
 
 def _counted(selection: Selection) -> str:

@@ -26,6 +26,8 @@ class Selection:
     """What of a log folder is exported."""
 
     logs: Logs
+    name: str = "."
+    """Of a run whose folder is the one that was read."""
     pattern: str = "*"
     """Of tags, as in fnmatch."""
     latest: bool = False
@@ -37,7 +39,8 @@ class Selection:
             for tag in run.tags["scalars"]:
                 if fnmatch.fnmatchcase(tag, self.pattern):
                     scalars = run.scalars(tag)
-                    yield name, tag, scalars.latest() if self.latest else scalars
+                    shown = self.name if name == "." else name
+                    yield shown, tag, scalars.latest() if self.latest else scalars
 
     def left_out(self) -> dict[str, int]:
         """How many series of other kinds there are, which have no place in a table of numbers."""
