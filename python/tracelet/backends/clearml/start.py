@@ -133,10 +133,11 @@ class StartDeadline:
                     return answer
                 why = f"it answers {answer.status_code}"
             self._tell(why)
-            end_s = (
-                self.deadline_s if self._was_answered else max(self._patience_s, time.monotonic())
-            )
-            time.sleep(max(0.0, min(pause_s, end_s - time.monotonic(), self.left_s)))
+            # Up to the end of the patience, and no later, for it is looked at then. Behind it there
+            # is a pause as well: a server that says 503 is not asked without one.
+            patience_s = self._patience_s - time.monotonic()
+            most_s = self.left_s if self._was_answered or patience_s <= 0 else patience_s
+            time.sleep(max(0.0, min(pause_s, most_s, self.left_s)))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _create(self, request: Any, send: Callable[[Any], Any]) -> Any:
