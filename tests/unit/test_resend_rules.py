@@ -16,7 +16,7 @@ from tracelet.records import EVENT, PAYLOAD_IN_FILE, RECORD_DTYPE, SCALAR
 from tracelet.recovery import rescue
 from tracelet.recovery import resend as module
 from tracelet.recovery.payload_files import PAYLOADS, in_folder
-from tracelet.recovery.resend import RunGoneError, options_of, resend
+from tracelet.recovery.resend import RunGoneError, resend
 from tracelet.runs.manifest import FORMAT
 from tracelet.runs.process_identity import process_identity
 from tracelet.runs.progress import Progress
@@ -301,10 +301,11 @@ def test_artifacts_that_were_not_uploaded_are_kept_with_a_note(left, tmp_path):
     assert StoredRun(run.path).manifest["state"] == "finished"
 
 
-def test_options_are_those_that_this_version_knows():
-    options = options_of({"options": {"exp_name": "x", "odd": 1, "backend": ["a", "b"]}})
-    assert (options.exp_name, options.backend) == ("x", ("a", "b"))
-    assert options_of({}).backend == ()
+def test_options_are_those_that_this_version_knows(left):
+    run = left(Mine("one"), options={"exp_name": "x", "odd": 1, "backend": ["a", "b"]})
+    assert (run.options.exp_name, run.options.backend) == ("x", ("a", "b"))
+    run.manifest["options"] = {}
+    assert run.options.backend == ()
 
 
 # ---- Large events in files.
