@@ -12,6 +12,8 @@ from tracelet.stats import Stats
 from tracelet.summary import SeriesSummary
 
 if TYPE_CHECKING:
+    import torch
+
     from tracelet.pipeline.attached_run import AttachedRun
     from tracelet.pipeline.run import Run
     from tracelet.reading import Logs, Scalars
@@ -34,6 +36,7 @@ class Experiment:
         self._run = run
         self._handle = run.handle
         self._steps = _core.StepCounter()
+        self._step: int | None = None
         self._logs: Logs | None = None  # what was read of its event files
         # Kept, to be read when the run has ended.
         self._ids, self._urls, self._is_away = run.ids, run.urls, run.is_away
@@ -204,6 +207,43 @@ class Experiment:
         _check_name(method, name)
         self._check_takes_points(method)
         self._run.push_event(event)
+
+    def watch(self, model: torch.nn.Module, every: int = 100, name: str = "") -> None:
+        """Logs the model's gradients and parameters as histograms, at every `every`-th step of its
+        optimizer, until `unwatch` or the run's end.
+
+        They are "gradients/NAME" and "parameters/NAME", behind `name` and "/" where it is given,
+        as they are when `optimizer.step()` begins: with gradient accumulation once for all its
+        backward passes. Their step is `experiment.step` where that is set, else the number of
+        optimizer steps so far. Training's results are not changed; what goes wrong is told once.
+        A model that is watched already is watched anew. Raises TypeError or ValueError.
+        """
+        from tracelet.capture.watch import ModelWatch
+
+        watches = self._check_active("watch").watches
+        if not isinstance(name, str):
+            raise TypeError(f"watch: name must be a str, not {type(name).__name__}")
+        prefix = f"{name}/" if name else ""
+        watch = ModelWatch(model, every, prefix, self.log_histogram, lambda: self._step)
+        watches.add(watch, model)
+
+    def unwatch(self, model: torch.nn.Module | None = None) -> None:
+        """Ends what `watch` began, for one model or for all; does nothing where there is none."""
+        running = self._is_running(self._run)
+        if running is not None:
+            running.watches.end(model)
+
+    @property
+    def step(self) -> int | None:
+        """The step of what `watch` logs, where the program counts its steps itself; None, as at
+        first: that counts the optimizer's steps. Other methods have a step of their own."""
+        return self._step
+
+    @step.setter
+    def step(self, step: int | None) -> None:
+        if step is not None and (isinstance(step, bool) or not hasattr(type(step), "__index__")):
+            raise TypeError(f"step must be an int or None, not {type(step).__name__}")
+        self._step = None if step is None else int(step.__index__())
 
     def log_params(self, params: Any) -> None:
         """Logs parameters: a mapping, an argparse.Namespace, a dataclass, an OmegaConf config.

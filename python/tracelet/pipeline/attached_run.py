@@ -16,6 +16,7 @@ from tracelet.capture.events import EventCapture
 from tracelet.runs.progress import Progress
 from tracelet.runs.stored_run import StoredRun
 from tracelet.stats import Stats
+from tracelet.summary import SeriesSummary
 
 _POLL_S = 0.01
 
@@ -52,6 +53,10 @@ class AttachedRun:
     def push_event(self, event: Any, writer: str | None = None) -> None:
         writer = self.handle.settle() if writer is None else writer
         self.event_capture.push_into(self.ring, writer, event)
+
+    def summary(self) -> dict[str, SeriesSummary]:
+        """Empty: the owner's drainer has it."""
+        return {}
 
     def stats(self) -> Stats:
         return stats_from_outside(self.ring, self._progress)

@@ -19,6 +19,7 @@ from tracelet.backends.tensorboard import TensorBoardSink
 from tracelet.backends.tensorboard.paths import check_folder
 from tracelet.capture import device, histogram
 from tracelet.capture.events import EventCapture
+from tracelet.capture.watch import Watches
 from tracelet.errors import TraceletError
 from tracelet.journal.disk_sync import DiskSync
 from tracelet.journal.journal import Journal
@@ -63,7 +64,7 @@ class Run:
         self._is_forked = False  # this is a child of the run's process
         self._final_stats: Stats | None = None  # set before _live is let go of
         self._final_summary: dict[str, SeriesSummary] = {}  # likewise
-        self._is_forked = False  # whether this process was forked from the run's
+        self.watches = Watches()
         with _spare_descriptors() as let_go_of_spare:
             self.folder = RunFolder(options)
             self.lines = RunLines(options, self.folder.run_id)
@@ -326,6 +327,8 @@ class Run:
         if live is None:
             return
         deadline_s = time.monotonic() + timeout_s
+        with _told("ending the watch of models"):
+            self.watches.end(None)
         delivery_deadline_s = deadline_s - min(_CLOSE_S, timeout_s / 4)
         for backend in live.backends:
             with _told("giving back what a backend took"):
