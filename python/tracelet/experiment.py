@@ -374,6 +374,12 @@ class Experiment:
     def __repr__(self) -> str:
         return f"<tracelet.Experiment {self.name!r} id={self.id!r}>"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the name, where the run is, and what became of its points."""
+        from tracelet.notebook import as_html
+
+        return as_html(self)
+
 
 def _check_name(method: str, name: Any) -> None:
     if not isinstance(name, str) or not name:
