@@ -59,14 +59,6 @@ def clearml_files_timeout_s() -> float | None:
     return timeout_s
 
 
-_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
-
-
-def is_leading_rank() -> bool:
-    """Whether this process is the first of its job, as torchrun, MPI and Slurm say, or alone."""
-    return all(os.environ.get(name, "").strip() in ("", "0") for name in _RANKS)
-
-
 def clearml_config_file() -> str | None:
     """The configuration file that the SDK will use, or that `use_clearml_config_file` can name."""
     for name in ("CLEARML_CONFIG_FILE", "TRAINS_CONFIG_FILE"):

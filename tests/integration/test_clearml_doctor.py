@@ -25,14 +25,18 @@ def test_each_thing_that_can_be_wrong_with_the_server(clearml_server, run_script
             os.environ.update(variables)
             print("==", title)
             print("code", main(["doctor", "--timeout-s", "2"]), flush=True)
-            os.environ.update({name: value for name, value in before.items() if value})
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value:
+                    os.environ[name] = value
         doctor("well")
         doctor("refused", CLEARML_API_SECRET_KEY="wrong-secret-words")
         doctor("not an api server", CLEARML_API_HOST=os.environ["CLEARML_FILES_HOST"])
         doctor("away", CLEARML_API_HOST="http://127.0.0.1:9",
                CLEARML_FILES_HOST="http://127.0.0.1:9")
         del os.environ["CLEARML_API_ACCESS_KEY"]
-        doctor("without")
+        doctor("without", TRACELET_BACKEND="clearml")
+        doctor("not meant")
         """,
         env={**environment, "HOME": "/nonexistent"},
     )
@@ -46,7 +50,9 @@ def test_each_thing_that_can_be_wrong_with_the_server(clearml_server, run_script
     assert "port 8008" in parts["not an api server"]
     assert parts["away"].count("can't be reached\n      fix: is CLEARML_") == 2
     assert "FAIL  credentials: none" in parts["without"]
-    assert all("code 1" in part for name, part in parts.items() if name != "well")
+    assert "not set up: runs that name no backend go to TensorBoard" in parts["not meant"]
+    well = ("well", "not meant")
+    assert all(("code 1" in part) == (name not in well) for name, part in parts.items())
     for secret in (environment["CLEARML_API_SECRET_KEY"], "wrong-secret-words"):
         assert secret not in done.stdout + done.stderr
 

@@ -35,24 +35,30 @@ def test_the_end_of_the_process_and_sigterm_say_it_too(run_script):
     assert [" 3 points to" in line for line in lines_of(done)] == [False, True], done.stderr
 
 
-def test_quiet_and_other_ranks_say_nothing(run_script):
+def test_quiet_says_nothing_and_another_rank_that_it_is_alone(run_script):
     done = run_script(
         RUN
         + """
 run("option", quiet=True)
 tracelet.stop_logging()
-for name, value in ("TRACELET_QUIET", "1"), ("RANK", "3"), ("SLURM_PROCID", "1"):
-    os.environ[name] = value
-    run(name)
+torchrun = {"RANK": "3", "WORLD_SIZE": "4"}
+srun = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0"}
+for variables in {"TRACELET_QUIET": "1"}, torchrun, torchrun, srun:
+    os.environ.update(variables)
+    run("other")
     tracelet.stop_logging()
-    del os.environ[name]
+    for name in variables:
+        del os.environ[name]
 os.environ.update(RANK="0", WORLD_SIZE="4", SLURM_PROCID="0", TRACELET_QUIET="")
 run("leader")
 tracelet.stop_logging()
 """
     )
-    assert [line.split("'")[1] for line in lines_of(done)] == ["leader"] * 2, done.stderr
-    assert len(done.stderr.splitlines()) == 2, done.stderr
+    ranks, lines = done.stderr.splitlines()[:2], done.stderr.splitlines()[2:]
+    assert [line.split("'")[1] for line in lines] == ["leader"] * 2, done.stderr
+    # Told once, not with each run.
+    assert "this is rank 3 of 4" in ranks[0], done.stderr
+    assert "this is rank 1 of 2 (Slurm)" in ranks[1], done.stderr
 
 
 def test_nested_runs_and_forked_children_say_one_line_a_run(run_script):

@@ -60,7 +60,7 @@ def test_a_process_that_has_ended_is_dead_though_nobody_has_waited_for_it():
         os.close(writer)
         os.read(reader, 1)
         os._exit(0)
-    start = identities._start_of(pid)
+    start = identities.start_of(pid)
     assert start is not None
     it = {**process_identity(), "pid": pid, "process_start": start}
     assert is_alive(it) is True
@@ -68,7 +68,7 @@ def test_a_process_that_has_ended_is_dead_though_nobody_has_waited_for_it():
     os.close(reader)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # a zombie
     assert is_alive(it) is False
-    assert identities._start_of(pid) is None
+    assert identities.start_of(pid) is None
     os.waitpid(pid, 0)
     assert is_alive(it) is False
 

@@ -39,7 +39,20 @@ def _all_checks(arguments: argparse.Namespace) -> Iterator[Check]:
     runs_dir = runs_dir_of(arguments)
     yield from checks.disks(runs_dir, from_environment("ring_dir"))
     yield checks.unsent_runs(runs_dir)
+    yield checks.job()
     if found["clearml"]:
+        yield from _clearml_checks(arguments.timeout_s)
+
+
+def _clearml_checks(timeout_s: float) -> Iterator[Check]:
+    from tracelet.backends.clearml.set_up import is_installed, is_set_up
+
+    if not is_installed():
+        return
+    if is_set_up() or "clearml" in (from_environment("backend") or ()):
         from tracelet.backends.clearml.server_checks import server_checks
 
-        yield from server_checks(arguments.timeout_s)
+        yield from server_checks(timeout_s)
+        return
+    yield Check("ClearML", True, "not set up: runs that name no backend go to TensorBoard's files; "
+                "clearml-init sets it up")  # fmt: skip

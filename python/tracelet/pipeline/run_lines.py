@@ -16,10 +16,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tracelet import environment
 from tracelet.backends import Backend
 from tracelet.option_kinds import describe_text
 from tracelet.options import Options
+from tracelet.places import warn_once
+from tracelet.ranks.job import find_job
 from tracelet.stats import Stats
 
 _log = logging.getLogger("tracelet")
@@ -39,7 +40,13 @@ class RunLines:
 
     def begin(self, backends: Sequence[Backend]) -> None:
         """Says where the run goes."""
-        self._has_begun = not self.options.quiet and environment.is_leading_rank()
+        job = find_job()
+        self._has_begun = not self.options.quiet and (job is None or job.rank == 0)
+        if not self._has_begun and job is not None and not self.options.quiet:
+            warn_once(
+                f"this is {job}, and it has a run of its own: ranks are not brought together yet. "
+                "Start a run on rank 0 alone, or give each rank a name of its own."
+            )
         if self._has_begun:
             places = ", ".join(_with_place(each.name, _place(each, False)) for each in backends)
             project = describe_text(self.options.project)

@@ -20,7 +20,7 @@ def process_identity() -> dict[str, Any]:
     pid = os.getpid()
     return {
         "pid": pid,
-        "process_start": _start_of(pid),
+        "process_start": start_of(pid),
         "host": socket.gethostname(),
         "boot": boot_id(),
         "pid_namespace": _pid_namespace(),
@@ -61,7 +61,7 @@ def is_alive(identity: Mapping[str, Any]) -> bool | None:
     start = identity.get("process_start")
     if start is not None and os.path.isdir("/proc/self"):
         try:
-            return bool(_start_of(pid) == start)
+            return bool(start_of(pid) == start)
         except OSError:
             return None  # no descriptor to look with
     if os.name == "nt":
@@ -77,7 +77,7 @@ def is_alive(identity: Mapping[str, Any]) -> bool | None:
     return True
 
 
-def _start_of(pid: int) -> str | None:
+def start_of(pid: int) -> str | None:
     """The boot's id and the process' start in clock ticks since; None for a dead one (a zombie
     is one) or without /proc."""
     try:

@@ -1,0 +1,1 @@
+"""Jobs of many processes: which rank of which job this process is."""
