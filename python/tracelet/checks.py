@@ -22,7 +22,6 @@ from tracelet.places import (
     ring_bytes_of,
     ring_folder,
 )
-from tracelet.ranks.job import find_job
 
 _RING_BYTES = ring_bytes_of(Options.ring_slots, Options.payload_bytes)
 _DISK_BYTES = 1 << 30
@@ -134,15 +133,6 @@ def _free_bytes(folder: str) -> int | None:
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         return None
     return shutil.disk_usage(folder).free
-
-
-def job() -> Check:
-    """Which rank of which job this process is."""
-    found = find_job()
-    if found is None:
-        return Check("job", True, "this process is no rank of a job of several processes")
-    name = f"job {found.id}" if found.id else "a job without an id (TRACELET_JOB gives it one)"
-    return Check("job", True, f"{found}, {name}")
 
 
 def unsent_runs(runs_dir: str) -> Check:

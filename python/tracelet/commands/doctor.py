@@ -9,6 +9,7 @@ from tracelet import checks
 from tracelet.checks import Check
 from tracelet.commands.selection import add_runs_dir, runs_dir_of
 from tracelet.options import from_environment
+from tracelet.ranks.job import find_job
 
 HELP = "check installation, disks, credentials and servers, with a fix for each failing line"
 
@@ -39,9 +40,18 @@ def _all_checks(arguments: argparse.Namespace) -> Iterator[Check]:
     runs_dir = runs_dir_of(arguments)
     yield from checks.disks(runs_dir, from_environment("ring_dir"))
     yield checks.unsent_runs(runs_dir)
-    yield checks.job()
+    yield _job()
     if found["clearml"]:
         yield from _clearml_checks(arguments.timeout_s)
+
+
+def _job() -> Check:
+    """Which rank of which job this process is."""
+    found = find_job()
+    if found is None:
+        return Check("job", True, "this process is no rank of a job of several processes")
+    name = f"job {found.id}" if found.id else "a job without an id (TRACELET_JOB gives it one)"
+    return Check("job", True, f"{found}, {name}")
 
 
 def _clearml_checks(timeout_s: float) -> Iterator[Check]:
