@@ -61,10 +61,6 @@ class AttachedRun:
     def stats(self) -> Stats:
         return stats_from_outside(self.ring, self._progress)
 
-    def summary(self) -> dict[str, SeriesSummary]:
-        """Kept by the process that drains."""
-        return {}
-
     def flush(self, timeout_s: float) -> bool:
         return flush_from_outside(self.ring, self._progress, timeout_s)
 
