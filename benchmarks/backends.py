@@ -14,11 +14,11 @@ from benchmarks.contender import cpu_time_s
 from benchmarks.harness import Entrant, Settings, column, interleave, ratios, worker
 from benchmarks.report import Figure, Part
 
-_TRACKERS = ("clearml", "mlflow", "trackio")
+_TRACKERS = ("clearml", "mlflow", "trackio", "wandb")
 _TAGS = [f"tag {number}" for number in range(20)]
 _DICT = dict.fromkeys(_TAGS, loops.VALUE)
 _TIMEOUT_S = 600.0
-_LEAST_AND_AIM = {"mlflow": (3.0, 3.4), "trackio": (1.5, 4.0)}
+_LEAST_AND_AIM = {"mlflow": (3.0, 3.4), "trackio": (1.5, 4.0), "wandb": (0.9, 1.1)}
 
 
 def run(settings: Settings) -> Part:
@@ -134,7 +134,7 @@ def _in_folder(folder: Path) -> None:
         CLEARML_OFFLINE_MODE="1", CLEARML_CACHE_DIR=str(folder / "clearml"),
         MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db", MLFLOW_DISABLE_TELEMETRY="true",
         TRACKIO_DIR=str(folder / "trackio"), HF_HUB_OFFLINE="1",
-        GRADIO_ANALYTICS_ENABLED="False",
+        GRADIO_ANALYTICS_ENABLED="False", WANDB_MODE="offline", WANDB_SILENT="true",
     )  # fmt: skip
 
 
@@ -197,6 +197,12 @@ class Theirs:
             mlflow.set_experiment("bench")
             mlflow.start_run()
             self._log, self._end = mlflow.log_metrics, mlflow.end_run
+        elif name == "wandb":
+            import wandb
+
+            settings = wandb.Settings(console="off", x_disable_stats=True)  # as ours
+            run = wandb.init(project="bench", settings=settings)
+            self._log, self._end = run.log, run.finish
         else:
             import trackio
 

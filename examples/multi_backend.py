@@ -1,7 +1,8 @@
 """One run in several trackers: python examples/multi_backend.py [BACKEND ...]
 
 Without an argument, all whose package is installed. None needs an account or a server: ClearML gets
-an offline session, MLflow a database in this folder, trackio its local one.
+an offline session, MLflow a database in this folder, trackio its local one; without a login W&B has
+an offline run.
 """
 
 import importlib.util
@@ -11,7 +12,8 @@ import sys
 import tracelet
 from torch.utils.tensorboard import SummaryWriter
 
-installed = [name for name in ("clearml", "mlflow", "trackio") if importlib.util.find_spec(name)]
+names = ("clearml", "mlflow", "trackio", "wandb")
+installed = [name for name in names if importlib.util.find_spec(name)]
 backends = sys.argv[1:] or [*installed, "tensorboard"]
 
 experiment = tracelet.start_logging("multi_backend", "examples", backend=backends)

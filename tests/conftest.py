@@ -106,6 +106,7 @@ def run_script(tmp_path: Path) -> RunScript:
         environment["CLEARML_CACHE_DIR"] = str(tmp_path / "clearml")
         environment.pop("CLEARML_PROC_MASTER_ID", None)  # of a test's own run
         environment.pop("TRAINS_PROC_MASTER_ID", None)
+        environment.pop("WANDB_SERVICE", None)  # a wandb-core of its own
         if env and "CLEARML_API_HOST" in env:
             environment.pop("CLEARML_OFFLINE_MODE")
         environment.update(env or {})

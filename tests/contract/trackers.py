@@ -289,7 +289,6 @@ class Wandb(Tracker):
     """Its own files of a run, as wandb-core writes them offline."""
 
     backend = "wandb"
-    imports = "os.environ.pop('WANDB_SERVICE', None)"  # wandb-core of its own, not the tests'
     kept_not_finite = True
 
     def __init__(self, folder):

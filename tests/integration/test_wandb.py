@@ -156,7 +156,6 @@ def test_a_run_within_a_run_is_one_of_its_own(tracker):
 def test_without_a_login_the_run_is_offline_and_nothing_asks(tracker, run_script):
     code = f"""
         import os, tracelet
-        os.environ.pop("WANDB_SERVICE", None)
         experiment = tracelet.start_logging("wandb", "tests", "wandb", {tracker.config!r})
         experiment.log_metric("a", 1.0, 1)
         tracelet.stop_logging()
@@ -217,7 +216,6 @@ def test_what_a_batch_is_does_not_change_its_rows_when_it_is_given_again(tracker
 
 KILLED = """
     import os, signal, sys, tracelet
-    os.environ.pop("WANDB_SERVICE", None)
     from tracelet.backends.wandb import backend
     log_row, at = backend.WandbBackend.log_row, {at}
 
@@ -264,7 +262,6 @@ def test_a_kill_at_any_row_loses_and_doubles_nothing(at, is_written, tracker, ru
 def test_a_service_that_hangs_holds_back_neither_the_training_nor_the_exit(tracker, run_script):
     code = f"""
         import os, signal, time, tracelet
-        os.environ.pop("WANDB_SERVICE", None)
         config = dict({tracker.config!r}, exit_timeout_s=2, stop_timeout_s=2)
         experiment = tracelet.start_logging("hangs", "tests", "wandb", config)
         experiment.log_metric("x", 0.0, 0)
@@ -293,7 +290,6 @@ def test_a_service_that_hangs_holds_back_neither_the_training_nor_the_exit(track
 def test_a_run_whose_file_is_gone_is_kept_and_named(tracker, run_script):
     code = f"""
         import os, signal, tracelet
-        os.environ.pop("WANDB_SERVICE", None)
         experiment = tracelet.start_logging("gone", "tests", "wandb", {tracker.config!r})
         experiment.log_metric("x", 0.0, 0)
         os.kill(os.getpid(), signal.SIGKILL)

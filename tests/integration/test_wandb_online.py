@@ -35,7 +35,6 @@ def script(body, config):
     config = {**config, "wandb": {"dir": "."}}
     return f"""
 import os, signal, sys, time, tracelet
-os.environ.pop("WANDB_SERVICE", None)
 experiment = tracelet.start_logging("online", "tests", "wandb", {config!r})
 print("id", experiment.id, experiment.url, flush=True)
 def log(steps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any, Callable
 
@@ -10,6 +11,7 @@ from tracelet.backends.artifact import Artifact, FileUpload, Model
 from tracelet.backends.wandb.log_file import RunLog
 from tracelet.backends.wandb.names import artifact_name
 from tracelet.backends.wandb.run import SdkRun
+from tracelet.fork import renew_at_fork
 
 _UPLOAD_S = 600
 
@@ -31,27 +33,34 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Config:
-    """The run's config as far as tracelet has logged it. One thread at a time."""
+    """The run's config as far as tracelet has logged it. Any thread."""
 
     def __init__(self, run: Callable[[], SdkRun], log: RunLog) -> None:
         self._run = run
         self._log = log
         self._params: dict[str, Any] = {}
+        self.renew_in_child()
+        renew_at_fork(self)
+
+    def renew_in_child(self) -> None:
+        self._lock = threading.Lock()
 
     def know(self, params: Mapping[str, Any]) -> None:
         """What a dead process has logged: the SDK replaces a mapping as a whole."""
-        self._params = {**params, **self._params}
+        with self._lock:
+            self._params = {**params, **self._params}
 
     def send(self, params: Mapping[str, Any]) -> None:
         """Returns when they are in W&B's file. Raises SinkUnavailableError."""
-        self._params.update(params)
-        whole = nested(self._params)
-        changed = {name.split("/")[0] for name in params} | set(params)
-        update = {name: value for name, value in whole.items() if name in changed}
         log = self._log
         log.refresh()
-        before = {name: log.configs[name] for name in update}
-        self._run().sdk.config.update(update, allow_val_change=True)
+        with self._lock:
+            self._params.update(params)
+            whole = nested(self._params)
+            changed = {name.split("/")[0] for name in params} | set(params)
+            update = {name: value for name, value in whole.items() if name in changed}
+            before = {name: log.configs[name] for name in update}
+            self._run().sdk.config.update(update, allow_val_change=True)
         log.wait_for(
             lambda: all(log.configs[name] > count for name, count in before.items()), "parameters"
         )
