@@ -327,7 +327,7 @@ class Wandb(Tracker):
         points = defaultdict(list)
         for _, row in self.rows(run_id):
             for name, value in row.items():
-                if name[0] != "_" and name != "global_step":
+                if name[0] != "_" and name != "global_step" and not isinstance(value, dict):
                     points[name].append((row["global_step"], float(value)))
         return {name: sorted(each, key=lambda p: p[0]) for name, each in points.items()}
 
