@@ -150,7 +150,17 @@ void register_stored(nb::module_& m) {
           "(records, payloads, set_aside) from `position` on: at least one record while there are "
           "any, and none further once the payloads are `limit_bytes` or more. In the place of what "
           "is no point lies a record of kind 0; `set_aside` counts them by reason. \"cut off\": "
-          "the call had not returned. Ids are looked up in `names`, or in the ring's own.");
+          "the call had not returned. Ids are looked up in `names`, or in the ring's own.")
+      .def(
+          "scalars_again",
+          [](const StoredRing& self, std::uint64_t position, std::size_t limit) {
+            return bytes_of(self.scalars_again(position, limit));
+          },
+          nb::arg("position"), nb::arg("limit"),
+          "Records from `position` on, also those that were taken out: for who looks at the ring "
+          "of "
+          "a run that goes on. Kind 0 for what is no scalar. What lies more than `capacity` before "
+          "the head, read once more afterwards, may be torn and must be left out.");
   m.def(
       "check_records", &check, nb::arg("records"), nb::arg("payloads").none(), nb::arg("names"),
       nb::sig("def check_records(records: object, payloads: object | None, names: StoredNames) -> "

@@ -241,4 +241,21 @@ StoredRecords StoredRing::read(std::uint64_t position, std::size_t limit, std::s
   return read;
 }
 
+std::vector<Record> StoredRing::scalars_again(std::uint64_t position, std::size_t limit) const {
+  const std::uint64_t first = head_ > capacity_ ? head_ - capacity_ : 0;
+  if (position < first || position >= head_) return {};
+  limit = static_cast<std::size_t>(
+      std::min<std::uint64_t>({limit, head_ - position, kMostRecordsARead}));
+  std::vector<Record> records = slots(position, limit);
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    Record& record = records[i];
+    const std::uint64_t sequence = position + i + 1;
+    const bool is_shown = record.sequence == sequence && record.kind == RecordKind::kScalar &&
+                          fault_of(record, names_, payload_bytes_) == RecordFault::kNone &&
+                          has_value(record);
+    if (!is_shown) record = skipped_record(sequence);
+  }
+  return records;
+}
+
 }  // namespace tracelet

@@ -64,6 +64,12 @@ class StoredRing {
   // read any more.
   StoredRecords read(std::uint64_t position, std::size_t limit, std::size_t limit_bytes,
                      const StoredNames& names) const;
+  // The scalars from `position` on, at least one while there are any, also those that were taken
+  // out: a slot keeps its record until the ring comes round, so what is asked for begins at most
+  // `capacity` before the head. For who looks at a ring in use: there a record may be half of a
+  // later lap's, unless the head, read once more, is still within `capacity` of it. All else is of
+  // kind kSkipped.
+  std::vector<Record> scalars_again(std::uint64_t position, std::size_t limit) const;
 
  private:
   void read_header();

@@ -8,10 +8,8 @@ import fnmatch
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from tracelet import _core
 from tracelet.commands import terminal
 from tracelet.commands.run_views import RunView
 from tracelet.commands.selection import (
@@ -22,6 +20,7 @@ from tracelet.commands.selection import (
     runs_dir_of,
 )
 from tracelet.errors import TraceletError
+from tracelet.reading.following import EventFileFollower, Point, RingFollower
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
 from tracelet.runs.stored_run import StoredRun
 
@@ -31,13 +30,6 @@ _sleep = time.sleep
 _POLL_S = 0.2
 _LOOK_S = 1.0  # whether it goes on
 _MOST_LINES = 200  # of one look: a terminal can't show what a loop can log
-
-
-class _Point(NamedTuple):
-    wall_time_s: float
-    step: int
-    tag: str
-    value: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     follower = _Follower(view, arguments.tag)
     try:
         _print(follower.new_points(), max(0, arguments.lines))
+        if view.state == "running" and not follower.has_files:
+            print(
+                f"tracelet: {view.run_id} has no event files: these values are from its buffer, "
+                "and some may be missing", file=sys.stderr,
+            )  # fmt: skip
         while is_alive(view):
             deadline_s = time.monotonic() + _LOOK_S
             while time.monotonic() < deadline_s:
@@ -64,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
                 _print(follower.new_points(), _MOST_LINES)
         with contextlib.suppress(TraceletError):  # no history is kept
             view = find_view(runs_dir_of(arguments), history_dir_of(arguments), view.run_id)
-        follower.view = view
+        follower.see(view)
         _print(follower.new_points(), _MOST_LINES)  # what came before the end
     except KeyboardInterrupt:
         print()
@@ -73,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     where = f"; to send it: tracelet sync {view.run_id}" if state == "unsent" else ""
     if not follower.has_files:
         print(
-            f"tracelet: {view.run_id} has no event files, so its values are not to be seen here "
-            "(option log_dir gives it one)", file=sys.stderr,
+            f"tracelet: {view.run_id} has no event files, so its values can't be shown once it has "
+            "ended (option log_dir gives it one)", file=sys.stderr,
         )  # fmt: skip
     print(f"{view.run_id}: {state}{where}")
     return 0
@@ -90,49 +87,32 @@ def is_alive(view: RunView) -> bool:
 
 
 class _Follower:
-    """What a run's event files have that was not shown yet."""
+    """A run by its event files; by its ring as long as it has none."""
 
     def __init__(self, view: RunView, pattern: str) -> None:
-        self.view = view
         self._pattern = pattern
-        self._positions: dict[str, int] = {}
+        self._files = EventFileFollower()
+        self._ring = None if view.stored is None else RingFollower(view.stored.ring_path)
+        self._path = "" if view.stored is None else view.stored.path
+        self.see(view)
 
     @property
     def has_files(self) -> bool:
-        return bool(self._positions)
+        return self._files.has_files
 
-    def new_points(self) -> list[_Point]:
-        """In the order of their time."""
-        found = [point for path in self._files() for point in self._new_of(path)]
-        return sorted(found, key=lambda point: point.wall_time_s)
+    def see(self, view: RunView) -> None:
+        self._files.see(view.record.files)
 
-    def _files(self) -> Sequence[str]:
-        view = self.view
-        noted = []
-        if view.stored is not None:
-            noted = noted_paths(os.path.join(view.stored.path, EVENT_FILES))
-        # Once its folder is gone there are no others any more than it had.
-        known = list(dict.fromkeys([*view.record.files, *self._positions, *noted]))
-        return [path for path in known if os.path.isfile(path)]
-
-    def _new_of(self, path: str) -> Iterator[_Point]:
-        reader = _core.EventReader()
-        try:
-            before = self._positions.get(path, 0)
-            self._positions[path] = reader.read_file(os.fsencode(path), before)
-        except OSError:
-            return
-        for place, (name, count, *_) in enumerate(reader.tags()):
-            tag = name.decode("utf-8", "replace")
-            if count and fnmatch.fnmatchcase(tag, self._pattern):
-                steps, wall_times, values = reader.scalars(place)
-                for step, wall_time_s, value in zip(
-                    steps.tolist(), wall_times.tolist(), values.tolist()
-                ):
-                    yield _Point(wall_time_s, step, tag, value)
+    def new_points(self) -> list[Point]:
+        if self._path:
+            self._files.see(noted_paths(os.path.join(self._path, EVENT_FILES)))
+        found = self._files.new_points()
+        if not self.has_files and self._ring is not None:
+            found = self._ring.new_points()
+        return [point for point in found if fnmatch.fnmatchcase(point.tag, self._pattern)]
 
 
-def _print(points: Sequence[_Point], most: int) -> None:
+def _print(points: Sequence[Point], most: int) -> None:
     left_out = max(0, len(points) - most)
     if left_out:
         print(terminal.coloured(f"... {left_out:,} more points before these", "dim"))
