@@ -3,7 +3,8 @@
     make demo        or        python examples/demo.py --epochs 10
 
 It is the complete example of the ClearML page, with a progress bar and, at the end, the account of
-every point. Everything it writes lies in .demo, in folders of its own for each run.
+every point and what to look at. Everything it writes lies in .demo, in folders of its own for each
+run.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Cost:
     training_s: float = 0.0
 
 
-def train(args: argparse.Namespace, folder: Path, cost: Cost) -> tuple[nn.Module, float]:
+def train(
+    args: argparse.Namespace, folder: Path, cost: Cost, experiment: tracelet.Experiment
+) -> tuple[nn.Sequential, float]:
     """Trains an MLP on made data; notes how long the add_scalar calls took."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
@@ -67,6 +70,7 @@ def train(args: argparse.Namespace, folder: Path, cost: Cost) -> tuple[nn.Module
     labels = (features[:, :10].argmax(dim=1)).long()
     loader = DataLoader(TensorDataset(features, labels), batch_size=args.batch_size)
     writer = SummaryWriter(folder)
+    experiment.watch(model, every=32)  # gradients and parameters as histograms
     nothing = NoLogging()
     clock = time.perf_counter_ns
     average_loss = 0.0
@@ -93,16 +97,26 @@ def train(args: argparse.Namespace, folder: Path, cost: Cost) -> tuple[nn.Module
         writer.add_scalar("epoch/loss", average_loss, epoch)
         for name, parameter in model.named_parameters():
             writer.add_scalar(f"norms/{name}", parameter.detach().norm(), epoch)
-            writer.add_histogram(f"weights/{name}", parameter, epoch)
+        writer.add_image("first layer", first_layer(model), epoch)
     cost.training_s = time.perf_counter() - start
     writer.close()
     return model, average_loss
 
 
-def log_results(folder: Path, args: argparse.Namespace, model: nn.Module, loss: float) -> None:
-    """Parameters and artifacts, by hand."""
-    experiment = tracelet.get_active_experiment()
-    assert experiment is not None
+def first_layer(model: nn.Sequential) -> torch.Tensor:
+    """What each of 32 neurons looks at, as a picture: red where it wants more, blue where less."""
+    weights = model[0].weight.detach()[:32].reshape(4, 8, 28, 28)
+    sheet = nn.functional.pad(weights, (1, 1, 1, 1)).permute(0, 2, 1, 3).reshape(4 * 30, 8 * 30)
+    sheet = sheet / sheet.abs().max()
+    return torch.stack([1 + sheet.clamp(max=0), 1 - sheet.abs(), 1 - sheet.clamp(min=0)])
+
+
+def log_results(
+    experiment: tracelet.Experiment, folder: Path, args: argparse.Namespace, model: nn.Module,
+    loss: float,
+) -> None:  # fmt: skip
+    """Notes, parameters and artifacts, by hand."""
+    experiment.set_notes("A small MLP on made data, from `make demo`.")
     experiment.log_params(
         {
             "model.type": "simple_mlp",
@@ -142,31 +156,46 @@ def print_account(
     print()
     for name, value in rows:
         print(f"  {name:<{width}}  {value:>12}")
-    print(f"\nTensorBoard:      .venv/bin/tensorboard --logdir {folder.parent}")
-    print(f"Offline session:  {experiment.url}")
-    send = f"from clearml import Task; Task.import_offline_session('{experiment.url}.zip')"
-    print(f'Send it later:    .venv/bin/python -c "{send}"')
+    own = f"TRACELET_DIR={os.environ['TRACELET_DIR']}"
+    online = f"CLEARML_CACHE_DIR={os.environ['CLEARML_CACHE_DIR']} CLEARML_OFFLINE_MODE=0"
+    print(f"""
+Look at it: the run is {folder.name!r} in TensorBoard (scalars, histograms, the images of the
+first layer, hyperparameters, notes among the texts), and a table with a small plot each here:
+
+    .venv/bin/tensorboard --logdir {folder.parent}
+    {own} .venv/bin/tracelet show {folder.name}
+
+With a ClearML server, this sends the offline session to it:
+
+    {online} {own} .venv/bin/tracelet sync {experiment.url}
+""")
 
 
 def main() -> None:
     args = parse_arguments()
-    folder = FOLDER / "runs" / time.strftime("%Y%m%d-%H%M%S")
+    folder = FOLDER / "runs" / time.strftime("demo-%Y%m%d-%H%M%S")
     start = time.perf_counter()
     experiment = tracelet.start_logging(
-        exp_name="clearml_pytorch_example",
+        exp_name=folder.name,
         project="tutorials",
-        backend="clearml",
-        config={"tags": ["pytorch", "tutorial", "automated"], "task_type": "training"},
+        backend=["clearml", "tensorboard"],
+        config={
+            "tags": ["pytorch", "tutorial", "automated"],
+            "task_type": "training",
+            "auto_resource_monitoring": False,
+            "quiet": True,  # what it would say is in the account below
+        },
     )
     cost = Cost()
-    model, loss = train(args, folder, cost)
-    log_results(folder, args, model, loss)
+    model, loss = train(args, folder, cost, experiment)
+    log_results(experiment, folder, args, model, loss)
     before_stop = time.perf_counter()
     tracelet.stop_logging()
     end = time.perf_counter()
     print_account(experiment, folder, end - start, end - before_stop, cost)
     stats = experiment.stats
-    if stats.pending or stats.dropped or len(set(stats.delivered.values())) != 1:
+    is_whole = stats.delivered["tensorboard"] == stats.accepted and not stats.not_taken
+    if stats.pending or stats.dropped or not is_whole:
         raise SystemExit("the account does not balance")
 
 
