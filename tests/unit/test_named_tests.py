@@ -20,7 +20,10 @@ def names_there() -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("page", ["docs/guarantees.md", "docs/architecture.md", "CHANGELOG.md"])
+PAGES = ["CHANGELOG.md", *(path.relative_to(ROOT) for path in (ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_each_test_that_is_named_exists(page):
     text = (ROOT / page).read_text()
     there = names_there()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -60,3 +61,17 @@ def test_a_rival_that_is_not_there_is_a_line_of_the_report(tmp_path, monkeypatch
         "absent: not measured, not installed; python -m benchmarks.environments does it",
         "failed: not measured, can't be installed here: no such wheel",
     ]
+
+
+def test_the_page_of_modules_is_as_the_files_say():
+    path = _ROOT / ".ci" / "modules_page.py"
+    spec = importlib.util.spec_from_file_location("modules_page", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.page()
+    assert "|  |" not in text, "each file says what it is"
+    assert (_ROOT / "docs" / "modules.md").read_text("utf-8") == text, (
+        "write it anew: .venv/bin/python .ci/modules_page.py"
+    )

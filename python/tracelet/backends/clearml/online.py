@@ -1,8 +1,8 @@
 """Batches to a ClearML server: events.add_batch requests through a session of the SDK.
 
 The server takes or refuses a batch as a whole, and refuses it for one bad line (what the real one
-answers is in docs/architecture.md). What it would refuse is set aside by the encoder where that can
-be known; for the rest a refused batch is sent in halves until the culprit is alone.
+answers is in docs/clearml-findings.md). What it would refuse is set aside by the encoder where that
+can be known; for the rest a refused batch is sent in halves until the culprit is alone.
 """
 
 from __future__ import annotations
