@@ -159,6 +159,46 @@ def test_a_start_that_fails_leaves_the_sdk_as_it_was(sdk):
         open_task(replace(OPTIONS, on_unreachable="raise"))
 
 
+@pytest.mark.parametrize("is_unsure", [True, False])
+def test_while_the_server_is_away_the_run_is_offline_and_knows_what_may_have_been_made(
+    sdk, monkeypatch, caplog, is_unsure
+):
+    order = []
+
+    class StandIn:
+        def __init__(self, task_class, made_task_id, token):
+            order.append(("stand in", made_task_id, token))
+            sdk.is_off, sdk.error = True, None
+
+        def end(self):
+            order.append("end")
+
+    class Away(opening.StartDeadline):
+        def __exit__(self, *what):
+            self.made_task_id = "made"
+            self.creation.token, self.creation.is_unsure = "token", is_unsure
+            return super().__exit__(*what)
+
+    monkeypatch.setattr(opening, "StartDeadline", Away)
+    monkeypatch.setattr(opening, "OfflineStandIn", StandIn)
+    monkeypatch.setattr(opening, "abandon_task", lambda cls: order.append("abandon"))
+    monkeypatch.setattr(opening, "mend_offline_models", lambda: order.append("mend"))
+    sdk.error = ServerAwayError("away")
+    made = open_task(OPTIONS)
+    assert (made.is_offline, made.is_owned, type(made.stand_in)) == (True, True, StandIn)
+    assert order == ["abandon", ("stand in", "made", "token" if is_unsure else None), "mend"]
+    assert "this run goes on offline, to its end, in /session" in caplog.text
+
+    def fail():
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(opening, "mend_offline_models", fail)
+    sdk.is_off, sdk.error = False, ServerAwayError("away")
+    with pytest.raises(RuntimeError):
+        open_task(OPTIONS)
+    assert order[-1] == "end"
+
+
 def test_a_process_without_a_task_of_its_own_is_told_so(sdk, monkeypatch):
     monkeypatch.setattr(sdk, "init", classmethod(lambda cls, **_: object()))
     with pytest.raises(BackendError, match="CLEARML_PROC_MASTER_ID"):
