@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from tracelet.runs.stored_run import find_runs
 pytest.importorskip("wandb")
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 
+from tracelet.backends.wandb.log_file import LogFile
 from trackers import Wandb
 
 
@@ -239,6 +242,15 @@ KILLED = """
 """
 
 
+def ends_with_a_whole_record(path):
+    """Else `wandb sync` stops there, and sends nothing of the run's next file."""
+    before = path.stat().st_size
+    file = LogFile(str(path))
+    assert list(file.new_records())
+    file.cut_torn_end()
+    return path.stat().st_size == before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("at", "is_written"), [(0, False), (33, True), (70, False)])
 def test_a_kill_at_any_row_loses_and_doubles_nothing(at, is_written, tracker, run_script):
@@ -248,8 +260,13 @@ def test_a_kill_at_any_row_loses_and_doubles_nothing(at, is_written, tracker, ru
     killed = run_script(code, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (run_id,) = killed.stdout.split()
+    if is_written:  # and wandb-core's last write was cut off
+        (path,) = tracker.folder.rglob("run-*.wandb")
+        os.truncate(path, path.stat().st_size - 7)
     (left,) = find_runs(os.environ["TRACELET_DIR"])
     assert main(["sync", left.run_id]) == 0
+    for path in tracker.folder.rglob("run-*.wandb"):
+        assert ends_with_a_whole_record(path)
     found = tracker.scalars(run_id)
     assert found["x"] == [(step, step * 0.5) for step in range(200)]
     assert found["y"] == [(step, step * 0.25) for step in range(200)]
@@ -314,31 +331,46 @@ def test_an_id_that_is_in_use_is_an_error_of_the_start(tracker):
     assert tracker.scalars("taken") == {"a": [(1, 1.0)]}
 
 
+def chunk(kind, body):
+    checksum = zlib.crc32(body, zlib.crc32(bytes([kind])))
+    return struct.pack("<IHB", checksum, len(body), kind) + body
+
+
+FIRST = b":W&B\x00\x00\x00" + chunk(1, b"one")
+LONG = b"a" * (32_768 - len(FIRST) - 7), b"b" * 40  # what ends a block, and what goes on behind it
+WHOLE = FIRST + chunk(2, LONG[0]) + chunk(4, LONG[1]) + chunk(1, b"three")
+RECORDS = [b"one", LONG[0] + LONG[1], b"three"]
+
+
 def test_the_file_of_a_run_is_read_as_far_as_it_is_whole(tmp_path):
     """Cut off at every byte of its last 200, in a block that a record is divided by."""
-    import struct
-    import zlib
-
-    from tracelet.backends.wandb.log_file import LogFile
-
-    def chunk(kind, body):
-        checksum = zlib.crc32(body, zlib.crc32(bytes([kind])))
-        return struct.pack("<IHB", checksum, len(body), kind) + body
-
-    whole = b":W&B\x00\x00\x00" + chunk(1, b"one")
-    room = 32_768 - len(whole) - 7
-    whole += chunk(2, b"a" * room) + chunk(4, b"b" * 40) + chunk(1, b"three")
     path = tmp_path / "run-x.wandb"
-    expected = {3: [b"one", b"a" * room + b"b" * 40, b"three"]}
-    for cut in range(len(whole) - 200, len(whole) + 1):
-        path.write_bytes(whole[:cut])
+    for cut in range(len(WHOLE) - 200, len(WHOLE) + 1):
+        path.write_bytes(WHOLE[:cut])
         file = LogFile(str(path))
         found = list(file.new_records())
-        assert found == expected[3][: len(found)]
-        path.write_bytes(whole)  # the rest comes
-        assert found + list(file.new_records()) == expected[3]
-    path.write_bytes(whole[:-3] + b"!" + whole[-2:])  # a byte that is not as it was
-    assert list(LogFile(str(path)).new_records()) == expected[3][:2]
+        assert found == RECORDS[: len(found)]
+        path.write_bytes(WHOLE)  # the rest comes
+        assert found + list(file.new_records()) == RECORDS
+
+
+def test_a_record_that_is_cut_off_at_the_end_is_removed_and_a_damaged_one_is_not(tmp_path):
+    path = tmp_path / "run-x.wandb"
+    ends = [len(FIRST), len(WHOLE) - len(chunk(1, b"three")), len(WHOLE)]
+    for cut in range(len(FIRST), len(WHOLE) + 1, 263):
+        path.write_bytes(WHOLE[:cut])
+        file = LogFile(str(path))
+        list(file.new_records())
+        file.cut_torn_end()
+        assert path.stat().st_size == max(end for end in ends if end <= cut)
+    path.write_bytes(WHOLE[:-3] + b"!" + WHOLE[-2:])  # a byte that is not as it was
+    file = LogFile(str(path))
+    assert list(file.new_records()) == RECORDS[:2]
+    file.cut_torn_end()
+    assert path.stat().st_size == len(WHOLE)
+    path.write_bytes(b"something else")
+    LogFile(str(path)).cut_torn_end()
+    assert path.read_bytes() == b"something else"
 
 
 def test_a_json_value_of_wandb_is_what_was_logged(tracker):

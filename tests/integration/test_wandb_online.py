@@ -95,6 +95,7 @@ def test_what_a_killed_run_left_is_on_the_server_once_after_sync(
     body = f"""
 experiment.log_params({{"lr": 0.1}})
 log(range(100))
+experiment.log_image("picture", [[0, 255], [255, 0]], 99)
 assert experiment.flush(60)
 deadline_s = time.monotonic() + 60
 while {has_lines} and not os.path.exists("has lines"):
@@ -116,6 +117,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert_has_all(run)
     assert run.params == {"lr": 0.1}
     assert run.exit_code == 137
+    picture = run.rows()[99]["picture"]
+    files = list(tmp_path.rglob(picture["path"]))
+    assert len(files) == (1 if has_lines else 2)  # the resumed run has it, too, and sends it
     assert find_runs(os.environ["TRACELET_DIR"]) == []
 
 
