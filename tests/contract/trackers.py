@@ -331,6 +331,10 @@ class Wandb(Tracker):
                     points[name].append((row["global_step"], float(value)))
         return {name: sorted(each, key=lambda p: p[0]) for name, each in points.items()}
 
+    def described(self, run_id):
+        run = [record.run for record in self.records(run_id) if record.HasField("run")][-1]
+        return list(run.tags), run.notes
+
     def config_of(self, run_id):
         found = {}
         for record in self.records(run_id):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
-from tracelet.backends.base import Backend, Identity, Later, RunInfo, Upload
+from tracelet.backends.base import Backend, Description, Identity, Later, RunInfo, Upload
 from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
 from tracelet.backends.kept_params import KeptParams
@@ -30,6 +30,7 @@ _log = logging.getLogger("tracelet")
 
 _NAMES = "wandb_names.jsonl"
 _PARAMS = "wandb_params.jsonl"
+_DESCRIPTION = "wandb_description.jsonl"
 _ROWS = "wandb_rows.jsonl"
 _FILES = "wandb_files.jsonl"
 _INTERRUPTED = 130
@@ -43,6 +44,7 @@ class WandbBackend(Backend):
     identity = Identity.IN_ORDER  # a row has a number, and W&B's file says how far they go
 
     kept_params: KeptParams
+    kept_description: KeptParams
 
     def __init__(self, info: RunInfo, paths: list[str], first_row: int, has_column: bool) -> None:
         self._has_column = has_column
@@ -62,6 +64,8 @@ class WandbBackend(Backend):
         self.kept_params = KeptParams(
             self.name, KeptLines(info.run_dir, _PARAMS), self._send_params
         )
+        lines = KeptLines(info.run_dir, _DESCRIPTION)
+        self.kept_description = KeptParams(self.name, lines, self._send_description, "description")
         names = FlatNames(KeptLines(info.run_dir, _NAMES), clean_name)
         plans = Plans(KeptLines(info.run_dir, _ROWS), first_row)
         self.sinks = [WandbSink(self, plans, names, self._log_media_params)]
@@ -155,6 +159,17 @@ class WandbBackend(Backend):
     def log_params(self, params: Mapping[str, Any], given: Any, later: Later) -> None:
         self.kept_params.add(params, later)
 
+    def describe(self, about: Description, later: Later) -> None:
+        self.kept_description.add(about, later)
+
+    def _send_description(self, about: Mapping[str, Any]) -> Mapping[str, str]:
+        """Returns when they are in W&B's file. Raises SinkUnavailableError."""
+        run, log = self._sdk_run(), self.log
+        log.refresh()
+        wanted = log.runs + run.describe(about)
+        log.wait_for(lambda: log.runs >= wanted, "tags and notes")
+        return {}
+
     def _send_params(self, params: Mapping[str, Any]) -> Mapping[str, str]:
         self._config.know(self.kept_params.logged)
         self._config.send(params)
@@ -174,7 +189,7 @@ class WandbBackend(Backend):
         self._failure = failure
 
     def close(self, process_is_ending: bool) -> None:
-        self.kept_params.close()
+        self.close_kept()
         self._files.close()
         self.sinks = ()  # they have the ring, and this is in a cycle with the parameters
         if self._is_reopened:

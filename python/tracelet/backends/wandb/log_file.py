@@ -118,6 +118,8 @@ class RunLog:
         self.last_step = -1
         """W&B's own, of the rows of anybody."""
         self.exit_code: int | None = None
+        self.runs = 0
+        """How often what the run is was written: at its start, and with each change of it."""
         self.configs: Counter[str] = Counter()
         """How often each name of the config was written."""
         self.artifacts: Counter[str] = Counter()
@@ -178,6 +180,7 @@ class RunLog:
         elif kind == "config":
             self.configs.update(_key(item) for item in record.config.update)
         elif kind == "run":
+            self.runs += 1
             self.project, self.entity = record.run.project, record.run.entity
             self.configs.update(_key(item) for item in record.run.config.update)
         elif kind == "exit":

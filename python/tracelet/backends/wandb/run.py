@@ -210,6 +210,21 @@ class SdkRun:
         else:
             self.sdk.log(row, commit=True)
 
+    def describe(self, about: Mapping[str, Any]) -> int:
+        """Sets tags and notes, as `Description` has them; others' tags stay. Returns how many
+        records W&B's file gets by that."""
+        count = 0
+        if "tags" in about:
+            ours = tag_names(about["tags"])
+            gone = {*ours, *tag_names(about.get("gone", []))}
+            held = [tag for tag in self.sdk.tags or () if tag not in gone]
+            self.sdk.tags = (*held, *ours)
+            count += 1
+        if "notes" in about:
+            self.sdk.notes = about["notes"]
+            count += 1
+        return count
+
     def define_step(self, name: str) -> None:
         """Of a run that is not ours: its other columns stay as they are."""
         self.sdk.define_metric(name, step_metric=STEP)
