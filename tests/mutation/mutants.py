@@ -11,12 +11,14 @@ names the paths in the package that are meant, TESTS the tests that are to run i
 from __future__ import annotations
 
 import ast
+import contextlib
 import datetime
 import importlib.util
 import json
 import os
 import random
 import re
+import select
 import subprocess
 import sys
 import time
@@ -33,6 +35,7 @@ LEAST = float(os.environ.get("LEAST", "0"))
 BUDGET_S = float(os.environ.get("MUTANTS_S", "inf"))
 JOBS = int(os.environ.get("MUTANTS_JOBS", "2"))
 GIVEN = os.environ.get("TESTS", "").split()
+_ANSWER_BYTES = 5  # the slip's number, and a letter
 NEW_S = 0.5  # of a test that the map does not know yet
 TESTS_S = 60.0  # how long the tests of one slip may take together, as the map has it
 
@@ -47,7 +50,8 @@ def main():
         f"{COUNT} of {len(slips)} slips, SEED={SEED}; ready in {time.monotonic() - start_s:.0f} s"
     )
     outcomes = in_processes(package, slips[: 2 * COUNT], start_s + BUDGET_S)
-    tried, noticed = len(outcomes), len(outcomes.replace("s", ""))
+    tried, noticed = len(outcomes), sum(letter != "s" for _, letter in outcomes)
+    table(outcomes)
     share = 100 * noticed / max(1, tried)
     at_most = 100 * (COUNT - tried + noticed) / COUNT  # what was not reached may be noticed
     if tried < COUNT:
@@ -56,10 +60,19 @@ def main():
     return 0 if at_most >= LEAST else 1
 
 
+def table(outcomes):
+    """A line for each folder of the package."""
+    parts = sorted({slip.module.partition("/")[0] for slip, _ in outcomes})
+    for part in parts:
+        letters = [letter for slip, letter in outcomes if slip.module.startswith(f"{part}/")]
+        print(f"  {part:10} {len(letters) - letters.count('s'):3} of {len(letters):3}")
+
+
 def in_processes(package, slips, deadline_s):
-    """A letter for each that was tried: k(illed), h(angs), s(urvived)."""
+    """Each slip that was tried, with a letter: k(illed), h(angs), s(urvived)."""
     tests = Tests()
     todo_out, todo_in = os.pipe()  # a slip's number is read by one process
+    os.set_blocking(todo_out, False)
     done_out, done_in = os.pipe()
     workers = []
     for number in range(JOBS):
@@ -76,19 +89,20 @@ def in_processes(package, slips, deadline_s):
                 os._exit(code)
         workers.append(pid)
     os.close(done_in)
-    given, answered, outcomes, left = 0, 0, "", COUNT
+    given, answered, outcomes, left = 0, 0, [], COUNT
     while left or len(outcomes) < COUNT:
         while left and given < len(slips):
             os.write(todo_in, given.to_bytes(4, "little"))
             given, left = given + 1, left - 1
-        answer = os.read(done_out, 1).decode() if given > answered else ""
+        answer = os.read(done_out, _ANSWER_BYTES) if given > answered else b""
         if not answer:
             break
         answered += 1
-        if answer == "-":  # nothing to be noticed there: another one
+        number, letter = int.from_bytes(answer[:4], "little"), answer[4:].decode()
+        if letter == "-":  # nothing to be noticed there: another one
             left += 1
         else:
-            outcomes += answer
+            outcomes.append((slips[number], letter))
     os.close(todo_in)
     if any([os.waitpid(pid, 0)[1] for pid in workers]):
         sys.exit("what tries the slips has failed itself")
@@ -105,13 +119,22 @@ class Worker:
         self._passing = {}  # what failed on a slip: does it pass without one?
 
     def work(self, slips, todo, done):
-        while time.monotonic() < self._deadline_s and (number := os.read(todo, 4)):
+        while number := self._next(todo):
             slip = slips[int.from_bytes(number, "little")]
             made = make(slip, self._package, self._operators[slip.operator])
             outcome = self._try(made) if made else "-"
             if outcome:
-                os.write(done, outcome[0].encode())
+                os.write(done, number + outcome[0].encode())  # so few bytes are written at once
         self._copy.close()
+
+    def _next(self, todo):
+        """A slip's number; empty at the end, or when the time is over: the last one of another
+        process may then be given up, and none comes to wait for."""
+        while (left_s := self._deadline_s - time.monotonic()) > 0:
+            select.select([todo], [], [], min(left_s, 60.0))
+            with contextlib.suppress(BlockingIOError):  # the other process was quicker
+                return os.read(todo, 4)
+        return b""
 
     def _try(self, made):
         """ "" when the time ended before it was known, "-" when it can't be: its tests take as long
@@ -162,6 +185,8 @@ class Tests:
         content = json.loads((HERE / "tests.json").read_text())
         self._seconds = list(content["tests"].items())
         self._functions = content["functions"]
+        if GIVEN:
+            return
         units = {
             str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "unit").glob("test_*.py")
         }

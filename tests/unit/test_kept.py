@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 
 import pytest
 from tracelet.backends.kept import KeptLines
@@ -21,6 +22,16 @@ def test_a_damaged_line_costs_itself_alone(tmp_path, caplog, damage):
         [1, "a"], [3, "c"],
     ]  # fmt: skip
     assert len([text for text in caplog.messages if "is damaged" in text]) == 1
+
+
+def test_a_closed_file_is_let_go_of(tmp_path):
+    before = len(os.listdir("/dev/fd"))
+    lines = KeptLines(str(tmp_path), "kept.jsonl")
+    assert lines.append(1)
+    assert len(os.listdir("/dev/fd")) == before + 1
+    lines.close()
+    lines.close()
+    assert len(os.listdir("/dev/fd")) == before
 
 
 class Queue:
