@@ -57,8 +57,10 @@ def test_show_as_json_has_what_is_noted(capsys, tmp_path):
     experiment = make_run()
     tracelet.stop_logging()
     assert main(["show", experiment.id, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    text = capsys.readouterr().out
+    told = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert told["state"] == "finished"
+    assert told["summary"]["odd"]["last"] == "NaN"
     assert told["params"]["lr"] == 0.5
     assert told["tags"] == ["baseline", "fp16"]
     assert told["summary"]["train/loss"] == {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     left_out = set() if arguments.all else {view.run_id for view in ended[:-_MOST_ENDED]}
     views = [counted(view, history_dir) for view in views if view.run_id not in left_out]
     if arguments.json:
-        print(json.dumps([*(v.as_json() for v in views), *map(_unreadable_json, unreadable)]))
+        print(
+            terminal.json_text([*(v.as_json() for v in views), *map(_unreadable_json, unreadable)])
+        )
     elif not views and not unreadable:
         print(f"no runs in {runs_dir}, and none that has ended is noted in {history_dir}")
     elif terminal.is_terminal():

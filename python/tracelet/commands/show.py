@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     view = find_view(runs_dir_of(arguments), history_dir, arguments.run)
     view = counted(view, history_dir, most_bytes=None)
     if arguments.json:
-        print(json.dumps(_as_json(view)))
+        print(terminal.json_text(_as_json(view)))
         return 0
     title = printable(f"{view.record.exp_name} ({view.record.project})")
     room = terminal.width() - len(view.state) - 2

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
+
+from tracelet.reading.export import name_of
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
 _STATE_COLOURS = {
@@ -76,6 +81,21 @@ def table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> list[st
         ).rstrip()
         for row in rows
     ]
+
+
+def json_text(value: Any) -> str:
+    """JSON as every program reads it: it has no NaN and no infinity."""
+    return json.dumps(_strict(value), allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return name_of(value)
+    if isinstance(value, dict):
+        return {key: _strict(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(each) for each in value]
+    return value
 
 
 def in_bytes(size_bytes: float) -> str:

@@ -111,8 +111,9 @@ def write_parquet(selection: Selection, file: IO[bytes]) -> int:
 def _for_json(values: np.ndarray) -> list[Any]:
     if np.isfinite(values).all():
         return list(values.tolist())
-    return [each if math.isfinite(each) else _name_of(each) for each in values.tolist()]
+    return [each if math.isfinite(each) else name_of(each) for each in values.tolist()]
 
 
-def _name_of(value: float) -> str:
+def name_of(value: float) -> str:
+    """What stands in JSON for a value that is not finite."""
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
