@@ -77,6 +77,16 @@ def test_an_images_file_is_named_by_its_content(data, extension):
     assert parts(Summary(value=[value])) == [Sample("x", "Images", extension, data)]
 
 
+@pytest.mark.parametrize(
+    ("content_type", "extension"),
+    [("", ".wav"), ("audio/x-wav", ".wav"), ("audio/mpeg", ".mp3"), ("audio/x-none", ".x-none")],
+)
+def test_an_audios_file_is_named_by_its_type(content_type, extension):
+    audio = Summary.Audio(content_type=content_type, encoded_audio_string=b"sound")
+    value = Summary.Value(tag="x", audio=audio)
+    assert parts(Summary(value=[value])) == [Sample("x", "Audio", extension, b"sound")]
+
+
 def test_images_of_a_tensor_are_its_strings_but_for_their_size():
     value = Summary.Value(tag="x")
     value.metadata.plugin_data.plugin_name = "images"

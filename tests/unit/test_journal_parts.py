@@ -101,9 +101,11 @@ def test_ranges_that_follow_one_another_are_one_note(notes, tmp_path):
 
 
 def test_who_goes_on_writes_behind_the_notes_that_are_there(notes, tmp_path):
+    before = len(os.listdir("/dev/fd"))
     notes.note(0, 5)
     notes.close()
     notes.close()
+    assert len(os.listdir("/dev/fd")) == before
     others = DropNotes(str(tmp_path))
     others.note(5, 9)
     others.close()
