@@ -31,7 +31,9 @@ def tracker(tmp_path):
 
 def start(tracker, **own):
     own = {**tracker.config["wandb"], **own}
-    return tracelet.start_logging("wandb", "tests", "wandb", {"wandb": own})
+    # A batch ends a row, too: none is sent because of its age.
+    config = {"wandb": own, "batch_max_age_s": 60}
+    return tracelet.start_logging("wandb", "tests", "wandb", config)
 
 
 def record_of(tracker, run_id):

@@ -33,6 +33,7 @@ _MODES = ("online", "offline", "disabled")
 _RESUMES = ("allow", "must", "never")
 _FLUSH_S = 0.25
 _FINISH_S = 20.0
+_LOCAL_S = 120.0  # for what asks no server, and is slow on a slow disk alone
 _SYNC_S = 600.0  # for what `tracelet sync` sends
 _LATEST_S = 1e11  # a wall time beyond it is none
 
@@ -68,7 +69,7 @@ def start_run(options: Options, own: Mapping[str, Any]) -> Any:
     Offline, told once, where nobody has logged in (wandb would ask, and wait for an answer), or
     where the server does not answer in time. Raises BackendError."""
     timeout_s = options.start_timeout_s
-    mode = _within(timeout_s, "answer", lambda: _wanted_mode(own))
+    mode = _within(_LOCAL_S, "answer", lambda: _wanted_mode(own))
     if mode == "disabled":
         return None
     if mode == "online":
@@ -148,6 +149,8 @@ def _make(
 ) -> Any:
     import wandb
 
+    if mode == "offline":
+        timeout_s = max(timeout_s, _LOCAL_S)
     whole = {
         "silent": True,
         "sync_tensorboard": False,
