@@ -145,6 +145,34 @@ def test_an_active_run_is_logged_to_and_not_finished(tracker):
     assert [row["own"] for row in rows if "own" in row] == [1.0, *[2.0] * 20, 3.0]
 
 
+@pytest.mark.parametrize("reinit", ["return_previous", "finish_previous"])
+def test_the_users_own_init_behind_ours_makes_a_run_of_its_own(reinit, tracker):
+    """Also with `reinit="finish_previous"`, which ends what wandb knows to be active."""
+    import wandb
+
+    experiment = start(tracker)
+    experiment.log_metric("ours", 0.0, 0)
+    theirs = wandb.init(
+        dir=str(tracker.folder), id=f"theirs-{reinit}", reinit=reinit,
+        settings=wandb.Settings(silent=True, console="off"),
+    )  # fmt: skip
+    try:
+        assert theirs.id != experiment.id
+        for step in range(1, 20):
+            experiment.log_metric("ours", step * 0.5, step)
+            wandb.log({"mine": step})
+        tracelet.stop_logging()
+        assert wandb.run is theirs
+        wandb.log({"mine": 20})
+    finally:
+        theirs.finish()
+    assert experiment.stats.delivered["wandb"] == 20
+    assert tracker.scalars(experiment.id) == {"ours": [(step, step * 0.5) for step in range(20)]}
+    rows = [row for _, row in tracker.rows(theirs.id)]
+    assert [row["mine"] for row in rows] == list(range(1, 21))
+    assert not any("ours" in row for row in rows)
+
+
 def test_a_run_within_a_run_is_one_of_its_own(tracker):
     outer = start(tracker)
     outer.log_metric("a", 1.0, 1)

@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -162,9 +161,11 @@ def _make(
     }
 
     def make() -> Any:
-        return wandb.init(
+        made = wandb.init(
             mode=mode, reinit="create_new", settings=wandb.Settings(**whole), **arguments
         )
+        _hide(made)
+        return made
 
     run = _within(timeout_s, "start a run", make, lambda late: late.finish())
     if run is None or not os.path.exists(run.settings.sync_file):
@@ -172,6 +173,16 @@ def _make(
     run.define_metric(STEP, hidden=True)
     run.define_metric("*", step_metric=STEP)
     return run
+
+
+def _hide(run: Any) -> None:
+    """Takes it from the runs that wandb knows to be active: the user's own `wandb.init()` returns
+    the latest of those, and ends them all with `reinit="finish_previous"`. Ours is nobody else's,
+    and ends by its own `finish`."""
+    with contextlib.suppress(Exception):  # wandb's inside may be another one
+        from wandb.sdk import wandb_setup
+
+        wandb_setup.singleton().remove_active_run(run)
 
 
 class SdkRun:
@@ -256,7 +267,7 @@ def kill_service() -> None:
 
         service = wandb_setup.singleton()._connection
         if service is not None and service._proc is not None:
-            os.kill(service._proc._process.pid, signal.SIGKILL)
+            service._proc._process.kill()  # not its pid's, which may be another's by now
             service._cleanup()  # wandb's hook at the exit, which would find it gone
 
 
