@@ -12,9 +12,11 @@ import pytest
 from event_bytes import event, message, scalar, tensor, varint, write
 from readers import session_events, session_scalars
 from tracelet import _core
+from tracelet.backends import check_backends
 from tracelet.cli import main
 from tracelet.reading.records import PointStream
 from tracelet.records import EVENT, HISTOGRAM, PAYLOAD_IN_FILE, SCALAR
+from tracelet.recovery import importing
 from tracelet.runs.history import read_records
 
 START_S = 1_600_000_000.0
@@ -83,6 +85,27 @@ def test_files_of_torch_become_a_run_on_clearml_exactly(tmp_path, offline, capsy
     ] * 2
     assert all(Path(path).parent.parent == tmp_path / "logs" for path in records[0].files[:1])
     assert len(records[0].files) == 2
+
+
+def test_two_imports_at_once_make_one_run(tmp_path, offline, monkeypatch, capsys):
+    torch_run(tmp_path / "logs" / "first", points=5)
+    command = ["import", "logs", "--backend", "clearml", "--project", "old ones"]
+    codes: list[int] = []
+
+    def slow(options):
+        """The other one does all of it between this one's look at the history and its lock."""
+        monkeypatch.setattr(importing, "check_backends", check_backends)
+        codes.append(main(command))
+        check_backends(options)
+
+    monkeypatch.setattr(importing, "check_backends", slow)
+    codes.append(main(command))
+    assert codes == [0, 0]
+    told = capsys.readouterr().out
+    assert "first: 12 points are imported" in told
+    assert "first: was imported before, 12 points" in told
+    assert len(offline()) == 1
+    assert os.listdir(tmp_path / "tracelet-runs") == []
 
 
 def test_an_import_that_can_t_be_noted_is_kept_and_gone_on_with(

@@ -96,11 +96,9 @@ def import_run(
     """
     run_id = source.run_id
     folder = os.path.join(runs_dir, run_id)
-    record = read_record(history_dir, run_id)
-    if record is not None and record.state != "unsent" and not os.path.isdir(folder):
-        new = PointStream(source.files).count - (record.points or 0)
-        url = next(iter(record.urls.values()), "")
-        return Imported(run_id, record.points or 0, url, was_there=True, new_points=max(0, new))
+    was_there = _done_before(source, history_dir)
+    if was_there is not None and not os.path.isdir(folder):
+        return was_there
     options = _options_of(source, runs_dir)
     check_backends(options)
     os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -111,6 +109,12 @@ def import_run(
     notes: list[str] = []
     try:
         if not _is_prepared(folder):
+            # Only now is it certain: another process may have done all of it since, and whoever
+            # prepares, notes or ends an import has the lock.
+            was_there = _done_before(source, history_dir)
+            if was_there is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                return was_there
             backend = _Preparing(source, options, folder, history_dir, notes, on_progress).run()
     except BaseException:
         if not _is_prepared(folder):  # it is all in the event files, and no tracker has any of it
@@ -129,6 +133,17 @@ def import_run(
     if result.kept:
         _leave(backend)
     return Imported(run_id, points, str(url), result=result, notes=[*notes, *result.notes])
+
+
+def _done_before(source: Source, history_dir: str) -> Imported | None:
+    """What the history has of an import that was done; None where there is none."""
+    record = read_record(history_dir, source.run_id)
+    if record is None or record.state == "unsent":
+        return None
+    points = record.points or 0
+    new_points = max(0, PointStream(source.files).count - points)
+    url = next(iter(record.urls.values()), "")
+    return Imported(source.run_id, points, url, was_there=True, new_points=new_points)
 
 
 def _is_prepared(folder: str) -> bool:
