@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Callable
 
 from tracelet.writer_key import split_writer_key
 
 Row = tuple[int, int, float, float, float, int, int]
 """As `_core.SeriesSummaries.read` gives them."""
+
+_HANDLE = "(handle)"
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,17 @@ class SeriesSummary:
     greatest: float
     points: int
     last_step: int
+    tag: str | None = field(default=None, compare=False)
+    """As it was logged, where several writers have it: the name tells them apart then. Else None,
+    and the tag is the name."""
+    folder: str = field(default="", compare=False)
+    """The writer's log folder, beside `tag`; "" for what the handle logs without one."""
 
-    def as_json(self) -> dict[str, float | int | None]:
+    def as_json(self) -> dict[str, float | int | str | None]:
         """As `summary.json` has it: None for a least or greatest that there is not."""
+        shared = {} if self.tag is None else {"tag": self.tag, "folder": self.folder}
         return {
+            **shared,
             "last": self.last,
             "least": None if math.isnan(self.least) else self.least,
             "greatest": None if math.isnan(self.greatest) else self.greatest,
@@ -37,23 +47,41 @@ class SeriesSummary:
 
 
 def named(rows: Sequence[Row], text: Callable[[int], str]) -> dict[str, SeriesSummary]:
-    """By tag; of those that several log folders have, all but the first are "FOLDER: TAG"."""
+    """By name, see `series_names`. No two series ever have one name: one would be lost."""
     writers = {writer_id for _, writer_id, *_ in rows if writer_id}
-    folders = {writer_id: split_writer_key(text(writer_id))[0] for writer_id in writers}
-    top = _common(folders)
+    keys = {writer_id: split_writer_key(text(writer_id)) for writer_id in writers}
+    tags = [text(tag_id) for tag_id, *_ in rows]
+    origins = [keys.get(writer_id, ("", "")) for _, writer_id, *_ in rows]
+    names = series_names([(tag, *origin) for tag, origin in zip(tags, origins)])
+    counts = Counter(tags)
     found: dict[str, SeriesSummary] = {}
-    for tag_id, writer_id, last, least, greatest, points, last_step in rows:
-        tag = text(tag_id)
-        if tag in found and writer_id in folders:
-            folder = folders[writer_id]
-            tag = f"{os.path.relpath(folder, top) if top else folder}: {tag}"
-        found[tag] = SeriesSummary(last, least, greatest, points, last_step)
+    for row, name, tag, (folder, _) in zip(rows, names, tags, origins):
+        shared = (tag, folder) if counts[tag] > 1 else (None, "")
+        found[name] = SeriesSummary(*row[2:], *shared)
     return found
 
 
-def _common(folders: Mapping[int, str]) -> str:
+def series_names(series: Sequence[tuple[str, str, str]]) -> list[str]:
+    """A name for each (tag, log folder, file name's suffix): the first of a tag is called by it,
+    the others are "FOLDER: TAG". Without a folder it is the handle's. All differ."""
+    top = _common({folder for _, folder, _ in series if folder})
+    found: dict[str, None] = {}
+    for tag, folder, suffix in series:
+        name = tag
+        if tag in found:
+            own = os.path.relpath(folder, top) if folder and top else folder or _HANDLE
+            own = os.path.basename(folder) if own == os.curdir else own
+            name = f"{own} ({suffix}): {tag}" if suffix else f"{own}: {tag}"
+        wanted, number = name, 2
+        while name in found:
+            name, number = f"{wanted} ({number})", number + 1
+        found[name] = None
+    return list(found)
+
+
+def _common(folders: Collection[str]) -> str:
     """What all folders are in; "" where there is no such one: URLs, several drives."""
     try:
-        return os.path.commonpath(list(folders.values()))
+        return os.path.commonpath(list(folders))
     except ValueError:
         return ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import os
 import random
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 import tracelet
 from tracelet.cli import main
+from tracelet.runs.history import read_record, write_record
+from tracelet.summary import named, series_names
 
 QUICK = {"quiet": True, "log_dir": "log"}
 
@@ -71,6 +75,65 @@ def test_writers_of_one_tag_are_told_apart():
     assert last == {
         "loss": 1.0, "val: loss": 2.0, "both": 3.0, "train/both_b: both": 4.0,
     }  # fmt: skip
+
+
+def test_writers_of_one_folder_are_told_apart_by_their_suffix():
+    pytest.importorskip("torch")
+    from torch.utils.tensorboard import SummaryWriter
+
+    experiment = tracelet.start_logging("suffixes", "tests", "tensorboard", {"quiet": True})
+    for value, suffix in enumerate(("", "a", "b")):
+        SummaryWriter("log", filename_suffix=suffix).add_scalar("loss", value, 1)
+    tracelet.stop_logging()
+    last = {tag: each.last for tag, each in experiment.summary.items()}
+    assert last == {"loss": 0.0, "log (a): loss": 1.0, "log (b): loss": 2.0}
+
+
+def test_no_two_series_ever_have_one_name():
+    series = [
+        ("loss", "/r/a", ""), ("loss", "", ""), ("loss", "", ""), ("loss", "/r/b", ""),
+        ("b: loss", "/r/a", ""), ("b: loss", "/r/b", ""), ("loss", "/r/b", "x"), ("loss", "/r", ""),
+    ]  # fmt: skip
+    assert series_names(series) == [
+        "loss", "(handle): loss", "(handle): loss (2)", "b: loss", "a: b: loss", "b: b: loss",
+        "b (x): loss", "r: loss",
+    ]  # fmt: skip
+    urls = [("loss", "s3://x/a", ""), ("loss", "/r/b", ""), ("loss", "s3://x/a", "s")]
+    assert series_names(urls) == ["loss", "/r/b: loss", "s3://x/a (s): loss"]
+
+
+def test_the_handles_points_are_not_a_writers_of_the_same_tag():
+    text = {1: "loss", 2: "/logs/mix"}
+    of_writer, of_handle = (1, 2, 4.0, 0.0, 4.0, 5, 4), (1, 0, 102.0, 100.0, 102.0, 3, 2)
+    last = {name: each.last for name, each in named([of_writer, of_handle], text.get).items()}
+    assert last == {"loss": 4.0, "(handle): loss": 102.0}
+    last = {name: each.last for name, each in named([of_handle, of_writer], text.get).items()}
+    assert last == {"loss": 102.0, "mix: loss": 4.0}
+
+
+def test_a_plot_is_of_the_series_beside_it(capsys):
+    pytest.importorskip("torch")
+    from torch.utils.tensorboard import SummaryWriter
+
+    experiment = tracelet.start_logging("plots", "tests", "tensorboard", {"quiet": True})
+    rising, falling = SummaryWriter("z"), SummaryWriter("a")
+    for step in range(16):
+        rising.add_scalar("loss", step, step)
+        falling.add_scalar("loss", 100 - step, step)
+        falling.add_scalar("alone", step, step)
+    tracelet.stop_logging()
+    for is_counted_anew in (False, True):
+        if is_counted_anew:  # from the event files
+            records = os.environ["TRACELET_HISTORY_DIR"]
+            record = read_record(records, experiment.id)
+            assert record is not None
+            write_record(records, dataclasses.replace(record, summary=None), 1 << 30)
+        assert main(["show", experiment.id]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "█" in line]
+        plots = {line[:10].strip(): line.split()[-1] for line in lines}
+        assert {name: each[0] < each[-1] for name, each in plots.items()} == {
+            "a: loss": False, "alone": True, "loss": True,
+        }  # fmt: skip
 
 
 def test_a_scalar_that_awaited_its_device_is_in_it_with_its_value():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from tracelet.commands.selection import (
     runs_dir_of,
 )
 from tracelet.commands.terminal import cut, printable
-from tracelet.reading import read_files
+from tracelet.reading import RunLogs, read_files
 
 HELP = "show one run: its parameters, its series with a small plot each, where everything is"
 
@@ -135,15 +136,32 @@ def _print_series(view: RunView) -> None:
 
 
 def _plots(view: RunView) -> dict[str, str]:
-    """A small plot of each series whose event file is there."""
+    """A small plot of each series whose points are found, by the series' name. None where it can't
+    be told which they are: writers that differ in their files' suffix alone; an older record."""
     files = [path for path in view.record.files if os.path.isfile(path)]
     if sum(map(os.path.getsize, files)) > _MOST_PLOTTED_BYTES:
         return {}
-    found: dict[str, str] = {}
-    for name, logs in read_files(view.run_id, lambda: files).runs.items():
+    by_tag: dict[str, dict[str, RunLogs]] = {}  # and folder
+    for folder, logs in read_files(view.run_id, lambda: files, are_absolute=True).runs.items():
         for tag in logs.tags["scalars"]:
-            found[tag if tag not in found else f"{name}: {tag}"] = plot(logs.scalars(tag).values)
+            by_tag.setdefault(tag, {})[folder] = logs
+    summary = view.summary or {}
+    origins = {name: _origin(each) for name, each in summary.items() if "tag" in each}
+    counts = Counter(origins.values())
+    found: dict[str, str] = {}
+    for name in summary:
+        tag, folder = origins.get(name, (name, ""))
+        folders = by_tag.get(tag, {})
+        if name not in origins and len(folders) == 1:
+            (folder,) = folders
+        if folder in folders and counts[tag, folder] <= 1:
+            found[name] = plot(folders[folder].scalars(tag).values)
     return found
+
+
+def _origin(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Tag and log folder of a series whose tag several have."""
+    return str(entry["tag"]), str(entry.get("folder", ""))
 
 
 def plot(values: np.ndarray, width: int = _PLOT_WIDTH) -> str:

@@ -33,6 +33,7 @@ STATES = ("finished", "failed", "stopped", "killed", "unsent")
 Summary = Mapping[str, Mapping[str, Any]]
 """By tag: last, least and greatest (floats), points and last_step (ints)."""
 _NUMBERS, _COUNTS = ("last", "least", "greatest"), ("points", "last_step")
+_ORIGIN = ("tag", "folder")  # where several series have the tag
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def checked_summary(summary: Any) -> Summary:
         found[_text(tag)] = {
             **{name: _number(entry[name]) for name in _NUMBERS},
             **{name: _count(entry[name], least=-(1 << 63)) for name in _COUNTS},
+            **{name: _text(entry[name]) for name in _ORIGIN if name in entry},
         }
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from tracelet.errors import TraceletError
 from tracelet.runs.history import Summary, checked_summary
 from tracelet.runs.ownership import read_own
 from tracelet.runs.whole_file import write_whole
-from tracelet.summary import SeriesSummary
+from tracelet.summary import SeriesSummary, series_names
 
 SUMMARY = "summary.json"
 """In a run's folder, once the run has ended."""
@@ -49,12 +50,16 @@ def summary_of_files(files: Sequence[str], most_bytes: int | None = None) -> Sum
     by_folder: dict[str, list[str]] = {}
     for path in there:
         by_folder.setdefault(os.path.dirname(os.path.abspath(path)), []).append(path)
-    top = os.path.commonpath(list(by_folder))
-    found: dict[str, dict[str, float | int | None]] = {}
-    for folder, paths in by_folder.items():
-        for tag, entry in _series_of(paths).items():
-            name = tag if tag not in found else f"{os.path.relpath(folder, top)}: {tag}"
-            found[name] = entry
+    series = [
+        (tag, folder, entry)
+        for folder, paths in by_folder.items()
+        for tag, entry in _series_of(paths).items()
+    ]
+    counts = Counter(tag for tag, *_ in series)
+    found: dict[str, dict[str, float | int | str | None]] = {}
+    for name, (tag, folder, entry) in zip(series_names([(t, f, "") for t, f, _ in series]), series):
+        shared = {"tag": tag, "folder": folder} if counts[tag] > 1 else {}
+        found[name] = {**shared, **entry}
     return found
 
 
