@@ -68,9 +68,11 @@ def _start(options: Options, block: object = None, is_inside: bool = False) -> E
     from tracelet.pipeline import lifecycle
 
     check_backends(options)
-    forget_parent()
+    if not is_inside:
+        forget_parent()
     experiment = Experiment(lifecycle.start(options, block, is_inside))
-    _experiments[:] = [*(each for each in list(_experiments) if each.is_active), experiment]
+    going_on = [each for each in list(_experiments) if lifecycle.takes_points(each._run)]
+    _experiments[:] = [*going_on, experiment]
     return experiment
 
 

@@ -22,7 +22,8 @@ from tracelet.option_kinds import nearest
 
 PREFIX = "TRACELET_"
 PARENT_RUN = PREFIX + "PARENT_RUN"
-"""The folder of the run of the process that started this one. Set by tracelet, for children."""
+"""The run of the process that started this one: its folder, that process' pid and when it began.
+Set by tracelet, for children."""
 _ALIASES = {"exp_name": "EXPERIMENT_NAME", "runs_dir": "DIR"}
 _CLEARML_NAMES = {"project": "CLEARML_PROJECT_NAME", "exp_name": "CLEARML_TASK_NAME"}
 # Of the build and the tests of tracelet itself.
@@ -92,18 +93,22 @@ def option_text(name: str) -> tuple[str, str] | None:
     return None
 
 
-def parent_run() -> str | None:
-    """The folder of the run that this process' parent had, when it started this one."""
-    return os.environ.get(PARENT_RUN) or None
+def parent_run() -> tuple[str, int, str] | None:
+    """Folder, pid and start of the run that this process' parent had, when it started this one."""
+    folder, *rest = os.environ.get(PARENT_RUN, "").rsplit("|", 2)
+    if len(rest) < 2 or not folder or not rest[0].isdigit() or len(rest[0]) > 9:
+        return None
+    return folder, int(rest[0]), rest[1]
 
 
-_inherited = parent_run()
+_inherited = os.environ.get(PARENT_RUN)
 
 
-def announce_run(folder: str | None) -> None:
+def announce_run(folder: str | None, pid: int = 0, start: str | None = None) -> None:
     """To the processes that this one starts from now on; None: what this one was told itself."""
-    if folder or _inherited:
-        os.environ[PARENT_RUN] = folder or _inherited or ""
+    text = f"{folder}|{pid}|{start or ''}" if folder else _inherited
+    if text:
+        os.environ[PARENT_RUN] = text
     else:
         os.environ.pop(PARENT_RUN, None)
 

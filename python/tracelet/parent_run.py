@@ -25,14 +25,17 @@ _log = logging.getLogger("tracelet")
 
 _WRITERS = ("torch.utils.tensorboard", "tensorboardX")
 
-_folder = environment.parent_run()  # None: none, or it was looked at already
-_is_attached = False
+_MOST_LOOKED_AT = 20  # runs, the newest
+
+_parent = environment.parent_run()
+_is_wanted = _parent is not None  # to be looked at yet
+_run: AttachedRun | None = None
 _lock = threading.RLock()
 
 
 def watch_for_writers() -> None:
     """For the import of tracelet: has SummaryWriters log to the parent's run, if it has one."""
-    if _folder is None:
+    if _parent is None:
         return
     from tracelet.capture.import_hook import ImportHook
 
@@ -41,9 +44,17 @@ def watch_for_writers() -> None:
 
 
 def _on_writers(module: types.ModuleType) -> None:
+    """Waits for no lock: this thread has that of the import."""
     try:
-        attach_to_parent()
-        if _is_attached and module.__name__ == _WRITERS[0]:
+        if _lock.acquire(blocking=False):
+            try:
+                attach_to_parent(may_wait=False)
+            finally:
+                _lock.release()
+            is_needed = _run is not None
+        else:
+            is_needed = True  # another thread is at it
+        if is_needed and module.__name__ == _WRITERS[0]:
             from tracelet.pipeline.lifecycle import see_to_torch
 
             see_to_torch()
@@ -52,43 +63,53 @@ def _on_writers(module: types.ModuleType) -> None:
 
 
 def is_attached() -> bool:
-    return _is_attached
+    return _run is not None
 
 
 def forget_parent() -> None:
     """This process has a run of its own, or wants none."""
-    global _folder
-    _folder = None
+    global _is_wanted, _parent
+    _is_wanted = False
+    _parent = None
 
 
-def attach_to_parent() -> None:
-    """Looks, once, at the run that this process' parent had when it started it."""
-    global _folder, _is_attached
-    if _folder is None:
+def attach_to_parent(may_wait: bool = True) -> None:
+    """Looks at the run of the process that started this one: once, and again when that has ended,
+    since a worker of a pool serves its next run, too."""
+    global _is_wanted, _run
+    if not _is_wanted and (_run is None or not _run.ring.is_closed):
         return
     with _lock:
-        folder, _folder = _folder, None
-        run = None if folder is None else _open(folder)
+        parent = _parent
+        if parent is None:
+            return
+        _is_wanted = False
+        run = _open(*parent)
         if run is None:
             return
         from tracelet.pipeline import lifecycle
 
-        lifecycle.attach(run)
-        _is_attached = True
+        if lifecycle.attach(run, may_wait):
+            lifecycle.set_look_for_next(attach_to_parent)
+            _run = run
+        else:
+            _is_wanted = True
 
 
-def _open(folder: str) -> AttachedRun | None:
+def _open(folder: str, pid: int, start: str) -> AttachedRun | None:
     """None, without a word, for a run that has ended, is of another machine, or of this process."""
-    if not os.path.isdir(folder):
-        return None
+    if pid == os.getpid():
+        return None  # this process has started another program
     from tracelet.pipeline.attached_run import AttachedRun
     from tracelet.runs.stored_run import StoredRun
 
     try:
-        stored = StoredRun(folder)
-        if not _goes_on(stored):
+        stored = StoredRun(folder) if os.path.isdir(folder) else None
+        if stored is None or not _goes_on(stored):
+            stored = _next_of(os.path.dirname(folder), pid, start)
+        if stored is None:
             return None
-        run = AttachedRun(stored)
+        run = AttachedRun(stored, attach_to_parent)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, TraceletError) as error:
         if os.path.isdir(folder):  # else it has just ended
             _tell(error)
@@ -96,12 +117,26 @@ def _open(folder: str) -> AttachedRun | None:
     return None if run.ring.is_closed else run
 
 
+def _next_of(runs_dir: str, pid: int, start: str) -> StoredRun | None:
+    """The run that the same process has now: a worker of a pool, and what a fork server starts,
+    know the one that there was when they began."""
+    from tracelet.runs.stored_run import scan_runs
+
+    if not os.path.isdir(runs_dir):
+        return None
+    found, _ = scan_runs(runs_dir, _MOST_LOOKED_AT)
+    for stored in reversed(found):
+        of_it = stored.manifest.get("pid") == pid and stored.manifest.get("process_start") == start
+        if start and of_it and _goes_on(stored):
+            return stored
+    return None
+
+
 def _goes_on(stored: StoredRun) -> bool:
     from tracelet.runs.process_identity import is_alive
 
     manifest = stored.manifest
-    is_own = manifest.get("pid") == os.getpid()  # this process has started another program
-    return manifest.get("state") == "running" and not is_own and is_alive(manifest) is True
+    return manifest.get("state") == "running" and is_alive(manifest) is True
 
 
 def _tell(error: Exception) -> None:

@@ -26,9 +26,9 @@ from shim import KINDS, built_shim  # noqa: E402
 pytest.importorskip("clearml")
 pytest.importorskip("torch")
 
-ROUNDS = int(os.environ.get("TRACELET_SOAK_FAULTS", "100"))
+ROUNDS = int(os.environ.get("TRACELET_SOAK_FAULTS", "200"))
 # The same ones in CI, others with each soak.
-SEED = int(os.environ.get("TRACELET_FAULT_SEED", random.randrange(1 << 30) if ROUNDS > 100 else 77))
+SEED = int(os.environ.get("TRACELET_FAULT_SEED", random.randrange(1 << 30) if ROUNDS > 200 else 77))
 FIRST = int(os.environ.get("TRACELET_FAULT_FIRST", "0"))
 TIMEOUT_S = max(900, 10 * ROUNDS)
 TAGS = {"handle/value": "handle", "writer/value": "writer", "large/text_summary": "large"}
@@ -99,7 +99,7 @@ def test_each_call_is_accounted_for_whatever_system_calls_fail(victims, tmp_path
             if len(failures) >= int(os.environ.get("TRACELET_FAULT_MOST", "1")):
                 break
         shutil.rmtree(order["folder"], ignore_errors=True)
-        if number % 100 == 0:
+        if number % 200 == 0:
             print(f"{number:,} rounds, {dict(total)}", flush=True)
     print(dict(total))
     assert not failures, "\n\n".join(failures)

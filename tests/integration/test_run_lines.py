@@ -15,6 +15,11 @@ def run(name="exp", points=3, **config):
 BEGINS = "tracelet: run 'exp' of project 'demo' goes to tensorboard (event files in runs/exp"
 
 
+@pytest.fixture(autouse=True)
+def _not_quiet(monkeypatch):
+    monkeypatch.delenv("TRACELET_QUIET")
+
+
 def lines_of(done, words="tracelet: run "):
     return [line for line in done.stderr.splitlines() if line.startswith(words)]
 

@@ -49,7 +49,7 @@ def indented(text: str) -> str:
 def run(tmp_path, body, functions="", code=0):
     script = tmp_path / "train.py"
     script.write_text(_PARENT.format(functions=functions, body=indented(body)), "utf-8")
-    environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "runs"), "TRACELET_QUIET": "1"}
+    environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "runs")}
     # Into files: a process that outlives this one would keep a pipe open.
     with open(tmp_path / "out", "w+") as out, open(tmp_path / "err", "w+") as err:
         done = subprocess.run(
@@ -268,7 +268,7 @@ def look(tmp_path, folder):
     return subprocess.run(
         [sys.executable, "-c", _LOOK],
         cwd=tmp_path, capture_output=True, text=True, timeout=240,
-        env={**os.environ, "TRACELET_PARENT_RUN": str(folder)},
+        env={**os.environ, "TRACELET_PARENT_RUN": f"{folder}|{os.getpid()}|"},
     )  # fmt: skip
 
 
@@ -364,16 +364,20 @@ def work(method):
         assert points(tmp_path)[method] == [(step, step + 0.5) for step in range(20)]
 
 
+def announced():
+    return os.environ["TRACELET_PARENT_RUN"].split("|")[0]
+
+
 def test_the_variable_is_there_while_a_run_goes_on_and_gone_after_it(tmp_path, monkeypatch):
     import tracelet
 
     monkeypatch.delenv("TRACELET_PARENT_RUN", raising=False)
     config = {"runs_dir": tmp_path}
     outer = tracelet.start_logging("outer", backend="tensorboard", config=config)
-    assert os.environ["TRACELET_PARENT_RUN"] == outer._run.folder.path
+    assert announced() == outer._run.folder.path
     with tracelet.logging("tensorboard", exp_name="inner", config=config) as inner:
-        assert os.environ["TRACELET_PARENT_RUN"] == inner._run.folder.path
-    assert os.environ["TRACELET_PARENT_RUN"] == outer._run.folder.path
+        assert announced() == inner._run.folder.path
+    assert announced() == outer._run.folder.path
     tracelet.stop_logging()
     assert "TRACELET_PARENT_RUN" not in os.environ
 
@@ -388,3 +392,106 @@ def test_the_handle_of_a_child_logs_where_the_parents_does(tmp_path):
     assert "stats 4 0 {}" in done.stdout
     assert points(tmp_path)["both"] == [(1, 1.0), (2, 2.0)]
     assert json.dumps(sorted(each.name for each in tmp_path.iterdir())).count("log") == 1
+
+
+@pytest.mark.slow
+def test_workers_that_began_in_one_run_log_into_the_next(tmp_path):
+    """A fork server has the first run's variable for ever, and a pool's worker its ring."""
+    done = run(
+        tmp_path,
+        """
+tracelet.stop_logging()
+from concurrent.futures import ProcessPoolExecutor
+spawn, server = map(multiprocessing.get_context, ("spawn", "forkserver"))
+pool = ProcessPoolExecutor(1, mp_context=spawn)
+for number in (1, 2, 3):
+    experiment = tracelet.start_logging(f"run{number}", "tests", backend="tensorboard")
+    pool.submit(work, "pool", number).result()
+    assert experiment.flush(60)
+    print("pool", number, experiment.stats.accepted, flush=True)
+    child = server.Process(target=work, args=("server", number))
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+    assert experiment.flush(60)
+    print("server", number, experiment.stats.accepted, flush=True)
+    if number < 3:
+        tracelet.stop_logging()
+pool.shutdown()
+""",
+        """
+def work(name, number):
+    writer = SummaryWriter(f"log/{name}")
+    writer.add_scalar("worker", number, number)
+    writer.close()
+    tracelet.get_active_experiment().log({name: number}, number)
+""",
+    )
+    for number in (1, 2, 3):
+        assert f"pool {number} 2\n" in done.stdout, done.stdout + done.stderr
+        assert f"server {number} 4\n" in done.stdout, done.stdout + done.stderr
+
+
+_START_BESIDE_IMPORT = """
+import sys, threading, time, faulthandler, torch, tracelet
+faulthandler.dump_traceback_later(100, exit=True)
+assert tracelet.get_active_experiment() is not None
+def work():
+    import torch.utils.tensorboard
+thread = threading.Thread(target=work)
+thread.start()
+while "torch.utils.tensorboard" not in sys.modules:
+    time.sleep(0.0005)
+with tracelet.start_logging("own", "tests", "tensorboard") as own:
+    own.log({"a": 1.0}, 1)
+thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_a_start_beside_the_import_of_torchs_writer_waits_for_no_lock_of_it(tmp_path):
+    """The hook of the import waited for the start, and the start for the import."""
+    (tmp_path / "beside.py").write_text(_START_BESIDE_IMPORT)
+    run(tmp_path, 'subprocess.run([sys.executable, "beside.py"], check=True)')
+
+
+@pytest.mark.slow
+def test_a_block_inside_the_run_of_another_process_ends_and_that_one_goes_on(tmp_path):
+    done = run(
+        tmp_path,
+        """
+for method in ("fork", "spawn"):
+    child = multiprocessing.get_context(method).Process(target=work, args=(method,))
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0, method
+""",
+        """
+def work(method):
+    outer = tracelet.get_active_experiment()
+    writer = SummaryWriter("log")
+    with tracelet.logging("tensorboard", exp_name=f"inner of {method}") as inner:
+        assert tracelet.get_active_experiment() is inner and inner.is_active
+        inner.log({"inner": 1.0}, 1)
+        outer.log({f"{method}/handle": 1.0}, 1)
+    assert tracelet.get_active_experiment() is outer
+    outer.log({f"{method}/after": 1.0}, 1)
+    writer.add_scalar(f"{method}/writer", 1.0, 1)
+""",
+    )
+    assert "stats 8 0 {}" in done.stdout, done.stdout + done.stderr
+    assert points(tmp_path)["spawn/writer"] == [(1, 1.0)]
+
+
+def test_a_file_of_a_large_event_is_nobody_elses(tmp_path):
+    """A process may have the pid that another had, and count from 0, too."""
+    from tracelet.capture.events import EventCapture
+
+    captures = [EventCapture(str(tmp_path), 10, lambda folder, suffix: "") for _ in range(2)]
+    paths = {capture._keep(b"x" * 100) for capture in captures for _ in range(2)}
+    assert len(paths) == 4
+    assert all(os.path.getsize(path) == 100 for path in paths)
+    taken = next(iter(paths))
+    with pytest.raises(FileExistsError):
+        captures[0]._write(taken, b"y")
+    assert os.path.getsize(taken) == 100

@@ -38,6 +38,8 @@ class EventCapture:
         self._folder = folder
         self._largest_bytes = largest_bytes
         self._numbers = itertools.count()
+        # Another process may have had this one's pid, before an exec or long ago.
+        self._token = os.urandom(4).hex()
         self._has_warned = False
 
     def push(self, writer: str, event: Any) -> bool:
@@ -92,7 +94,8 @@ class EventCapture:
 
     def _keep(self, payload: bytes) -> str | None:
         """The path of a new file that holds it; None, with a warning, when there is no room."""
-        path = os.path.join(self._folder, f"event-{os.getpid()}-{next(self._numbers)}.pb")
+        name = f"event-{os.getpid()}-{self._token}-{next(self._numbers)}.pb"
+        path = os.path.join(self._folder, name)
         try:
             self._write(path, payload)
         except OSError as error:
@@ -107,6 +110,8 @@ class EventCapture:
         try:
             with open(path, "xb", opener=private) as file:
                 file.write(payload)
+        except FileExistsError:
+            raise  # not this one's
         except OSError:
             _remove(path)  # the part that found room
             raise

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Callable
 
 from tracelet import _core
 from tracelet.backends.handle_folder import HandleFolder
@@ -29,7 +29,7 @@ class AttachedRun:
     can't be opened.
     """
 
-    def __init__(self, stored: StoredRun) -> None:
+    def __init__(self, stored: StoredRun, on_new_writer: Callable[[], None]) -> None:
         self.options = stored.options
         self.run_id = stored.run_id
         self.owner_pid = int(stored.manifest["pid"])
@@ -46,9 +46,16 @@ class AttachedRun:
         self.event_capture = EventCapture(
             os.path.join(stored.path, "payloads"),
             self.options.payload_bytes // 4,
-            lambda log_dir, suffix: "",  # the owner makes the files
+            self._make_event_file,
             self.handle,
         )
+        self._on_new_writer = on_new_writer
+
+    def _make_event_file(self, log_dir: str, suffix: str) -> str:
+        """The owner makes the files. A worker of a pool may be at its next run."""
+        if self.ring.is_closed:
+            self._on_new_writer()
+        return ""
 
     def push_event(self, event: Any, writer: str | None = None) -> None:
         writer = self.handle.settle() if writer is None else writer

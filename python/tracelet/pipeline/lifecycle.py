@@ -28,6 +28,7 @@ from tracelet.options import Options
 from tracelet.pipeline.attached_run import AttachedRun
 from tracelet.pipeline.exit_signals import LONGEST_ON_SIGTERM_S, SigTerm, UserHandlers
 from tracelet.pipeline.run import Run
+from tracelet.runs.process_identity import start_of
 
 _log = logging.getLogger("tracelet")
 
@@ -117,22 +118,45 @@ def takes_points(run: Run | AttachedRun) -> bool:
     return any(each.run is run for each in list(_runs))
 
 
-def attach(run: AttachedRun) -> None:
-    """Has what this process logs go to another's run, unless it has one already."""
-    with _lock:
-        if not _runs:
-            _runs.append(_Attached(run))
+def attach(run: AttachedRun, may_wait: bool) -> bool:
+    """Has what this process logs go to another's run, unless it has one of its own already. One
+    that it was attached to before has ended. False when another thread is at a start or a stop and
+    this one may not wait for that."""
+    if not _lock.acquire(blocking=may_wait):
+        return False
+    try:
+        if all(isinstance(each, _Attached) for each in _runs):
+            _runs[:] = [_Attached(run)]
             _capture_for(run)
+    finally:
+        _lock.release()
+    _see_to_torch()
+    return True
+
+
+_torch_is_new = False  # set by an import hook; cleared, and seen to, by whoever has the lock
 
 
 def see_to_torch() -> None:
-    """torch's SummaryWriter has just been imported into a process that is attached."""
-    global _patches_are_beside
-    with _lock:
-        last = _last()
-        if isinstance(last, _Attached):
-            _patches_are_beside = None
-            _capture_for(last.run)
+    """torch's SummaryWriter has just been imported into a process that may be attached. Waits for
+    nothing: it is called with the lock of an import, for which the holder of `_lock` may wait."""
+    global _torch_is_new
+    _torch_is_new = True
+    _see_to_torch()
+
+
+def _see_to_torch() -> None:
+    # Whoever has the lock looks again when it has let go of it: one of the two sees the other.
+    global _torch_is_new, _patches_are_beside
+    while _torch_is_new and _lock.acquire(blocking=False):
+        try:
+            _torch_is_new = False
+            last = _last()
+            if isinstance(last, _Attached):
+                _patches_are_beside = None
+                _capture_for(last.run)
+        finally:
+            _lock.release()
 
 
 def start(options: Options, block: object = None, is_inside: bool = False) -> Run:
@@ -146,7 +170,7 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
             last = _of_this_process(_last())
             block = last.block if block is None and last is not None else block
             stop(None)
-        elif _runs and active_run() is None:
+        elif _runs and active_run() is None and not is_inside:
             leave_in_child()
         while _ending:
             stop(None)  # ends that were interrupted
@@ -162,7 +186,7 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
             _capture_for(run)
         except BaseException as error:
             _runs.remove(active)
-            _capture_for(active_run())
+            _capture_for(logged_run())
             run.note_failure(error)
             run.stop(options.stop_timeout_s, process_is_ending=False)
             raise
@@ -200,7 +224,7 @@ def stop(
         try:
             try:
                 if not is_around_others:
-                    _go_on_with(active_run())
+                    _go_on_with(logged_run())
             finally:
                 active.run.stop(default_s if timeout_s is None else timeout_s, process_is_ending)
             _ending.remove(active)  # not when it was interrupted: it is to be called again
@@ -254,13 +278,16 @@ def _note_embedding() -> None:
 def _announce() -> None:
     """To the processes that this one starts: the run that goes on now."""
     run = active_run()
-    environment.announce_run(None if run is None else run.folder.path)
+    if run is None:
+        environment.announce_run(None)
+    else:
+        environment.announce_run(run.folder.path, os.getpid(), start_of(os.getpid()))
 
 
-def _go_on_with(run: Run | None) -> None:
+def _go_on_with(run: Run | AttachedRun | None) -> None:
     """One that was inside it has ended."""
     _capture_for(run)
-    if run is not None:
+    if run is not None and run is active_run():
         run.renew_event_files()
 
 
@@ -273,7 +300,8 @@ def _capture_for(run: Run | AttachedRun | None) -> None:
     try:
         _patch_for(run)
         if run is not None:
-            device.set_drained_here(isinstance(run, Run))
+            # One of another process may be logged to by its handle, with others inside it.
+            device.set_drained_here(None not in map(_of_this_process, list(_runs)))
             _core.set_histogram_threads(run.options.histogram_threads)
     finally:
         set_event_capture(None if run is None else run.event_capture, _patches_are_beside is True)
@@ -290,7 +318,7 @@ def _patch_for(run: Run | AttachedRun | None) -> None:
         _patches.pop(0).undo()
     if beside is None:
         return
-    # A process that is attached need not use torch: it is patched when that is imported.
+    # A process that is attached need not use torch, which is patched when it is imported.
     is_wanted = isinstance(run, Run) or TORCH_WRITERS in sys.modules
     cls = find_summary_writer() if is_wanted else None
     try:
@@ -327,12 +355,23 @@ _stops = cast("list[Callable[[], None]]", _core.shared().setdefault("stops", [])
 _stops.append(_stop_each)
 
 
+_look_for_next: Callable[[], None] | None = None
+
+
+def set_look_for_next(look: Callable[[], None]) -> None:
+    """What a process that is attached does when the run that it logs into has ended."""
+    global _look_for_next
+    _look_for_next = look
+
+
 def _tell_of_end(is_forked: bool) -> None:
     where = "ended in the process that started it" if is_forked else "ended meanwhile"
     _log.warning(
         "tracelet: process %d logs into a run that has %s; its points are dropped. stats counts "
         "them under 'run ended'.", os.getpid(), where,
     )  # fmt: skip
+    if isinstance(_last(), _Attached) and (look := _look_for_next) is not None:
+        look()  # of a pool that is used by the next run
 
 
 _core.set_end_teller(_tell_of_end)
