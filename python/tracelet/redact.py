@@ -8,11 +8,15 @@ from typing import Any
 REDACTED = "(redacted)"
 _ALWAYS = frozenset(
     ("secret", "secrets", "password", "passwords", "passwd", "passphrase", "pwd", "apikey",
-     "credential", "credentials")
+     "credential", "credentials", "authorization", "bearer", "cookie", "cookies", "jwt")
 )  # fmt: skip
 _KEYS = frozenset(("key", "keys", "token", "tokens"))
+_ENDS = ("token", "apikey", "accesskey", "secretkey", "authkey", "privatekey", "sshkey", "secret",
+         "password", "passwd", "passphrase")  # fmt: skip
+"""Of a word that is two, in a name that nothing parts: "hftoken", "accesskey"."""
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_IN_URL = re.compile(r"(\w+://)[^/@\s?#]+@")
+# A password may have an "@" in it, and "?" and "#": the host begins behind the last "@".
+_IN_URL = re.compile(r"(\w+://)(?:[^/\s:?#]*:[^/\s]+|[^/\s?#]+)@")
 
 
 def redacted(name: str, value: Any) -> Any:
@@ -23,9 +27,12 @@ def redacted(name: str, value: Any) -> Any:
     """
     words = [word.lower() for word in _WORDS.findall(name)]
     is_number = value is None or isinstance(value, (bool, int, float))
-    if any(word in _ALWAYS for word in words) or (words and words[-1] in ("key", "token")):
+    is_secret = any(
+        word in _ALWAYS or (word not in _KEYS and word.endswith(_ENDS)) for word in words
+    )
+    if is_secret or words[-1:] in (["key"], ["token"]):
         return value if value is None or isinstance(value, bool) else REDACTED
-    if not is_number and any(word in _KEYS for word in words):
+    if not is_number and (words[-1:] == ["pass"] or any(word in _KEYS for word in words)):
         return REDACTED
     return without_user(value) if isinstance(value, str) else value
 

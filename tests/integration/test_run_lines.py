@@ -90,6 +90,23 @@ tracelet.stop_logging()
     assert " 4 points to tensorboard" in lines_of(done)[-1]
 
 
+FULL_PIPE = (
+    "read, write = os.pipe(); os.dup2(write, 2); os.set_blocking(2, False)\n"
+    "try:\n    while True: os.write(2, b'x' * 512)\nexcept BlockingIOError: pass\n"
+    "os.set_blocking(2, True)"
+)
+WRAPPED = """
+class Wrapped:  # as ClearML's, in both places
+    def __init__(self, stream):
+        self.stream = stream
+    def write(self, text):
+        self.stream.write(text)
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+sys.stderr = sys.__stderr__ = Wrapped(sys.stderr)
+"""
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -97,12 +114,22 @@ tracelet.stop_logging()
         "sys.stderr.close()",
         "os.close(2)",
         "read, write = os.pipe(); os.dup2(write, 2); os.close(read)",
-        # A pipe that is full, and that nobody reads.
-        "read, write = os.pipe(); os.dup2(write, 2); os.set_blocking(2, False)\n"
-        "try:\n    while True: os.write(2, b'x' * 512)\nexcept BlockingIOError: pass\n"
-        "os.set_blocking(2, True)",
+        FULL_PIPE,  # that nobody reads
+        WRAPPED + FULL_PIPE,
+        # Not the process' stderr, and full as well.
+        "read, write = os.pipe(); sys.stderr = open(write, 'w'); os.set_blocking(write, False)\n"
+        "try:\n    while True: os.write(write, b'x' * 512)\nexcept BlockingIOError: pass\n"
+        "os.set_blocking(write, True)",
     ],
-    ids=["none", "closed", "no descriptor", "broken pipe", "full pipe"],
+    ids=[
+        "none",
+        "closed",
+        "no descriptor",
+        "broken pipe",
+        "full pipe",
+        "wrapped full pipe",
+        "another full pipe",
+    ],
 )
 def test_a_stderr_that_takes_nothing_costs_the_run_nothing(run_script, broken):
     done = run_script(
@@ -111,6 +138,14 @@ def test_a_stderr_that_takes_nothing_costs_the_run_nothing(run_script, broken):
         timeout_s=60,
     )  # the exit code is 0
     assert "{'tensorboard': 3}" in done.stdout, done
+
+
+def test_a_wrapped_stderr_and_one_in_memory_get_the_lines(run_script):
+    done = run_script(RUN + WRAPPED + "run()\ntracelet.stop_logging()")
+    assert len(lines_of(done)) == 2, done.stderr
+    memory = "import io\nsys.stderr = io.StringIO()\nrun()\ntracelet.stop_logging()\n"
+    done = run_script(RUN + memory + "print(sys.stderr.getvalue().count('tracelet: run '))")
+    assert done.stdout.strip() == "2", done
 
 
 def test_what_did_not_arrive_is_told_with_the_command_that_sends_it(run_script):

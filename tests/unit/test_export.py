@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -67,6 +69,46 @@ def test_json_has_names_for_what_json_can_t_hold(tmp_path, capsys):
     assert odd["values"][:3] == ["NaN", "Infinity", "-Infinity"]
     assert same(found["exported"]["train/loss"]["values"], values["train/loss"])
     assert odd["steps"] == [0, 1, 2, 3, 4]
+
+
+def test_a_folder_in_it_of_the_same_name_stays_a_run_of_its_own(capsys):
+    pytest.importorskip("torch")
+    from torch.utils.tensorboard import SummaryWriter
+
+    make_run("net")
+    for folder, first in ("logs", 0.0), ("logs/net", 100.0):
+        writer = SummaryWriter(folder)
+        for step in range(3):
+            writer.add_scalar("loss", first + step, step)
+    tracelet.stop_logging()
+    assert main(["export", "net", "--to", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {name: tags["loss"]["values"] for name, tags in found.items()} == {
+        ".": [0.0, 1.0, 2.0], "net": [100.0, 101.0, 102.0],
+    }  # fmt: skip
+    assert main(["export", "net"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["run"] for row in rows] == ["."] * 3 + ["net"] * 3
+
+
+def test_what_is_no_file_is_written_to_and_never_replaced(tmp_path):
+    log_some(make_run())
+    tracelet.stop_logging()
+    fifo, link = tmp_path / "fifo", tmp_path / "link.csv"
+    os.mkfifo(fifo)
+    link.symlink_to("target.csv")
+    (tmp_path / "target.csv").write_text("before")
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.append(fifo.read_text()), daemon=True)
+    reader.start()
+    assert main(["export", "exported", "-o", str(fifo)]) == 0
+    reader.join(timeout=60)
+    assert fifo.is_fifo()
+    assert main(["export", "exported", "-o", str(link)]) == 0
+    assert link.is_symlink()
+    assert (tmp_path / "target.csv").read_text() == found[0]
+    assert len(found[0].splitlines()) == 56
+    assert sorted(path.name for path in tmp_path.glob("*.new")) == []
 
 
 def test_parquet_has_the_columns_in_their_types(tmp_path):

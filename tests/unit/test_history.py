@@ -15,7 +15,7 @@ from dead_runs import POINTS, make_dead_runs
 from tracelet.cli import main
 from tracelet.commands import terminal
 from tracelet.places import default_history_dir, temporary_folder
-from tracelet.redact import redacted
+from tracelet.redact import redacted, without_user
 from tracelet.runs import history
 from tracelet.runs.history import RunRecord, read_record, read_records, write_record
 from tracelet.runs.ledgers import noted_paths
@@ -67,6 +67,8 @@ def test_no_secret_is_in_a_record():
         "api_key": "SECRET1", "db.password": "SECRET2", "hfToken": "SECRET3",
         "nested": {"AWS_SECRET_ACCESS_KEY": "SECRET4", "tokens": ["SECRET5"], "pwd": 12345678},
         "url": "postgres://me:SECRET6@host/db",
+        "hosts": ["postgres://me:SECRET7@host/db", "http://me:SECRET8@host"],
+        "odd": "http://me:SEC@SECRET9#SECRET@host/x", "table": {"deep": [{"u": "s3://k:SECRETa@b"}]},
     }  # fmt: skip
     shown = {"max_tokens": 512, "num_key_value_heads": 8, "tokenizer": "bpe", "monkey": "m"}
     experiment.log_params({**secrets, **shown})
@@ -87,10 +89,72 @@ def test_no_secret_is_in_a_record():
         ("key", "x", False), ("KEY_ID", "x", False), ("token", 5, False), ("apiKey", None, True),
         ("APIKey", "x", False), ("use_token", True, True), ("keyboard", "x", True),
         ("secretary", "x", True), ("secret_count", 3, False), ("max_tokens", 3, True),
+        ("hftoken", "x", False), ("accesskey", "x", False), ("db_pass", "x", False),
+        ("authorization", "x", False), ("monkey", "x", True), ("token_count", 3, True),
+        ("tokenizer", "x", True), ("forward_pass", 2, True), ("bypass", "x", True),
     ],
 )  # fmt: skip
 def test_what_is_named_like_a_secret_is_redacted(name, value, is_shown):
     assert (redacted(name, value) == value) is is_shown
+
+
+def test_a_url_without_a_user_is_shown_whole():
+    texts = ["https://host/path@v2", "git+https://host/x.git@main", "http://host:80/?mail=a@b"]
+    assert [without_user(text) for text in texts] == texts
+    assert without_user("['http://a:b@c', 'http://d:e@f']") == (
+        "['http://(redacted)@c', 'http://(redacted)@f']"
+    )
+
+
+def test_a_parameter_without_a_text_costs_itself_alone():
+    class Silent:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    experiment = make_run()
+    experiment.log_params({"huge": 10**5000, "silent": Silent(), "large": 10**30, "lr": 0.1})
+    tracelet.stop_logging()
+    record = read_record(str(history_dir()), experiment.id)
+    assert record is not None
+    assert record.params["lr"] == 0.1
+    assert record.params["large"] == str(10**30)
+    assert "without a text" in record.params["huge"]
+    history.write_record(str(history_dir()), replace(record, params={"huge": 10**5000}), 10)
+    assert read_record(str(history_dir()), experiment.id) is not None
+
+
+def test_a_known_parameter_is_noted_anew_behind_those_that_are_too_many():
+    experiment = make_run()
+    experiment.log_params({f"p{number}": number for number in range(500)})
+    experiment.log_params({"new": 1, "p0": "changed"})
+    tracelet.stop_logging()
+    record = read_record(str(history_dir()), experiment.id)
+    assert record is not None
+    assert (len(record.params), record.params["p0"]) == (500, "changed")
+
+
+def test_what_is_shown_of_a_run_is_computed_from_all_its_series(capsys):
+    experiment = make_run("many")
+    for number in range(600):
+        experiment.log_metric(f"layer{number}/norm", 1.0, 0)
+    experiment.log_metric("val/loss", 0.25, 999)
+    tracelet.stop_logging()
+    (shown,) = runs_json(capsys)
+    assert (shown["steps"], shown["last_tag"], shown["last_value"]) == (999, "val/loss", 0.25)
+    main(["show", "many", "--json"])
+    assert len(json.loads(capsys.readouterr().out)["summary"]) == 603
+
+
+def test_long_tags_do_not_cost_a_run_its_record(tmp_path, capsys):
+    make_run("tagged", tags=[f"{number}-" + "é" * 4000 for number in range(100)])
+    tracelet.stop_logging()
+    (shown,) = runs_json(capsys)
+    assert shown["name"] == "tagged"
+    record = record_numbered(1, tags=["é" * 500] * 500, points=7)
+    write_record(str(tmp_path), record, 10)
+    found = read_record(str(tmp_path), record.run_id)
+    assert found is not None
+    assert found.points == 7
 
 
 def test_a_record_is_believed_only_when_it_is_whole(tmp_path, capsys):
@@ -116,7 +180,8 @@ def test_a_record_is_believed_only_when_it_is_whole(tmp_path, capsys):
     "changes",
     [
         {"state": "\x1b[31m"}, {"points": -1}, {"points": True}, {"urls": {"a": 5}}, {"files": "x"},
-        {"summary": {"a": {}}}, {"started_s": float("nan")}, {"params": {"a": [1]}}, {"tags": [1]},
+        {"summary": {"a": {}}}, {"started_s": float("nan")}, {"started_s": 10**400},
+        {"ended_s": 1e300}, {"started_s": -1.0}, {"params": {"a": [1]}}, {"tags": [1]},
         {"run_id": "20260101-000001-0123abce"},
     ],
 )  # fmt: skip

@@ -84,19 +84,32 @@ def _counted(selection: Selection) -> str:
 
 @contextlib.contextmanager
 def _output(path: str | None, is_binary: bool) -> Iterator[IO[Any]]:
-    """The file that is written, in the place of one of that name once it is whole."""
+    """The file that is written, in the place of one of that name once it is whole. What is no file
+    (a device, a pipe with a name) is written to, never replaced, and a link stays one."""
     if path is None:
         yield sys.stdout
         sys.stdout.flush()
         return
-    new_path = f"{path}.{os.getpid()}.new"
+    real_path = os.path.realpath(path)
+    is_replaced = os.path.isfile(real_path) or not os.path.exists(real_path)
+    new_path = f"{real_path}.{os.getpid()}.new"
     try:
-        mode = {"mode": "xb"} if is_binary else {"mode": "x", "encoding": "utf-8", "newline": ""}
-        with open(new_path, **mode) as file:  # type: ignore[call-overload]
-            yield file
-        os.replace(new_path, path)
+        if is_replaced:
+            with _opened(new_path, "x", is_binary) as file:
+                yield file
+            os.replace(new_path, real_path)
+        else:
+            with _opened(real_path, "w", is_binary) as file:
+                yield file
     except OSError as error:
         raise ConfigurationError(f"{path} can't be written: {error}") from error
     finally:
-        with contextlib.suppress(OSError):
-            os.unlink(new_path)
+        if is_replaced:
+            with contextlib.suppress(OSError):
+                os.unlink(new_path)
+
+
+def _opened(path: str, mode: str, is_binary: bool) -> IO[Any]:
+    if is_binary:
+        return open(path, f"{mode}b")
+    return open(path, mode, encoding="utf-8", newline="")

@@ -7,7 +7,6 @@ left out: it costs no run anything.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import select
@@ -15,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import IO
 
 from tracelet.backends import Backend
 from tracelet.option_kinds import describe_text
@@ -26,6 +26,7 @@ from tracelet.stats import Stats
 _log = logging.getLogger("tracelet")
 
 _MOST_REASONS = 3
+_STDERR = 2
 
 
 @dataclass
@@ -117,24 +118,39 @@ def _rest(stats: Stats, run_id: str) -> str:
 def say(line: str) -> None:
     """Writes a line to stderr, as far as that can be done now and without waiting.
 
-    Past the stream's buffer where the stream is the process' own: what it can't write now would
-    stay there, and the failing flush at the end of the process would change its exit code. A signal
-    may have interrupted somebody who holds the buffer's lock, too.
+    Past the stream's buffer where what stands behind it is the process' own stderr: what it can't
+    write now would stay there, and the failing flush at the end of the process would change its
+    exit code. A signal may have interrupted somebody who holds the buffer's lock, too. An SDK's own
+    object in the place of `sys.stderr`, as ClearML sets one, changes nothing of that: its `write`
+    ends in the same pipe. No stream is written to whose descriptor is not ready.
     """
     stream = sys.stderr
     with contextlib.suppress(Exception):
-        if type(stream) is io.TextIOWrapper and stream is sys.__stderr__:
-            _write_now(stream.fileno(), f"{line}\n".encode(stream.encoding, "backslashreplace"))
-        elif stream is not None:
+        if stream is None:
+            return
+        fd = _descriptor(stream)
+        if fd is not None and not _is_ready(fd):
+            return
+        if fd == _STDERR:
+            encoding = getattr(stream, "encoding", None) or "utf-8"
+            os.write(fd, f"{line}\n".encode(encoding, "backslashreplace"))
+        else:
             stream.write(f"{line}\n")
             stream.flush()
 
 
-def _write_now(fd: int, data: bytes) -> None:
-    """Nothing into a pipe that nobody reads: the write would wait for ever."""
-    if hasattr(select, "poll"):
-        ready = select.poll()
-        ready.register(fd, select.POLLOUT)
-        if not ready.poll(0):
-            return
-    os.write(fd, data)
+def _descriptor(stream: IO[str]) -> int | None:
+    """None: it has none, as one in memory."""
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError):
+        return None
+
+
+def _is_ready(fd: int) -> bool:
+    """Whether a line can be written: into a pipe that is full it would wait for ever."""
+    if not hasattr(select, "poll"):
+        return True
+    ready = select.poll()
+    ready.register(fd, select.POLLOUT)
+    return bool(ready.poll(0))

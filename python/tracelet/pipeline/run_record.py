@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tracelet.fork import renew_at_fork
 from tracelet.options import Options
 from tracelet.places import default_history_dir
-from tracelet.redact import redacted
+from tracelet.redact import redacted, without_user
 from tracelet.runs.history import RunRecord, write_record
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
 from tracelet.runs.summaries import kept_summary
@@ -48,11 +48,10 @@ class RunNotes:
         """Parameters by their flat names: few and short ones, and no secrets."""
         with self._lock:
             for name, value in params.items():
-                if len(self._params) >= _MOST_PARAMS and name not in self._params:
-                    return
-                shown = redacted(name, value)
-                is_plain = shown is None or isinstance(shown, (bool, int, float))
-                self._params[name[:_LONGEST]] = shown if is_plain else str(shown)[:_LONGEST]
+                short_name = name[:_LONGEST]
+                if len(self._params) >= _MOST_PARAMS and short_name not in self._params:
+                    continue  # one that is known already may be behind it
+                self._params[short_name] = _shown(redacted(name, value))
 
     def note_failure(self, failure: BaseException) -> None:
         is_stop = isinstance(failure, (KeyboardInterrupt, SystemExit))
@@ -94,6 +93,19 @@ class RunNotes:
             _log.warning(
                 "tracelet: the run is not noted in the history (option history_dir): %s", error
             )
+
+
+def _shown(value: Any) -> Any:
+    """A value as it is noted. A list may hold URLs: it is looked through as the text that it is.
+    What has no text, as an int of more digits than Python writes, costs itself alone."""
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int) and value.bit_length() < 64:
+        return value
+    try:
+        return without_user(str(value))[:_LONGEST]
+    except Exception:  # of an object of the user's
+        return f"({type(value).__name__} without a text)"
 
 
 def history_dir_of(options: Options) -> str:

@@ -27,7 +27,8 @@ class Selection:
 
     logs: Logs
     name: str = "."
-    """Of a run whose folder is the one that was read."""
+    """Of a run whose folder is the one that was read. It stays "." where a folder in it has that
+    name: two runs of one name would be one, and JSON holds each of its series once."""
     pattern: str = "*"
     """Of tags, as in fnmatch."""
     latest: bool = False
@@ -35,11 +36,12 @@ class Selection:
 
     def series(self) -> Iterator[tuple[str, str, Scalars]]:
         """Run, tag and points of each series."""
+        is_free = self.name not in self.logs.runs
         for name, run in self.logs.runs.items():
             for tag in run.tags["scalars"]:
                 if fnmatch.fnmatchcase(tag, self.pattern):
                     scalars = run.scalars(tag)
-                    shown = self.name if name == "." else name
+                    shown = self.name if name == "." and is_free else name
                     yield shown, tag, scalars.latest() if self.latest else scalars
 
     def left_out(self) -> dict[str, int]:

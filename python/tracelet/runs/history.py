@@ -7,7 +7,6 @@ was checked: see `_checked`.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -22,8 +21,14 @@ from tracelet.runs.whole_file import write_whole
 MOST_BYTES = 16 << 20
 """What all records of a folder may take together."""
 MOST_RECORD_BYTES = 256 << 10
-_MOST_ENTRIES = 500  # of a table: parameters, series
+_MOST_ENTRIES = 500  # of a table; not of series: what is shown of a run is computed from all
 _LONGEST_TEXT = 500
+_LONGEST_PATH = 4096
+_LATEST_S = 1e11  # in the year 5138: what prints dates can print it
+# What a damaged record can raise where it is read.
+DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, TraceletError,
+)  # fmt: skip
 _SUFFIX = ".json"
 IMPORTED = "import-"
 """Begins the id of a run that `tracelet import` has made."""
@@ -73,7 +78,8 @@ def write_record(folder: str, record: RunRecord, most_runs: int) -> None:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     content = asdict(_bounded(record))
     data = encoded({"format": FORMAT, **content})
-    for left_out in ("summary", "params", "files"):  # too large: what can be found elsewhere goes
+    # Too large to be read again: what can be found elsewhere goes first.
+    for left_out in ("summary", "params", "files", "tags", "dropped", "urls", "ids"):
         if len(data) > MOST_RECORD_BYTES:
             content.pop(left_out)
             data = encoded({"format": FORMAT, **content})
@@ -93,7 +99,7 @@ def read_records(folder: str, most: int | None = None) -> tuple[list[RunRecord],
             records.append(_read(path))
         except FileNotFoundError:
             continue  # beyond the budget of a run that ended just now
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceletError):
+        except DAMAGE:
             unreadable += 1
     records.sort(key=lambda record: record.ended_s)
     return records, unreadable
@@ -103,7 +109,7 @@ def read_record(folder: str, run_id: str) -> RunRecord | None:
     """A run's record; None where there is none that can be read."""
     try:
         return _read(os.path.join(folder, run_id + _SUFFIX))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceletError):
+    except DAMAGE:
         return None
 
 
@@ -163,8 +169,9 @@ def _bounded(record: RunRecord) -> RunRecord:
         if isinstance(value, str):
             values[name] = value[:_LONGEST_TEXT]
         elif isinstance(value, tuple):
-            values[name] = tuple(str(each)[:4096] for each in value[:_MOST_ENTRIES])
-        elif isinstance(value, Mapping):
+            longest = _LONGEST_PATH if name == "files" else _LONGEST_TEXT
+            values[name] = tuple(str(each)[:longest] for each in value[:_MOST_ENTRIES])
+        elif isinstance(value, Mapping) and name != "summary":
             values[name] = dict(list(value.items())[:_MOST_ENTRIES])
     values["params"] = {str(k)[:_LONGEST_TEXT]: _short(v) for k, v in values["params"].items()}
     return RunRecord(**values)
@@ -175,7 +182,10 @@ def _short(value: Any) -> Any:
         return value
     if isinstance(value, int) and abs(value) < 1 << 63:
         return value
-    return str(value)[:_LONGEST_TEXT]
+    try:
+        return str(value)[:_LONGEST_TEXT]
+    except ValueError:  # an int of more digits than Python writes
+        return f"({type(value).__name__} without a text)"
 
 
 def _checked(content: Mapping[str, Any], run_id: str) -> RunRecord:
@@ -195,12 +205,12 @@ def _checked(content: Mapping[str, Any], run_id: str) -> RunRecord:
         ended_s=_seconds(content["ended_s"]),
         points=None if points is None else _count(points),
         host=_text(content["host"]),
-        ids={_text(k): _text(v) for k, v in _table(content["ids"]).items()},
-        urls={_text(k): _text(v) for k, v in _table(content["urls"]).items()},
-        tags=_texts(content["tags"]),
+        ids={_text(k): _text(v) for k, v in _table(content.get("ids", {})).items()},
+        urls={_text(k): _text(v) for k, v in _table(content.get("urls", {})).items()},
+        tags=_texts(content.get("tags", ())),
         params={_text(k): _plain(v) for k, v in _table(content.get("params", {})).items()},
         files=_texts(content.get("files", ())),
-        dropped={_text(k): _count(v) for k, v in _table(content["dropped"]).items()},
+        dropped={_text(k): _count(v) for k, v in _table(content.get("dropped", {})).items()},
         summary=None if summary is None else checked_summary(summary),
     )
 
@@ -208,7 +218,7 @@ def _checked(content: Mapping[str, Any], run_id: str) -> RunRecord:
 def checked_summary(summary: Any) -> Summary:
     """A summary as it must be. Raises ValueError, TypeError, KeyError."""
     found: dict[str, Mapping[str, Any]] = {}
-    for tag, entry in list(_table(summary).items())[:_MOST_ENTRIES]:
+    for tag, entry in _table(summary).items():
         entry = _table(entry)
         found[_text(tag)] = {
             **{name: _number(entry[name]) for name in _NUMBERS},
@@ -253,7 +263,7 @@ def _number(value: Any) -> float | None:
 
 def _seconds(value: Any) -> float:
     number = _number(value)
-    if number is None or not math.isfinite(number):
+    if number is None or not 0 <= number <= _LATEST_S:
         raise ValueError("no time")
     return number
 

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tracelet import _core
-from tracelet.errors import TraceletError
-from tracelet.runs.history import Summary, checked_summary
+from tracelet.runs.history import DAMAGE, Summary, checked_summary
 from tracelet.runs.ownership import read_own
 from tracelet.runs.whole_file import write_whole
 from tracelet.summary import SeriesSummary, series_names
@@ -35,7 +34,7 @@ def kept_summary(run_path: str) -> Summary | None:
     """What the run has counted itself; None where it has not, or it can't be read."""
     try:
         return checked_summary(json.loads(read_own(os.path.join(run_path, SUMMARY), _MOST_BYTES)))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceletError):
+    except DAMAGE:
         return None
 
 
