@@ -215,7 +215,8 @@ class Experiment:
         They are "gradients/NAME" and "parameters/NAME", behind `name` and "/" where it is given,
         as they are when `optimizer.step()` begins: with gradient accumulation once for all its
         backward passes. Their step is `experiment.step` where that is set, else the number of
-        optimizer steps so far. Training's results are not changed; what goes wrong is told once.
+        optimizer steps so far. A GradScaler's scale is taken out of the gradients. Training's
+        results are not changed; what goes wrong is told once.
         A model that is watched already is watched anew. Raises TypeError or ValueError.
         """
         from tracelet.capture.watch import ModelWatch
@@ -340,7 +341,11 @@ class Experiment:
             raise TraceletError(
                 f"{method}: the run is another process'; tracelet.read(FOLDER) reads its files"
             )
-        if not run.flush(check_seconds("timeout_s", timeout_s), event_files_only=True):
+        # A child that was forked knows no sink's place but by what all have acknowledged.
+        is_there = run.flush(
+            check_seconds("timeout_s", timeout_s), event_files_only=not run.is_forked
+        )
+        if not is_there:
             raise TraceletError(f"{method}: the event files lack points after {timeout_s:g} s")
         if self._logs is None:
             self._logs = read_files(self.name, run.event_files, are_absolute=True)

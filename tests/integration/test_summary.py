@@ -192,3 +192,24 @@ def test_in_a_forked_child_it_is_empty(run_script):
         """
     )
     assert done.stdout.strip() == "0"
+
+
+def test_the_history_in_a_forked_child_waits_for_its_points(run_script):
+    done = run_script(
+        """
+        import os, tracelet
+        experiment = tracelet.start_logging("forked", "tests", "tensorboard", {"quiet": True})
+        experiment.log_metric("a", 1.0, 1)
+        pid = os.fork()
+        if pid == 0:
+            missing = 20
+            try:
+                for n in range(20):
+                    experiment.log_metric(f"a{n}", 1.0, n)
+                    missing -= experiment.history(f"a{n}", 60).steps.tolist() == [n]
+            finally:
+                os._exit(missing)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """
+    )
+    assert done.stdout.strip() == "0", done.stderr

@@ -105,6 +105,47 @@ def test_training_is_the_same_to_the_bit_and_the_model_is_not_kept():
     train(watched, 1)
 
 
+def test_parameters_that_an_optimizer_gets_later_are_logged():
+    experiment, model = start(), make_model()
+    first, last = model[0], model[2]
+    optimizer = torch.optim.SGD(last.parameters(), lr=0.1)
+    experiment.watch(first, every=2)
+    for step in range(6):
+        if step == 3:  # unfreezing
+            optimizer.add_param_group({"params": first.parameters()})
+        optimizer.zero_grad()
+        model(torch.ones(8, 6)).sum().backward()
+        optimizer.step()
+    tracelet.stop_logging()
+    assert {tag: [step for step, _ in each] for tag, each in histograms("log").items()} == {
+        "gradients/weight": [4], "gradients/bias": [4],
+        "parameters/weight": [4], "parameters/bias": [4],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+@pytest.mark.skipif(not hasattr(torch, "amp"), reason="no GradScaler of the CPU")
+def test_gradients_of_mixed_precision_are_logged_without_the_scale(is_fused):
+    try:
+        scaler = torch.amp.GradScaler("cpu")
+        model = torch.nn.Linear(4, 1)
+        optimizer = torch.optim.Adam(model.parameters(), fused=is_fused)
+    except (AttributeError, RuntimeError, TypeError) as error:
+        pytest.skip(f"this torch has none: {error}")
+    experiment = start()
+    experiment.watch(model, every=1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        scaler.scale(model(torch.ones(8, 4)).mean()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    tracelet.stop_logging()
+    found = histograms("log")["gradients/weight"]
+    assert [(step, each.min, each.max, each.sum) for step, each in found] == [
+        (0, 1.0, 1.0, 4.0), (1, 1.0, 1.0, 4.0),
+    ]  # fmt: skip
+
+
 def test_what_goes_wrong_is_told_once_and_training_goes_on(caplog, monkeypatch):
     experiment, model = start(), make_model()
     experiment.watch(model, every=1)

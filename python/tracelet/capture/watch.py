@@ -45,8 +45,9 @@ class ModelWatch:
         self._prefix = prefix
         self._log = log
         self._step = step
-        # How many steps each optimizer has made; None for one of another model's.
-        self._counts: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
+        # How many steps each optimizer has made, also of other models': whose parameters it has
+        # may change (unfreezing, a new head), and is looked at anew each time it would be logged.
+        self._counts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.renew_in_child()
         renew_at_fork(self)
         self._told: set[str] = set()
@@ -65,23 +66,17 @@ class ModelWatch:
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         try:
             count = self._count(optimizer)
-            if count is not None and count % self._every == 0:
+            if count % self._every == 0:
                 step = self._step()
                 self._log_all(optimizer, count if step is None else step)
         except Exception as error:
             self._tell("the step", error)
 
-    def _count(self, optimizer: Any) -> int | None:
-        """Which step of this optimizer it is, from 0 on; None where it is of another model."""
+    def _count(self, optimizer: Any) -> int:
+        """Which step of this optimizer it is, from 0 on."""
         with self._lock:
-            if optimizer not in self._counts:
-                model = self._model()
-                own = set() if model is None else {id(each) for each in model.parameters()}
-                is_ours = any(id(each) in own for each in _parameters_of(optimizer))
-                self._counts[optimizer] = 0 if is_ours else None
-            count = self._counts[optimizer]
-            if count is not None:
-                self._counts[optimizer] = count + 1
+            count = self._counts.get(optimizer, 0)
+            self._counts[optimizer] = count + 1
             return count
 
     def _log_all(self, optimizer: Any, step: int) -> None:
@@ -89,20 +84,24 @@ class ModelWatch:
         if model is None:
             return
         stepped = {id(each) for each in _parameters_of(optimizer)}
+        scale = _scale_of(optimizer)
         for name, parameter in model.named_parameters():
             if id(parameter) not in stepped:
                 continue
             gradient = parameter.grad
             if gradient is not None:
-                self._log_one(f"{self._prefix}gradients/{name}", gradient, step)
+                self._log_one(f"{self._prefix}gradients/{name}", gradient, step, scale)
             self._log_one(f"{self._prefix}parameters/{name}", parameter, step)
 
-    def _log_one(self, name: str, values: Any, step: int) -> None:
+    def _log_one(self, name: str, values: Any, step: int, scale: Any = None) -> None:
         """One that can't be read (a shard of several machines') costs the others nothing."""
         try:
             values = values.detach()
             if values.is_sparse:
                 values = values.coalesce().values()
+            if scale is not None:  # a copy: the optimizer gets what is there
+                values = values.float() if values.element_size() < 4 else values
+                values = values / scale.to(values.device)
             self._log(name, values, step)
         except Exception as error:
             self._tell(name, error)
@@ -142,6 +141,14 @@ class Watches:
 def _parameters_of(optimizer: Any) -> Iterator[Any]:
     for group in optimizer.param_groups:
         yield from group["params"]
+
+
+def _scale_of(optimizer: Any) -> Any:
+    """What the gradients are multiplied by, as a tensor; None where they are as they are. A
+    GradScaler leaves it to an optimizer that can (fused ones) to unscale them within its step."""
+    scale = getattr(optimizer, "grad_scale", None)
+    torch = sys.modules["torch"]
+    return scale if isinstance(scale, torch.Tensor) and scale.numel() == 1 else None
 
 
 def _checked_model(model: torch.nn.Module) -> torch.nn.Module:

@@ -61,7 +61,8 @@ class Run:
         self.backends: list[Backend] = []
         """Those that the user named, in that order."""
         self._live: Live | None = None
-        self._is_forked = False  # this is a child of the run's process
+        self.is_forked = False
+        """Whether this is a child of the run's process: its drainer and sinks are there."""
         self._final_stats: Stats | None = None  # set before _live is let go of
         self._final_summary: dict[str, SeriesSummary] = {}  # likewise
         self.watches = Watches()
@@ -226,7 +227,7 @@ class Run:
         if live is None:
             assert self._final_stats is not None
             stats = self._final_stats
-        elif self._is_forked:
+        elif self.is_forked:
             stats = stats_from_outside(live.ring, live.progress)
         else:
             stats = self._stats_of(live)
@@ -242,7 +243,7 @@ class Run:
         live = self._live
         if live is None:
             return dict(self._final_summary)
-        if self._is_forked:
+        if self.is_forked:
             return {}
         return named(live.drainer.summaries.read(), live.ring.text)
 
@@ -294,7 +295,7 @@ class Run:
         live = self._live
         if live is None:
             return self.stats().pending == 0
-        if self._is_forked:
+        if self.is_forked:
             return event_files_only or flush_from_outside(live.ring, live.progress, timeout_s)
         end = live.ring.head
         lanes = live.lanes
@@ -371,7 +372,7 @@ class Run:
         self.verbs.note_failure(failure)
 
     def after_fork_in_child(self) -> None:
-        self._is_forked = True
+        self.is_forked = True
         if self._live is not None:
             self._live.ring.after_fork_in_child()
 
