@@ -141,8 +141,38 @@ def test_an_active_run_is_logged_to_and_not_finished(tracker):
     rows = [row for _, row in tracker.rows(theirs.id)]
     ours = [(row["global_step"], row["loss"]) for row in rows if "loss" in row]
     assert ours == [(step, step * 0.5) for step in range(20)]
-    assert [row["tracelet_row"] for row in rows if "loss" in row] == list(range(20))
+    column = f"tracelet_row/{experiment._run.run_id}"
+    assert [row[column] for row in rows if "loss" in row] == list(range(20))
     assert [row["own"] for row in rows if "own" in row] == [1.0, *[2.0] * 20, 3.0]
+
+
+def test_two_runs_in_one_that_is_active_take_no_row_of_the_other_for_their_own(tracker):
+    """Else rows that are nowhere yet are taken for written: lost, when the process is killed."""
+    import wandb
+
+    settings = wandb.Settings(silent=True, console="off", x_transaction_log_flush_interval=0.2)
+    theirs = wandb.init(dir=str(tracker.folder), settings=settings)
+    try:
+        outer = start(tracker)
+        for step in range(50):
+            outer.log_metric("outer", step, step)
+        assert outer.flush(60)
+        with tracelet.logging("wandb", "inner", "tests", {"batch_max_age_s": 60}) as inner:
+            assert inner.id == outer.id == theirs.id
+            logs = [each._run.backends[0].log for each in (outer, inner)]
+            for log in logs:
+                log.refresh()
+            assert [log.rows_end for log in logs] == [50, 0]
+            for step in range(5):
+                inner.log_metric("inner", step, step)
+            assert inner.flush(60)
+            assert [log.rows_end for log in logs] == [50, 5]
+        tracelet.stop_logging()
+    finally:
+        theirs.finish()
+    rows = [row for _, row in tracker.rows(theirs.id)]
+    assert [row["outer"] for row in rows if "outer" in row] == list(range(50))
+    assert [row["inner"] for row in rows if "inner" in row] == list(range(5))
 
 
 @pytest.mark.parametrize("reinit", ["return_previous", "finish_previous"])

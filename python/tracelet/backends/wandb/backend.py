@@ -16,7 +16,7 @@ from tracelet.backends.kept import KeptLines
 from tracelet.backends.kept_params import KeptParams
 from tracelet.backends.wandb import run as sdk
 from tracelet.backends.wandb.catch_up import catch_up
-from tracelet.backends.wandb.log_file import RunLog, wait_until_left
+from tracelet.backends.wandb.log_file import RunLog, row_column, wait_until_left
 from tracelet.backends.wandb.names import clean_name
 from tracelet.backends.wandb.rows import Plans
 from tracelet.backends.wandb.run import SdkRun
@@ -59,7 +59,7 @@ class WandbBackend(Backend):
         self.renew_in_child()
         renew_at_fork(self)
         self._files = KeptLines(info.run_dir, _FILES)
-        self.log = RunLog(paths, has_column)
+        self.log = RunLog(paths, row_column(info.run_id), has_column)
         self._config = Config(self._sdk_run, self.log)
         self.kept_params = KeptParams(
             self.name, KeptLines(info.run_dir, _PARAMS), self._send_params
@@ -82,16 +82,17 @@ class WandbBackend(Backend):
             run = sdk.start_run(info.options, own)
         if run is None:
             return DisabledBackend()
-        made_run = SdkRun(run, active is None, active is not None)
+        is_owned = active is None
+        made_run = SdkRun(run, is_owned, row_column(info.run_id), not is_owned)
         # Of one that is resumed W&B says where its steps go on.
-        first_row = int(run.starting_step) if active is None else 0
-        made = cls(info, [], first_row, active is not None)
+        first_row = int(run.starting_step) if is_owned else 0
+        made = cls(info, [], first_row, not is_owned)
         made._take(made_run)
         made.reopen_state = {
             "id": run.id,
             "dir": run.settings.root_dir,
             "is_online": not run.offline,
-            "is_owned": active is None,
+            "is_owned": is_owned,
             "first_row": first_row,
         }
         made.id = run.id
@@ -140,7 +141,7 @@ class WandbBackend(Backend):
                 own = {**self.reopen_state, "project": self.log.project, "entity": self.log.entity}
                 sdk_run = sdk.go_on(own, self._is_online, self._timeout_s)
                 first_step = self.log.last_step + 1
-                run = SdkRun(sdk_run, True, self._has_column, first_step)
+                run = SdkRun(sdk_run, True, self.log.column, self._has_column, first_step)
                 try:
                     if self._is_online:
                         catch_up(run, self.log.paths)

@@ -22,7 +22,7 @@ from tracelet.errors import SinkUnavailableError
 from tracelet.fork import renew_at_fork
 
 ROW = "tracelet_row"
-"""The column with a row's number, where W&B's own step is not ours to set."""
+"""Begins the name of the column with a row's number, where W&B's own step is not ours to set."""
 
 _HEADER = b":W&B"
 _HEADER_BYTES = 7
@@ -106,9 +106,10 @@ class LogFile:
 class RunLog:
     """What W&B has on disk of one run: rows, config, artifacts, its end. Any thread."""
 
-    def __init__(self, paths: list[str], has_column: bool) -> None:
-        """`paths`: of this run's files; it may have been gone on with. `has_column`: only what has
-        a column for its number is a row of ours."""
+    def __init__(self, paths: list[str], column: str, has_column: bool) -> None:
+        """`paths`: of this run's files; it may have been gone on with. `column`: of a row's number.
+        `has_column`: only what has it is a row of ours."""
+        self.column = column
         self._has_column = has_column
         self._files = [LogFile(path) for path in paths]
         self.rows_end = 0
@@ -174,7 +175,7 @@ class RunLog:
         kind = record.WhichOneof("record_type")
         if kind == "history":
             self.last_step = max(self.last_step, int(record.history.step.num))
-            number = _row_number(record.history, self._has_column)
+            number = _row_number(record.history, self.column, self._has_column)
             if number is not None:
                 self.rows_end = max(self.rows_end, number + 1)
         elif kind == "config":
@@ -218,10 +219,16 @@ def _open_files() -> set[str]:
     return found
 
 
-def _row_number(history: Any, has_column: bool) -> int | None:
+def row_column(run_id: str) -> str:
+    """One for each run of tracelet's: several may log to one run of W&B's, and the rows of another
+    one are not to be taken for its own, which would be counted as delivered."""
+    return f"{ROW}/{run_id}"
+
+
+def _row_number(history: Any, column: str, has_column: bool) -> int | None:
     """The number that our row was given; W&B's own step where there is no column for it."""
     for item in history.item:
-        if _key(item) == ROW:
+        if _key(item) == column:
             value = json.loads(item.value_json)
             return value if isinstance(value, int) else None
     return None if has_column else int(history.step.num)

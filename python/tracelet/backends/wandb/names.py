@@ -11,7 +11,7 @@ from tracelet.backends.wandb.log_file import ROW
 STEP = "global_step"
 """The column with the user's step."""
 
-_OF_WANDB = frozenset(("_step", "_timestamp", "_runtime", "_wandb", STEP, ROW))
+_OF_WANDB = frozenset(("_step", "_timestamp", "_runtime", "_wandb", STEP))
 _LONGEST = 1_000
 _LONGEST_PROJECT, _LONGEST_TAG, _LONGEST_ARTIFACT = 128, 64, 128
 
@@ -19,7 +19,7 @@ _LONGEST_PROJECT, _LONGEST_TAG, _LONGEST_ARTIFACT = 128, 64, 128
 def clean_name(name: str) -> str:
     """A tag as W&B takes it: UTF-8, not empty, and none of its own or of our columns."""
     clean = name.encode("utf-8", "replace").decode().replace("\0", "�")
-    if not clean.strip() or clean in _OF_WANDB:
+    if not clean.strip() or clean in _OF_WANDB or clean.startswith(ROW):
         return f"tag {clean}"
     if len(clean) > _LONGEST:
         clean = f"{clean[: _LONGEST - 17]}-{_digest(name)}"

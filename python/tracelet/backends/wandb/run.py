@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from tracelet.backends.wandb.log_file import ROW
 from tracelet.backends.wandb.names import STEP, project_name, tag_names
 from tracelet.errors import BackendError, ConfigurationError
 from tracelet.option_kinds import describe, nearest
@@ -189,12 +188,13 @@ class SdkRun:
     """One run of the SDK's, and whether it is ours to end. Any thread."""
 
     def __init__(
-        self, run: Any, is_owned: bool, has_column: bool = False, first_step: int = 0
+        self, run: Any, is_owned: bool, column: str, has_column: bool, first_step: int = 0
     ) -> None:
-        """`has_column`: W&B's steps are counted by the user, so a row has a column for its number.
+        """`has_column`: W&B's steps are counted by the user, so rows have a `column` for a number.
         `first_step`: of one of those that is gone on with, W&B's step of the next row."""
         self.sdk = run
         self.is_owned = is_owned
+        self._column = column
         self._has_column = has_column
         self._next_step = first_step
         self.path = str(run.settings.sync_file)
@@ -215,7 +215,7 @@ class SdkRun:
             row["_timestamp"] = wall_time_s
         # W&B's patch of TensorBoard takes the step away.
         if self._has_column or wandb.patched["tensorboard"]:
-            row[ROW] = number
+            row[self._column] = number
         if not self._has_column:
             self.sdk.log(row, step=number, commit=True)
         elif self.is_owned:
