@@ -389,3 +389,7 @@ class Experiment:
 def _check_name(method: str, name: Any) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"{method}: name must be a str that is not empty, not {name!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{method}: the name {name!r} can't be written as UTF-8") from None

@@ -102,17 +102,47 @@ def test_a_video_is_an_animated_gif(video):
             assert np.abs(shown - FRAMES[number, ..., 0]).max() <= 2
 
 
+def test_what_forms_allow_is_taken():
+    """The slowest video, the highest rate, frames of any MP3, and floats that numpy lacks."""
+    experiment = start()
+    experiment.log_video("v/slow", FRAMES, fps=0.002)
+    experiment.log_video("v/bf16", torch.ones(2, 3, 4, 4, dtype=torch.bfloat16))
+    experiment.log_audio("a/high", np.zeros((16, 1)), sample_rate=(1 << 31) - 1)
+    experiment.log_audio("a/bf16", torch.ones(16, dtype=torch.bfloat16))
+    experiment.log_image("i/bf16", torch.ones(3, 4, 4, dtype=torch.bfloat16))
+    frames = [b"\xff" + bytes([kind]) + bytes(9) for kind in (0xFA, 0xFB, 0xF2, 0xF3, 0xE3)]
+    for number, frame in enumerate(frames):
+        experiment.log_audio(f"mp3/{number}", frame)
+    with pytest.raises(ValueError, match="no sound file"):
+        experiment.log_audio("aac", b"\xff\xf1" + bytes(9))
+    tracelet.stop_logging()
+    found = {value.tag: value for value, _ in values_of()}
+    assert all(found[f"mp3/{n}"].audio.content_type == "audio/mpeg" for n in range(len(frames)))
+    with Image.open(io.BytesIO(found["v/slow"].image.encoded_image_string)) as image:
+        assert image.info["duration"] == 500_000
+    for name in ("v/bf16", "i/bf16"):
+        with Image.open(io.BytesIO(found[name].image.encoded_image_string)) as image:
+            assert (np.asarray(image.convert("L")) >= 254).all()
+    with wave.open(io.BytesIO(found["a/bf16"].audio.encoded_audio_string)) as file:
+        assert np.frombuffer(file.readframes(16), "<i2").tolist() == [32767] * 16
+
+
 WRONG = [
     ("log_histogram", ("h", "text"), "h"),
     ("log_histogram", ("h", [1.0], "5"), "h"),
     ("log_histogram", ("h", [1.0], 1, [2.0, 1.0]), "h"),
     ("log_histogram", (5, [1.0]), "name must be a str"),
+    ("log_histogram", ("\udc80", [1.0]), "the name '\\udc80'"),
     ("log_audio", ("a", np.zeros((9, 9))), "9"),
     ("log_audio", ("a", np.zeros(5, np.int32)), "int32"),
     ("log_audio", ("a", b"no sound"), "no sound file"),
     ("log_audio", ("a", b"RIFF"), "WAV"),
     ("log_audio", ("a", TONE, 1, 0), "sample_rate"),
+    ("log_audio", ("a", np.zeros((16, 8)), 1, (1 << 31) - 1), "sample_rate=2147483647"),
     ("log_audio", ("a", object()), "samples"),
+    ("log_video", ("v", FRAMES, 1, 1e-9), "fps must be a number from 0.002 to 1000, not 1e-09"),
+    ("log_video", ("v", FRAMES, 1, float("nan")), "fps"),
+    ("log_video", ("v", np.zeros((1, 1, 1 << 16), np.uint8)), "65536 by 1 pixels"),
     ("log_video", ("v", FRAMES[..., :2]), "(3, 8, 6, 2)"),
     ("log_video", ("v", FRAMES[0, 0]), "(6, 3)"),
     ("log_video", ("v", b"\0\0\0 ftypmp42"), "no GIF"),

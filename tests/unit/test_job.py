@@ -86,6 +86,9 @@ def test_a_launchers_variables_say_who_this_is(name):
         {"RANK": "0", "WORLD_SIZE": "0"},
         {"WORLD_SIZE": "4"},
         {"LOCAL_RANK": "1"},
+        # int() takes no more than 4,300 digits, and a rank has none of these.
+        {"RANK": "1" * 5000, "WORLD_SIZE": "4"},
+        {"RANK": "0", "WORLD_SIZE": "1" * 10},
         # Of a batch script or an interactive shell, where no rank was started.
         {"SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_NTASKS": "16"},
         # Which rank of eight this is can't be told.

@@ -142,7 +142,7 @@ def _encoded(name: str, image: Any, dataformats: str | None) -> tuple[int, int, 
 def _pixels(name: str, image: Any, dataformats: str | None) -> Any:
     """An array of shape (H, W) or (H, W, C), uint8."""
     is_tensor = hasattr(image, "detach")
-    array = np.asarray(image.detach().cpu() if is_tensor else image)
+    array = array_of(image)
     if array.dtype.kind not in "uifb" or array.ndim not in (2, 3):
         raise TypeError(
             f"log_image: {name!r} must be a picture of shape (H, W), (H, W, C) or (C, H, W), a PIL "
@@ -162,6 +162,19 @@ def _pixels(name: str, image: Any, dataformats: str | None) -> Any:
         _tell_of_range(name, float(np.nanmax(array)))
     scale = 255.0 if array.dtype.kind in "fb" else 1.0  # floats from 0 to 1, as for add_image
     return np.clip(np.nan_to_num(array.astype(np.float64)) * scale, 0, 255).astype(np.uint8)
+
+
+def array_of(given: Any) -> Any:
+    """A numpy array, also of a tensor; floats that numpy lacks (bfloat16) as float32."""
+    if not hasattr(given, "detach"):
+        return np.asarray(given)
+    tensor = given.detach().cpu()
+    try:
+        return np.asarray(tensor)
+    except TypeError:
+        if not tensor.is_floating_point():
+            raise
+        return np.asarray(tensor.float())
 
 
 def _tell_of_range(name: str, most: float) -> None:

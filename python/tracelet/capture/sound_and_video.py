@@ -9,20 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from tracelet.capture.manual import event_of, image_value, messages
+from tracelet.capture.manual import array_of, event_of, image_value, messages
 from tracelet.errors import TraceletError
 
 _MOST_CHANNELS = 8
 _LARGEST_SAMPLE = 32767
 _FULL_SCALE = 255.0
 _MOST_FPS = 1_000
+_LEAST_FPS = 0.002  # a GIF has hundredths of a second in 16 bits
+_LARGEST_SIDE = (1 << 16) - 1  # of a GIF
+_WAV_HEADER_BYTES = 44
 # How a sound file begins, and what it is.
 _SOUNDS = {
     b"RIFF": "audio/wav",
     b"OggS": "audio/ogg",
     b"fLaC": "audio/flac",
     b"ID3": "audio/mpeg",
-    b"\xff\xfb": "audio/mpeg",
+    # A frame of layer III, of MPEG 1, 2 or 2.5, with or without a checksum.
+    **{bytes((0xFF, kind)): "audio/mpeg" for kind in (0xFA, 0xFB, 0xF2, 0xF3, 0xE2, 0xE3)},
 }
 
 
@@ -30,7 +34,7 @@ def audio_event(name: str, audio: Any, step: int | None, sample_rate: int) -> An
     """Raises TypeError or ValueError for what is no sound, FileNotFoundError for a path."""
     data = _file_bytes("log_audio", audio)
     if data is None:
-        data = _wav(_samples(name, audio), _rate(name, sample_rate))
+        data = _wav(name, _samples(name, audio), _rate(name, sample_rate))
     kind = next((kind for start, kind in _SOUNDS.items() if data.startswith(start)), None)
     if kind is None:
         raise ValueError(f"log_audio: {name!r} is no sound file: WAV, MP3, OGG and FLAC are")
@@ -67,7 +71,7 @@ def _file_bytes(method: str, given: Any) -> bytes | None:
 
 
 def _array(method: str, name: str, given: Any, wanted: str) -> Any:
-    array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    array = array_of(given)
     if array.dtype.kind not in "uifb" or array.size == 0:
         raise TypeError(
             f"{method}: {name!r} must be {wanted}, or a path, not {type(given).__name__} of shape "
@@ -104,7 +108,16 @@ def _rate(name: str, sample_rate: Any) -> int:
     return int(rate)
 
 
-def _wav(samples: Any, rate: int) -> bytes:
+def _wav(name: str, samples: Any, rate: int) -> bytes:
+    """Raises ValueError for what the 32 bits of its header can't say."""
+    if rate * samples.shape[1] * samples.itemsize >= 1 << 32:
+        raise ValueError(
+            f"log_audio: {name!r}: sample_rate={rate} is too large for {samples.shape[1]} channels"
+        )
+    if samples.nbytes >= (1 << 32) - _WAV_HEADER_BYTES:
+        raise ValueError(
+            f"log_audio: {name!r} has {len(samples)} samples: a WAV file holds 4 GiB at most"
+        )
     stream = io.BytesIO()
     with wave.open(stream, "wb") as file:
         file.setnchannels(samples.shape[1])
@@ -143,6 +156,11 @@ def _frames(name: str, video: Any) -> Any:
             f"log_video: {name!r} must be {wanted} with 1 or 3 channels, not of shape "
             f"{np.shape(video)}"
         )
+    if max(array.shape[1:3]) > _LARGEST_SIDE:
+        raise ValueError(
+            f"log_video: {name!r} has frames of {array.shape[2]} by {array.shape[1]} pixels, "
+            f"a GIF's have {_LARGEST_SIDE} at most"
+        )
     if array.dtype != np.uint8:
         scale = _FULL_SCALE if array.dtype.kind in "fb" else 1.0
         array = np.clip(np.nan_to_num(array.astype(np.float64)) * scale, 0, _FULL_SCALE)
@@ -150,8 +168,12 @@ def _frames(name: str, video: Any) -> Any:
 
 
 def _frames_per_s(name: str, fps: Any) -> float:
-    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps <= _MOST_FPS:
-        raise ValueError(f"log_video: {name!r}: fps must be a number above 0, {_MOST_FPS} at most")
+    is_number = isinstance(fps, (int, float)) and not isinstance(fps, bool)
+    if not is_number or not _LEAST_FPS <= fps <= _MOST_FPS:
+        raise ValueError(
+            f"log_video: {name!r}: fps must be a number from {_LEAST_FPS} to {_MOST_FPS}, "
+            f"not {fps!r}"
+        )
     return float(fps)
 
 

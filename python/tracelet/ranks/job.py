@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from tracelet.runs.process_identity import start_of
 
+_MOST_DIGITS = 9  # no job has more processes; and Python makes no number of thousands
 _NO_RUN_ID = "none"  # torchrun's default, the same for all jobs
 
 
@@ -42,7 +43,8 @@ class Job:
 
 
 def find_job(variables: Mapping[str, str] | None = None) -> Job | None:
-    """None for a process that is no rank of anything. What is not a number counts as not set."""
+    """None for a process that is no rank of anything. What is not a number, or has
+    more than nine digits, counts as not set."""
     of = _Variables(os.environ if variables is None else variables)
     for find in (_named, _torchrun, _lightning, _slurm, _open_mpi, _mpich):
         job = find(of)
@@ -62,7 +64,7 @@ class _Variables:
         """Of the first that has one; ranks and sizes are never below 0."""
         for name in names:
             text = self.text(name)
-            if text.isascii() and text.isdigit():
+            if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS:
                 return int(text)
         return None
 
