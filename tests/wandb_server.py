@@ -23,7 +23,7 @@ class Run:
 
     @property
     def params(self):
-        return {name: each["value"] for name, each in self.config.items() if name != "_wandb"}
+        return {name: each["value"] for name, each in self.config.items() if name not in _OWN}
 
 
 class WandbServer:
@@ -68,13 +68,17 @@ class WandbServer:
             run.exit_code = body.get("exitcode")
 
     def answer(self, operation, variables):
-        if operation == "Viewer":
+        if operation in ("Viewer", "GetDefaultEntity"):
             viewer = {"id": "u", "entity": "me", "username": "me", "flags": "{}",
                       "teams": {"edges": []}}  # fmt: skip
             return {"viewer": viewer, "serverInfo": None}
         if operation == "RunResumeStatus":
             run = self.runs.get(variables["name"])
             return {"model": {**_PROJECT, "bucket": run and _resumed(variables["name"], run)}}
+        if operation == "Run":
+            run = self.runs.get(variables["name"])
+            found = run and _shown(variables["name"], run)
+            return {"project": {"run": found}}
         if operation == "UpsertBucket":
             name, is_new = variables["name"], variables["name"] not in self.runs
             run = self.runs.setdefault(name, Run())
@@ -89,7 +93,18 @@ class WandbServer:
         return None
 
 
+_OWN = ("_wandb", "tracelet_run")
 _PROJECT = {"id": "p", "name": "tests", "entity": {"id": "e", "name": "me"}}
+
+
+def _shown(name, run):
+    """For `wandb.Api().run`."""
+    resumed = _resumed(name, run)
+    return {
+        **{key: resumed[key] for key in ("id", "name", "displayName", "config", "summaryMetrics")},
+        "projectId": 1, "state": "running" if run.exit_code is None else "finished",
+        "historyLineCount": len(run.lines), "user": {"name": "me", "username": "me"},
+    }  # fmt: skip
 
 
 def _resumed(name, run):

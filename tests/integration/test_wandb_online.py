@@ -123,6 +123,40 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert find_runs(os.environ["TRACELET_DIR"]) == []
 
 
+def test_a_run_that_another_process_has_resumed_is_left_to_that_one(server, run_script, tmp_path):
+    """A training that was killed and restarted; `tracelet sync` comes while the second one lives,
+    and again when it has ended."""
+    own = f"{{'dir': {str(tmp_path)!r}, 'id': 'job', 'resume': 'allow'}}"
+    begin = f"""
+import os, signal, subprocess, sys, tracelet
+experiment = tracelet.start_logging("t", "tests", "wandb", {{"wandb": {own}}})
+def log(steps):
+    for step in steps:
+        experiment.log_metric("x", step, step)
+    assert experiment.flush(60)
+"""
+    environment = server.environment(tmp_path)
+    unsent = {**environment, "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "600"}
+    kill = "log(range(100))\nos.kill(os.getpid(), signal.SIGKILL)"
+    killed = run_script(begin + kill, env=unsent, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (left,) = find_runs(os.environ["TRACELET_DIR"])
+    body = f"""
+log(range(1000, 1005))
+environment = {{name: os.environ[name] for name in os.environ if name != "WANDB_SERVICE"}}
+done = subprocess.run([sys.executable, "-c", {SYNC!r}], env=environment, capture_output=True)
+assert done.returncode == 1 and b"resumed by another process" in done.stdout + done.stderr, done
+log(range(1005, 1050))
+tracelet.stop_logging()
+"""
+    run_script(begin + body, env=environment)
+    run = server.runs["job"]
+    assert run_script(SYNC, env=environment, check=False).returncode == 1
+    assert [row["x"] for row in run.rows()] == list(range(1000, 1050))
+    assert run.exit_code == 0
+    assert [each.run_id for each in find_runs(os.environ["TRACELET_DIR"])] == [left.run_id]
+
+
 def test_a_server_that_is_not_there_makes_the_run_an_offline_one(run_script, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens

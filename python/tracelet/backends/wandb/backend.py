@@ -48,6 +48,7 @@ class WandbBackend(Backend):
 
     def __init__(self, info: RunInfo, paths: list[str], first_row: int, has_column: bool) -> None:
         self._has_column = has_column
+        self._run_id = info.run_id
         self._timeout_s = info.options.start_timeout_s
         self._is_reopened = info.reopen is not None
         self._is_online = False  # of one that is reopened: whether a server is to have it
@@ -79,7 +80,7 @@ class WandbBackend(Backend):
         own = sdk.own_options(info.options)
         run = active = sdk.active_run()
         if active is None:
-            run = sdk.start_run(info.options, own)
+            run = sdk.start_run(info.options, own, info.run_id)
         if run is None:
             return DisabledBackend()
         is_owned = active is None
@@ -139,6 +140,8 @@ class WandbBackend(Backend):
                 raise self._start_error
             if self._run is None:
                 own = {**self.reopen_state, "project": self.log.project, "entity": self.log.entity}
+                if self._is_online:
+                    sdk.check_owner(own, self._run_id, self.log.last_step, self._timeout_s)
                 sdk_run = sdk.go_on(own, self._is_online, self._timeout_s)
                 first_step = self.log.last_step + 1
                 run = SdkRun(sdk_run, True, self.log.column, self._has_column, first_step)

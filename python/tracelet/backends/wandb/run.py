@@ -33,6 +33,9 @@ _FLUSH_S = 0.25
 _FINISH_S = 20.0
 _LOCAL_S = 120.0  # for what asks no server, and is slow on a slow disk alone
 _SYNC_S = 600.0  # for what `tracelet sync` sends
+_OWNER = "tracelet_run"
+"""Of the config of an online run: tracelet's id of the run whose process began it, or resumed it
+last."""
 _LATEST_S = 1e11  # a wall time beyond it is none
 
 
@@ -62,7 +65,7 @@ def active_run() -> Any:
     return None if run is None or run.disabled else run
 
 
-def start_run(options: Options, own: Mapping[str, Any]) -> Any:
+def start_run(options: Options, own: Mapping[str, Any], run_id: str) -> Any:
     """A new run of the SDK's, or with an id one that is gone on with; None where wandb is disabled.
     Offline, told once, where nobody has logged in (wandb would ask, and wait for an answer), or
     where the server does not answer in time. Raises BackendError."""
@@ -75,7 +78,8 @@ def start_run(options: Options, own: Mapping[str, Any]) -> Any:
         try:
             if is_logged_in(timeout_s):
                 left_s = max(timeout_s / 4, deadline_s - time.monotonic())
-                return _init("online", options, own, left_s)
+                # Before its first row, so that who has it is known of any row.
+                return _init("online", options, own, left_s, {_OWNER: run_id})
             why = "wandb has no API key here (`wandb login`, or WANDB_API_KEY)"
         except BackendError as error:
             if options.on_unreachable == "raise" or _is_refusal(error):
@@ -116,10 +120,43 @@ def go_on(own: Mapping[str, Any], is_online: bool, timeout_s: float) -> Any:
     return _make(mode, {**arguments, "resume": "allow"}, settings, timeout_s)
 
 
-def _init(mode: str, options: Options, own: Mapping[str, Any], timeout_s: float) -> Any:
+def check_owner(own: Mapping[str, Any], run_id: str, last_step: int, timeout_s: float) -> None:
+    """Asks the server whether a dead run's W&B run is still that run's: one that another process
+    has resumed since has that one's rows behind the steps that ours had, and to resume it would
+    skip ours, and end it under the other's feet. `last_step`: of the rows that its files have.
+    Raises BackendError."""
     import wandb
 
-    arguments = {
+    path = "/".join(own[key] for key in ("entity", "project", "id") if own.get(key))
+
+    def ask() -> tuple[Any, Any]:
+        try:
+            run = wandb.Api(timeout=max(1, int(timeout_s))).run(path)
+        except wandb.errors.CommError as error:
+            if isinstance(error.exc, ValueError):  # it has no such run: nothing has arrived yet
+                return None, None
+            raise
+        return run.config.get(_OWNER), run.summary_metrics.get("_step")
+
+    owner, step = _within(timeout_s, "tell whose run it is", ask)
+    is_others = isinstance(owner, str) and owner != run_id
+    if is_others or (isinstance(step, int) and step > last_step):
+        raise BackendError(
+            f"this W&B run ({path}) was resumed by another process: what its server lacks of this "
+            "one's rows can't be put between them. They are kept"
+        )
+
+
+def _init(
+    mode: str,
+    options: Options,
+    own: Mapping[str, Any],
+    timeout_s: float,
+    config: Mapping[str, Any] | None = None,
+) -> Any:
+    import wandb
+
+    arguments: dict[str, Any] = {
         key: own[key]
         for key in ("entity", "dir", "group", "job_type", "id", "resume")
         if own.get(key)
@@ -128,6 +165,8 @@ def _init(mode: str, options: Options, own: Mapping[str, Any], timeout_s: float)
     if not is_default or not wandb.setup().settings.project:
         arguments["project"] = project_name(options.project)
     arguments["name"] = options.task_name or options.exp_name
+    if config:
+        arguments["config"] = dict(config)
     if options.tags:
         arguments["tags"] = tag_names(list(options.tags))
     if options.comment is not None:
