@@ -9,6 +9,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -230,6 +231,23 @@ def test_without_a_login_the_run_is_offline_and_nothing_asks(tracker, run_script
     done = run_script(code, env=environment)
     assert done.stderr.count("the run is kept offline") == 1
     assert tracker.scalars(done.stdout.split()[-1]) == {"a": [(1, 1.0)]}
+
+
+def test_an_online_run_is_not_all_sent_from_the_moment_its_end_begins(tracker):
+    """Until `finish` returns: another backend that hangs may keep it from being called."""
+    experiment = start(tracker)
+    (backend,) = experiment._run.backends
+    offline = backend._run
+    backend._run = SimpleNamespace(is_owned=True, sdk=SimpleNamespace(offline=False))
+    try:
+        assert backend.unsent == 0
+        backend.begin_end()
+        assert backend.unsent == 1
+    finally:
+        backend._run, backend._is_behind = offline, False
+    backend.begin_end()
+    assert backend.unsent == 0
+    tracelet.stop_logging()
 
 
 def test_a_disabled_wandb_gets_nothing_and_that_is_counted(tracker):

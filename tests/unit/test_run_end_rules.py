@@ -29,6 +29,9 @@ class Backend:
 
         return note
 
+    def begin_end(self):
+        self.is_told = True
+
     def close(self, process_is_ending):
         self._note("close")(process_is_ending)
 
@@ -60,6 +63,18 @@ def test_a_backend_whose_first_sink_is_busy_is_left_and_the_process_may_end():
     close_backends(live_of(first, second, busy=("a", "d")), 30.0, True)
     assert first.did == [("b", True), ("leave", True), ("let end",)]
     assert second.did == [("c", True), ("close", True), ("let end",)]
+
+
+def test_all_are_told_that_the_end_begins_before_one_is_closed():
+    """What hangs in `close` keeps the others from theirs, and nothing of them may be forgotten."""
+    hold, first, second = threading.Event(), Backend("first"), Backend("second")
+    first.close = lambda ending: hold.wait(60)
+    live = live_of(first, second)
+    close_backends(live, 0.0, True)
+    assert second.is_told
+    assert ("close", True) not in second.did
+    hold.set()
+    live.closer.join(30)
 
 
 def test_one_that_fails_or_hangs_holds_up_no_other(caplog):

@@ -358,6 +358,11 @@ class Backend:
     def note_failure(self, failure: BaseException) -> None:
         """Says what ended the run, if it did not end well, before `close`."""
 
+    def begin_end(self) -> None:
+        """Told that the end begins, before any backend is closed: from now on `unsent` counts what
+        only `close` makes sure of, since another one that hangs may keep it from being called. Must
+        not wait, and may be called again."""
+
     def give_back(self) -> None:
         """Gives back what it took of the process while SummaryWriters logged to the run: they do no
         more. Called first of all at the run's end, also when `close` will not be; must not wait,

@@ -42,6 +42,9 @@ def close_backends(live: Live, timeout_s: float, process_is_ending: bool) -> Non
                 _log.warning("tracelet: closing %r failed: %s", name, error)
         closes.clear()
 
+    for backend in live.backends:
+        with contextlib.suppress(Exception):  # of a user's own backend: the others are to end
+            backend.begin_end()
     live.closer.work_on(close_all)
     live.closer.join(max(timeout_s, _SHORTEST_CLOSE_S))
     if process_is_ending:

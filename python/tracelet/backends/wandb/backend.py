@@ -192,6 +192,12 @@ class WandbBackend(Backend):
     def note_failure(self, failure: BaseException) -> None:
         self._failure = failure
 
+    def begin_end(self) -> None:
+        """wandb-core may have sent nothing yet, and is ended with the process."""
+        run = self._run
+        if run is not None and run.is_owned and not run.sdk.offline:
+            self._is_behind = True
+
     def close(self, process_is_ending: bool) -> None:
         self.close_kept()
         self._files.close()
@@ -203,12 +209,12 @@ class WandbBackend(Backend):
         else:
             failure = self._failure or (_uncaught() if process_is_ending else None)
             code = _exit_code(failure)
+        self.begin_end()
         if self._run is not None and self._run.is_owned:
             self._finish(self._run, code)
         self._run = None
 
     def _finish(self, run: SdkRun, code: int) -> None:
-        self._is_behind = not run.sdk.offline
         try:
             run.finish(code)
         except TimeoutError as error:
