@@ -7,8 +7,11 @@ returns the exit code: 0 done, 1 not (all) done and worth trying again, 2 used w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import keyword
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +20,9 @@ from tracelet.errors import TraceletError
 
 COMMANDS = ("runs", "show", "tail", "export", "import", "sync", "clean", "doctor", "version")
 """By name; the module of one that is a word of Python's has a "_" behind it."""
+
+_CHANGING = ("import", "sync", "clean")
+"""What these were to do may be half done when nobody reads any more what they say."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,15 +38,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run_command=module.run)
+        command.set_defaults(is_changing=name in _CHANGING)
+    _prepare_output()
     arguments = parser.parse_args(argv)
     if not hasattr(arguments, "run_command"):
         parser.print_help()
         return 0
     try:
-        return int(arguments.run_command(arguments))
+        code = int(arguments.run_command(arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1 if arguments.is_changing else 0
     except TraceletError as error:
         print(f"tracelet: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ntracelet: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+
+
+def _prepare_output() -> None:
+    """What is printed goes somewhere, whatever the names of runs are made of: Python has no stdout
+    where it was closed (`>&-`), and one for a terminal of another encoding raises an error."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError):  # of a pipe that is also read from
+                stream.reconfigure(errors="backslashreplace" if name == "stderr" else "replace")

@@ -352,6 +352,11 @@ class Experiment:
         else:
             self._logs.refresh()
         if not self._logs.runs:
+            if run.options.tensorboard == "passthrough":
+                raise TraceletError(
+                    f"{method}: with tensorboard='passthrough' the event files are torch's own; "
+                    "tracelet.read(FOLDER) reads them"
+                )
             raise TraceletError(
                 f"{method}: this run has no event files; the option log_dir gives it one"
             )

@@ -184,6 +184,12 @@ def test_the_command_for_an_offline_session_sends_it(run_script, clearml_server)
     """)
     ends = lines_of(done)[-1]
     assert ": 1 point to clearml (offline session in " in ends, done.stderr
+    would = run_script(
+        "from tracelet.cli import main\nmain(['sync', '--all', '--dry-run'])",
+        env={**clearml_server.environment(), "CLEARML_OFFLINE_MODE": "0"},
+    )
+    assert ": would import its offline session " in would.stdout, would
+    assert not clearml_server.tasks
     command = ends.partition("to send it: CLEARML_OFFLINE_MODE=0 tracelet ")[2].rstrip(")")
     sent = run_script(
         f"import sys\nfrom tracelet.cli import main\nsys.exit(main({command.split()!r}))",

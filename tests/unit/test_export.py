@@ -12,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 import tracelet
+from recording_sink import RecordingSink
 from tracelet.cli import main
 from tracelet.reading import export
 
@@ -209,6 +210,19 @@ def test_the_history_of_one_tag_in_two_folders_names_them(tmp_path):
         experiment.history("loss")
     runs = tracelet.read(experiment).runs
     assert runs[str(tmp_path / "b")].scalars("loss").values.tolist() == [2.0]
+
+
+def test_the_history_beside_torch_s_own_event_files_names_what_reads_them(capsys):
+    tracelet.register_sink("recording", lambda info: RecordingSink())
+    config = {"quiet": True, "tensorboard": "passthrough"}
+    experiment = tracelet.start_logging("beside", "tests", backend="recording", config=config)
+    with pytest.raises(tracelet.TraceletError, match="torch's own"):
+        experiment.history("loss")
+    tracelet.stop_logging()
+    assert main(["export", "beside"]) == 1
+    assert "passthrough" in capsys.readouterr().err
+    assert main(["show", "beside"]) == 0
+    assert "passthrough" in capsys.readouterr().out
 
 
 def test_the_history_of_a_run_without_event_files_says_so():

@@ -269,6 +269,26 @@ def test_a_run_that_failed_says_so(capsys):
     assert [each["state"] for each in runs_json(capsys)] == ["failed"]
 
 
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        ("raise RuntimeError('training failed')", "failed"),
+        ("raise KeyboardInterrupt", "stopped"),
+        ("with experiment: sys.exit(0)", "finished"),
+        ("with experiment: sys.exit(1)", "stopped"),
+        ("pass", "finished"),
+    ],
+)
+def test_how_a_process_ended_is_noted_without_a_block_too(run_script, capsys, end, state):
+    script = (
+        "import sys, tracelet\n"
+        "experiment = tracelet.start_logging('ends', 'tests', 'tensorboard', {'quiet': True})\n"
+        f"experiment.log_metric('loss', 1.0, 1)\n{end}\n"
+    )
+    run_script(script, check=False)
+    assert [each["state"] for each in runs_json(capsys)] == [state]
+
+
 def test_a_killed_run_is_listed_as_unsent_then_as_killed(capsys, tmp_path):
     (run,) = make_dead_runs(tmp_path, ["victim"]).values()
     (listed,) = runs_json(capsys)

@@ -15,6 +15,7 @@ from dead_runs import POINTS, make_dead_runs
 from tracelet import _core
 from tracelet.cli import main
 from tracelet.commands import tail, terminal
+from tracelet.commands.selection import find_view
 from tracelet.commands.show import plot
 from tracelet.runs.summaries import summary_of_files
 
@@ -127,6 +128,10 @@ def test_two_writers_of_one_tag_are_two_series(tmp_path):
     assert {tag: each["last"] for tag, each in summary.items()} == {"loss": 1.0, "b: loss": 2.0}
 
 
+def places() -> tuple[str, str]:
+    return os.environ["TRACELET_DIR"], os.environ["TRACELET_HISTORY_DIR"]
+
+
 def wait_for(is_so, timeout_s: float = 60) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
@@ -210,6 +215,39 @@ def test_tail_of_a_run_without_event_files_looks_at_its_ring(monkeypatch):
     ]  # fmt: skip
     assert "has no event files: these values are from its buffer" in errors[0]
     assert told[-1] == f"{experiment.id}: finished"
+
+
+def test_what_the_ring_has_shown_is_not_shown_again_from_the_file():
+    experiment = tracelet.start_logging(
+        "late", "tests", "tensorboard", {"quiet": True, "drain_interval_s": 60.0}
+    )
+    for step in range(5):
+        experiment.log_metric("loss", step / 4, step)
+    follower = tail._Follower(find_view(*places(), "late"), "*")
+    assert not follower.has_files
+    shown = follower.new_points()
+    assert [point.step for point in shown] == [0, 1, 2, 3, 4]
+    experiment.log_metric("loss", 0.5, 1)  # logged twice, and to be shown twice
+    assert experiment.flush()
+    assert [point.step for point in follower.new_points()] == [1]
+    assert follower.has_files
+    assert follower.new_points() == []
+
+
+def test_tail_shows_a_point_of_any_wall_time(capsys):
+    pytest.importorskip("torch")
+    from torch.utils.tensorboard import SummaryWriter
+
+    tracelet.start_logging("odd", "tests", "tensorboard", {"quiet": True})
+    writer = SummaryWriter("odd")
+    for step, wall_time_s in enumerate((1e20, -1e20, 1.0, 1e300)):
+        writer.add_scalar("loss", 1.0, step, walltime=wall_time_s)
+    tracelet.stop_logging()
+    assert main(["tail", "odd"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[1] for line in lines[:4]) == ["0", "1", "2", "3"]
+    assert sum(line.startswith("--:--:--") for line in lines) == 3
+    assert terminal.clock(float("nan")) == "--:--:--"  # of a file that is not ours
 
 
 def test_what_is_taken_out_of_a_ring_is_seen_until_it_comes_round(tmp_path):

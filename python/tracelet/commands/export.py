@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
-from tracelet.commands.selection import add_runs_dir, find_view, history_dir_of, runs_dir_of
-from tracelet.errors import ConfigurationError
+from tracelet.commands.run_views import RunView
+from tracelet.commands.selection import (
+    add_runs_dir,
+    find_view,
+    history_dir_of,
+    is_named,
+    runs_dir_of,
+)
+from tracelet.errors import ConfigurationError, TraceletError
 from tracelet.reading import Logs, read, read_files
 from tracelet.reading.export import FORMS, Selection, write_csv, write_json, write_parquet
 
+WROTE_NONE = (
+    "tracelet wrote none for it (with tensorboard='passthrough' the files are torch's own: name "
+    "their folder)"
+)
 HELP = "write the scalars of a run, or of a folder of event files, as CSV, JSON or Parquet"
 
 
@@ -61,19 +73,36 @@ def run(arguments: argparse.Namespace) -> int:
 def logs_of(arguments: argparse.Namespace) -> tuple[str, Logs]:
     """A name and the event files that a user named. Raises TraceletError."""
     what = arguments.what
-    if os.path.exists(what):
+    view = _run_named(arguments) if os.path.exists(what) else None
+    if os.path.exists(what) and view is None:
         try:
             folder = os.path.abspath(what if os.path.isdir(what) else os.path.dirname(what))
             return os.path.basename(folder), read(what)
         except FileNotFoundError as error:
             raise ConfigurationError(str(error)) from error
-    view = find_view(runs_dir_of(arguments), history_dir_of(arguments), what)
+    view = view or find_view(runs_dir_of(arguments), history_dir_of(arguments), what)
     files = view.record.files
     logs = read_files(view.run_id, lambda: files)
     if not logs.runs:
-        why = f"they are gone: {files[0]}" if files else "it wrote none"
+        why = f"they are gone: {files[0]}" if files else WROTE_NONE
         raise ConfigurationError(f"{view.run_id} has no event files to be read: {why}")
     return view.record.exp_name or view.run_id, logs
+
+
+def _run_named(arguments: argparse.Namespace) -> RunView | None:
+    """The run of just that name, where something of that name lies in the working folder, too:
+    "train" is the run, "./train" the folder."""
+    what = arguments.what
+    if os.path.basename(what) != what:
+        return None
+    try:
+        view = find_view(runs_dir_of(arguments), history_dir_of(arguments), what)
+    except TraceletError:
+        return None  # none, or several
+    if not is_named(view, what):
+        return None
+    print(f"tracelet: {what!r} is taken for the run; ./{what} is the folder", file=sys.stderr)
+    return view
 
 
 def _counted(selection: Selection) -> str:
@@ -87,6 +116,9 @@ def _output(path: str | None, is_binary: bool) -> Iterator[IO[Any]]:
     """The file that is written, in the place of one of that name once it is whole. What is no file
     (a device, a pipe with a name) is written to, never replaced, and a link stays one."""
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            with contextlib.suppress(OSError):
+                sys.stdout.reconfigure(encoding="utf-8")  # as a file: no tag loses a letter
         yield sys.stdout
         sys.stdout.flush()
         return

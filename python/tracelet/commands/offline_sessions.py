@@ -37,6 +37,12 @@ def find_session(
     return next((each for each in sessions if name in (*each.run_ids, str(each.folder))), None)
 
 
+def look_at_session(session: OfflineSession, runs_dir: str) -> int:
+    """What a dry run says of it."""
+    print(f"{session.run_id}: would import its offline session {session.folder}")
+    return 0
+
+
 def send_session(session: OfflineSession, runs_dir: str) -> int:
     """The command's exit code."""
     for run_id in session.run_ids:

@@ -13,6 +13,7 @@ from tracelet.commands.terminal import in_time, printable
 from tracelet.errors import ConfigurationError
 from tracelet.options import from_environment
 from tracelet.places import default_history_dir, default_runs_dir
+from tracelet.runs.run_folder import MANIFEST
 from tracelet.runs.stored_run import StoredRun, UnreadableRunError, scan_runs
 
 _MOST_NAMED = 5
@@ -49,8 +50,8 @@ def history_dir_of(arguments: argparse.Namespace) -> str:
 def find_run(runs_dir: str, name: str) -> StoredRun:
     """The run in the runs' folder of an id or a name, of how one begins, or of a path. Raises
     ConfigurationError, and UnreadableRunError for one that is kept as it is."""
-    if os.sep in name:
-        return StoredRun(name)
+    if os.sep in name and os.path.exists(os.path.join(name, MANIFEST)):
+        return StoredRun(name)  # else it is the name of a run: "team/net"
     readable, unreadable = scan_runs(runs_dir)
     for each in unreadable:
         if each.run_id == name:
@@ -74,6 +75,11 @@ def find_view(runs_dir: str, history_dir: str, name: str) -> RunView:
         views, name, runs_dir, lambda view: (view.run_id, view.record.exp_name),
         lambda view: f"{view.state}, {in_time(view.age_s)}",
     )  # fmt: skip
+
+
+def is_named(view: RunView, name: str) -> bool:
+    """Whether that is its id or its name, and not how one begins."""
+    return name in (view.run_id, view.record.exp_name)
 
 
 def _one(

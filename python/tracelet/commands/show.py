@@ -116,7 +116,11 @@ def _print_params(params: Mapping[str, Any]) -> None:
 
 def _print_series(view: RunView) -> None:
     if not view.summary:
-        print("\nno series: no event file of this run is there" if not view.record.files else "")
+        if not view.record.files:
+            print(
+                "\nno series: tracelet has written no event file for this run (with "
+                "tensorboard='passthrough'\nthey are torch's own: tracelet export FOLDER)"
+            )
         return
     plots = _plots(view)
     rows = [

@@ -8,7 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tracelet.commands.offline_sessions import find_session, send_session, waiting_sessions
+from tracelet.commands.offline_sessions import (
+    find_session,
+    look_at_session,
+    send_session,
+    waiting_sessions,
+)
 from tracelet.commands.progress_bar import ProgressBar
 from tracelet.commands.runs import tell_of_unreadable
 from tracelet.commands.selection import add_run, add_runs_dir, find_run, runs_dir_of
@@ -46,19 +51,20 @@ def run(arguments: argparse.Namespace) -> int:
     _import(arguments.modules)
     runs_dir = runs_dir_of(arguments)
     send = _look_at if arguments.dry_run else _sync
-    sessions = [] if arguments.dry_run else waiting_sessions()
+    send_the_session = look_at_session if arguments.dry_run else send_session
+    sessions = waiting_sessions()
     if not arguments.all:
         if session := find_session(sessions, runs_dir, arguments.run):
-            return send_session(session, runs_dir)
+            return send_the_session(session, runs_dir)
         run = find_run(runs_dir, arguments.run)
         own = [each for each in sessions if run.run_id in each.run_ids]
-        return max([send(run), *(send_session(each, runs_dir) for each in own)])
+        return max([send(run), *(send_the_session(each, runs_dir) for each in own)])
     found, unreadable = scan_runs(runs_dir)
     runs = [run for run in found if run.state == "unsent"]
     if not runs and not unreadable and not sessions:
         print(f"nothing to send in {runs_dir}")
     codes = [send(each) for each in runs]
-    codes += [send_session(each, runs_dir) for each in sessions]
+    codes += [send_the_session(each, runs_dir) for each in sessions]
     tell_of_unreadable(unreadable)
     return max([*codes, 1 if unreadable else 0], default=0)
 

@@ -8,6 +8,7 @@ import fnmatch
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from tracelet.commands import terminal
@@ -29,6 +30,7 @@ HELP = "follow a run that goes on: its values as they come, until it ends"
 _sleep = time.sleep
 _POLL_S = 0.2
 _LOOK_S = 1.0  # whether it goes on
+_MOST_SEEN = 1 << 20  # of a run that has no event file for long: some may be shown twice then
 _MOST_LINES = 200  # of one look: a terminal can't show what a loop can log
 
 
@@ -94,6 +96,7 @@ class _Follower:
         self._files = EventFileFollower()
         self._ring = None if view.stored is None else RingFollower(view.stored.ring_path)
         self._path = "" if view.stored is None else view.stored.path
+        self._seen: Counter[tuple[str, int, float]] = Counter()  # of the ring: tag, step, wall time
         self.see(view)
 
     @property
@@ -109,7 +112,22 @@ class _Follower:
         found = self._files.new_points()
         if not self.has_files and self._ring is not None:
             found = self._ring.new_points()
+            if len(self._seen) < _MOST_SEEN:
+                self._seen.update(map(_identity, found))
+        elif self._seen:  # the file begins with what the ring had
+            found = [point for point in found if not self._was_seen(point)]
         return [point for point in found if fnmatch.fnmatchcase(point.tag, self._pattern)]
+
+    def _was_seen(self, point: Point) -> bool:
+        identity = _identity(point)
+        if not self._seen[identity]:
+            return False
+        self._seen[identity] -= 1
+        return True
+
+
+def _identity(point: Point) -> tuple[str, int, float]:
+    return point.tag, point.step, point.wall_time_s
 
 
 def _print(points: Sequence[Point], most: int) -> None:
@@ -117,7 +135,7 @@ def _print(points: Sequence[Point], most: int) -> None:
     if left_out:
         print(terminal.coloured(f"... {left_out:,} more points before these", "dim"))
     for point in points[left_out:]:
-        clock = time.strftime("%H:%M:%S", time.localtime(point.wall_time_s))
+        clock = terminal.clock(point.wall_time_s)
         tag = terminal.printable(point.tag)
         print(f"{terminal.coloured(clock, 'dim')}  {point.step:>9,}  {tag}  {point.value:.6g}")
     if points:

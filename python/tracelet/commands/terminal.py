@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+import time
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -111,6 +112,14 @@ def in_time(seconds: float) -> str:
         if seconds >= unit_s:
             return f"{seconds / unit_s:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
+
+
+def clock(wall_time_s: float) -> str:
+    """The time of day; a user may have given any number for it."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(wall_time_s))
+    except (ValueError, OverflowError, OSError):
+        return "--:--:--"
 
 
 def count(number: int | None) -> str:

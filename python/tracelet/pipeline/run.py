@@ -328,6 +328,8 @@ class Run:
         if live is None:
             return
         deadline_s = time.monotonic() + timeout_s
+        if process_is_ending:
+            self._notes.note_end_of_process()
         with _told("ending the watch of models"):
             self.watches.end(None)
         delivery_deadline_s = deadline_s - min(_CLOSE_S, timeout_s / 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -54,8 +55,17 @@ class RunNotes:
                 self._params[short_name] = _shown(redacted(name, value))
 
     def note_failure(self, failure: BaseException) -> None:
+        if isinstance(failure, SystemExit) and not failure.code:
+            return  # sys.exit(0) is an end as good as any other
         is_stop = isinstance(failure, (KeyboardInterrupt, SystemExit))
         self._failure = "stopped" if is_stop else "failed"
+
+    def note_end_of_process(self) -> None:
+        """An exception that nobody has caught, and no `with` block has seen, may be what ends it.
+        `sys.exit(1)` there leaves no trace to be found."""
+        failure = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+        if failure is not None and self._failure == "finished":
+            self.note_failure(failure)
 
     def event_files(self) -> list[str]:
         """In the order in which they were begun, also once the run's folder is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -48,7 +49,7 @@ class EventFileFollower:
     def new_points(self) -> list[Point]:
         there = [path for path in self._files if os.path.isfile(path)]
         found = [point for path in there for point in self._new_of(path)]
-        return sorted(found, key=lambda point: point.wall_time_s)
+        return sorted(found, key=_order)
 
     def _new_of(self, path: str) -> Iterator[Point]:
         reader = _core.EventReader()
@@ -63,6 +64,11 @@ class EventFileFollower:
                 columns = (each.tolist() for each in reader.scalars(place))
                 for step, wall_time_s, value in zip(*columns):
                     yield Point(wall_time_s, step, tag, value)
+
+
+def _order(point: Point) -> float:
+    """What is no number has no place among numbers, and would leave them unsorted."""
+    return -math.inf if math.isnan(point.wall_time_s) else point.wall_time_s
 
 
 class RingFollower:
