@@ -166,11 +166,14 @@ def test_an_agents_overrides_are_written_back_without_a_request(clearml_server, 
     experiment.log_params(params)
     by_main, requests_of_main = requests_of_main, None
     tracelet.stop_logging()
-    print(json.dumps([params, by_main]))
+    from tracelet.runs.history import read_records
+    (record,), _ = read_records(os.environ["TRACELET_HISTORY_DIR"])
+    print(json.dumps([params, by_main, dict(record.params)]))
     """
     env = {**clearml_server.environment(), "CLEARML_TASK_ID": task}
     done = run_script(_HEAD + code, env=env)
-    params, by_main = json.loads(done.stdout.splitlines()[-1])
+    params, by_main, noted = json.loads(done.stdout.splitlines()[-1])
+    assert noted == {"lr": 0.5, "layers": "[3, 4]", "use": False, "new/x": 1}
     assert params == {"lr": 0.5, "layers": [3, 4], "use": False, "new": {"x": 1}}
     assert by_main == []
     assert params_of(clearml_server) == {**items, "new/x": "1"}

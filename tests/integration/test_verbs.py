@@ -4,12 +4,14 @@ is right is in the event file and on ClearML."""
 from __future__ import annotations
 
 import io
+import os
 import wave
 
 import numpy as np
 import pytest
 import tracelet
 from readers import event_files, events, histograms, session_events
+from tracelet.runs.history import read_record
 
 pytest.importorskip("tensorboard")
 pytest.importorskip("clearml")
@@ -199,6 +201,30 @@ def test_a_backend_without_a_form_takes_the_nearest_and_says_so(caplog, monkeypa
     told = [each.getMessage() for each in caplog.records]
     assert sum("takes has no form for tags and notes" in each for each in told) == 1
     assert sum("'lacks' can't take it" in each for each in told) == 1
+
+
+def test_what_a_backend_edits_is_noted_and_given_to_the_next():
+    """As the task that an agent runs does: the program goes on with the edited value."""
+
+    class Edits(Takes):
+        name = "edits"
+
+        def log_params(self, params, given, later):
+            super().log_params(params, given, later)
+            given["lr"] = 0.5
+
+    edits, takes = Edits(), Takes()
+    tracelet.register_sink("edits", lambda info: edits)
+    tracelet.register_sink("takes", lambda info: takes)
+    experiment = start(["edits", "takes"])
+    params = {"lr": 0.1, "layers": 2}
+    experiment.log_params(params)
+    tracelet.stop_logging()
+    assert (edits.params["lr"], params["lr"]) == (0.1, 0.5)
+    assert takes.params == {"lr": 0.5, "layers": 2}
+    record = read_record(os.environ["TRACELET_HISTORY_DIR"], experiment.id)
+    assert record is not None
+    assert record.params == {"lr": 0.5, "layers": 2}
 
 
 def test_tags_and_notes_follow_the_first_summary_writer(tmp_path):

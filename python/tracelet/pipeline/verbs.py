@@ -114,11 +114,13 @@ class Verbs:
     def log_params(self, params: Any) -> None:
         check_params(params)
         flat = flat_params(params)
-        if self._notes is not None:
-            self._notes.note_params(flat)
         for backend in self._backends:
             with self._counted("log_params", backend):
                 backend.log_params(flat, params, self._later)
+            # Anew: on a task that an agent runs, what was edited there is set in `params`.
+            flat = flat_params(params)
+        if self._notes is not None:
+            self._notes.note_params(flat)
 
     def set_tags(self, tags: Sequence[str]) -> None:
         """Those that were set before, and are not among these, go."""
