@@ -21,6 +21,7 @@ from tracelet.runs.stored_run import find_runs
 pytest.importorskip("wandb")
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 
+from tracelet.backends.wandb import run as sdk
 from tracelet.backends.wandb.log_file import LogFile
 from trackers import Wandb
 
@@ -395,6 +396,20 @@ def test_a_run_whose_file_is_gone_is_kept_and_named(tracker, run_script):
     (left,) = find_runs(os.environ["TRACELET_DIR"])
     assert main(["sync", left.run_id]) == 1
     assert find_runs(os.environ["TRACELET_DIR"]) != []
+
+
+def test_a_dead_online_run_is_not_sent_to_another_server(monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    here = SimpleNamespace(base_url="http://joe:secret@127.0.0.1:9/w/")
+    monkeypatch.setattr(wandb, "setup", lambda: SimpleNamespace(settings=here))
+    monkeypatch.setattr(sdk, "is_logged_in", lambda timeout_s: True)
+    assert sdk.server_of(here) == "http://127.0.0.1:9/w"
+    sdk.check_server("http://127.0.0.1:9/w", 30)
+    sdk.check_server(None, 30)  # of an earlier version
+    with pytest.raises(BackendError) as raised:
+        sdk.check_server("http://127.0.0.1:8", 30)
+    assert all(each in str(raised.value) for each in ("127.0.0.1:8", "127.0.0.1:9"))
+    assert "secret" not in str(raised.value)
 
 
 def test_an_id_that_is_in_use_is_an_error_of_the_start(tracker):

@@ -95,6 +95,7 @@ class WandbBackend(Backend):
             "is_online": not run.offline,
             "is_owned": is_owned,
             "first_row": first_row,
+            "base_url": None if run.offline else sdk.server_of(run.settings),
         }
         made.id = run.id
         made.url = os.path.dirname(made_run.path) if run.offline else run.url
@@ -140,9 +141,11 @@ class WandbBackend(Backend):
                 raise self._start_error
             if self._run is None:
                 own = {**self.reopen_state, "project": self.log.project, "entity": self.log.entity}
+                timeout_s = self._timeout_s
                 if self._is_online:
-                    sdk.check_owner(own, self._run_id, self.log.last_step, self._timeout_s)
-                sdk_run = sdk.go_on(own, self._is_online, self._timeout_s)
+                    sdk.check_server(own.get("base_url"), timeout_s)
+                    sdk.check_owner(own, self._run_id, self.log.last_step, timeout_s)
+                sdk_run = sdk.go_on(own, self._is_online, timeout_s)
                 first_step = self.log.last_step + 1
                 run = SdkRun(sdk_run, True, self.log.column, self._has_column, first_step)
                 try:

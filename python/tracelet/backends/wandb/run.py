@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -112,12 +113,31 @@ def _wanted_mode(own: Mapping[str, Any]) -> str:
 def go_on(own: Mapping[str, Any], is_online: bool, timeout_s: float) -> Any:
     """A further file of a run whose process has died. Raises BackendError."""
     arguments = {key: own[key] for key in ("project", "entity", "id", "dir") if own.get(key)}
-    if is_online and not is_logged_in(timeout_s):
-        raise BackendError("wandb: this run is online, and nobody has logged in here: wandb login")
     # It is to be all on the server, or the run is kept.
     settings = {"finish_timeout": _SYNC_S, "finish_timeout_raises": True}
     mode = "online" if is_online else "offline"
     return _make(mode, {**arguments, "resume": "allow"}, settings, timeout_s)
+
+
+def server_of(settings: Any) -> str:
+    """The server's URL as it may be written down: without a user and password."""
+    return re.sub(r"(://)[^/@]*@", r"\1", str(settings.base_url)).rstrip("/")
+
+
+def check_server(began_at: str | None, timeout_s: float) -> None:
+    """Whether this is the server where a dead run was begun, and somebody has logged in: another
+    one (a cron job without the variables of the training) would take the run for a new one. Raises
+    BackendError."""
+    import wandb
+
+    here = _within(_LOCAL_S, "answer", lambda: server_of(wandb.setup().settings))
+    if began_at and began_at != here:
+        raise BackendError(
+            f"wandb: this run is on {began_at}, and the server here is {here}: set "
+            f"WANDB_BASE_URL={began_at}"
+        )
+    if not is_logged_in(timeout_s):
+        raise BackendError("wandb: this run is online, and nobody has logged in here: wandb login")
 
 
 def check_owner(own: Mapping[str, Any], run_id: str, last_step: int, timeout_s: float) -> None:
