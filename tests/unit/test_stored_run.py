@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from tracelet import _core
+from tracelet.cli import main
 from tracelet.journal.journal import Journal
 from tracelet.records import RECORD_DTYPE
 from tracelet.runs import notices, stored_run
@@ -207,6 +208,20 @@ def test_a_run_whose_life_can_not_be_told_is_unsent_and_deletes_nothing(made, mo
     with pytest.raises(UnreadableRunError, match=r"a-run: its ring .* can't be opened now"):
         run.take_ring()
     assert run.state == "unsent"
+
+
+def test_a_dead_run_whose_server_may_lack_something_is_unsent_and_cleaned_with_a_word(made, capsys):
+    for n, (reopen, shown) in enumerate((
+        ({}, "killed"), ({"x": 3}, "killed"), ({"x": {"may_lack": 1}}, "killed"),
+        ({"y": {}, "x": {"may_lack": True}}, "unsent"),
+    )):  # fmt: skip
+        folder = made.run(f"dead-{n}", ring_is_drained=True, reopen=reopen, end=7)
+        Progress.create(str(folder), [7, 7]).close()
+        run = read(folder)
+        assert (run.pending(), run.shown_state) == (0, shown)
+    code = main(["clean", "--runs-dir", os.path.dirname(run.path), run.run_id, "--dry-run"])
+    assert code == 0
+    assert "what its server may lack is NOT SENT" in capsys.readouterr().out
 
 
 def test_a_run_is_finished_when_it_says_so_and_nothing_else_is_left(made):

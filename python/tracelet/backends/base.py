@@ -282,7 +282,8 @@ class Backend:
     server not away."""
     reopen_state: Mapping[str, Any] = {}
     """What the factory needs to go on with the same run in another process, see RunInfo.reopen. It
-    is JSON and lies in a file: no secrets."""
+    is JSON and lies in a file: no secrets. `{"may_lack": True}` says that a server may lack what
+    every sink has taken, so a run that died is none of which all is sent."""
 
     kept_params: KeptParams | None = None
     """Calls of `log_params`, where they are on disk until they are sent."""

@@ -61,9 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for each in runs:
         pending = each.pending()
-        unsent = (
-            f", {'some' if pending is None else pending} points NOT SENT" if pending != 0 else ""
-        )
+        unsent = ""
+        if pending != 0:
+            unsent = f", {'some' if pending is None else pending} points NOT SENT"
+        elif each.may_lack and not each.is_finished:
+            unsent = ", what its server may lack is NOT SENT"
         print(f"{each.run_id}  {in_bytes(each.size_bytes())}{unsent}")
     for path in orphans:
         print(f"{path}  (of no run)")

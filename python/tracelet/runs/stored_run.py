@@ -165,8 +165,14 @@ class StoredRun:
         has_died = state == "unsent" and self.manifest.get("state") == "running"
         if has_died and self.pending() == 0:
             with contextlib.suppress(OSError, TraceletError):  # then nobody knows
-                return "unsent" if self.has_unsent_calls() else "killed"
+                return "unsent" if self.may_lack or self.has_unsent_calls() else "killed"
         return state
+
+    @property
+    def may_lack(self) -> bool:
+        """Whether a server may lack what every sink has taken: see `Backend.reopen_state`."""
+        states = dict(self.manifest.get("reopen", {})).values()
+        return any(isinstance(each, Mapping) and each.get("may_lack") is True for each in states)
 
     def has_unsent_calls(self) -> bool:
         """Whether it has artifacts, models or parameters that its backends may lack."""

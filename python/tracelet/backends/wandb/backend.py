@@ -95,6 +95,8 @@ class WandbBackend(Backend):
             "is_online": not run.offline,
             "is_owned": is_owned,
             "first_row": first_row,
+            # wandb-core sends a row some time after it is in its file.
+            "may_lack": is_owned and not run.offline,
             "base_url": None if run.offline else sdk.server_of(run.settings),
         }
         made.id = run.id
