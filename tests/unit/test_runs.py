@@ -180,7 +180,7 @@ def test_a_forked_childs_points_arrive_and_its_exit_ends_nothing(run_script, tmp
             pid = os.fork()
             if pid == 0:
                 from tracelet import _core
-                assert tracelet.get_active_experiment() is None
+                assert not tracelet.get_active_experiment().is_active  # the parent's
                 for step in range(5_000):
                     _core.log_metric(f"child{number}", step, step, writer)
                 tracelet.stop_logging() if number == 0 else None

@@ -217,6 +217,34 @@ def test_tail_of_a_run_without_event_files_looks_at_its_ring(monkeypatch):
     assert told[-1] == f"{experiment.id}: finished"
 
 
+def test_show_has_parameters_and_tags_of_a_run_that_goes_on_or_was_killed(capsys, run_script):
+    def shown() -> tuple[dict, list]:
+        capsys.readouterr()
+        assert main(["show", "noted", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        return found["params"], found["tags"]
+
+    script = (
+        "import os, tracelet\n"
+        "run = tracelet.start_logging('noted', 'tests', 'tensorboard', {'tags': ['first']})\n"
+        "run.log_metric('loss', 1.0, 1)\n"
+        "run.log_params({'lr': 0.1, 'hf_token': 'SECRET'})\n"
+        "for n in range(200): run.log_params({'n': n})\n"
+        "run.set_tags(['second'])\n"
+        "print(open(run._run.folder.path + '/notes.json').read(), flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    told = run_script(script, check=False).stdout
+    assert "SECRET" not in told
+    params, tags = shown()
+    assert (params["lr"], params["hf_token"]) == (0.1, "(redacted)")
+    assert params["n"] >= 40  # a loop is written once a second
+    assert tags == ["second"]
+    (folder,) = Path(os.environ["TRACELET_DIR"]).iterdir()
+    (folder / "notes.json").write_text("damaged")
+    assert shown() == ({}, [])
+
+
 def test_what_the_ring_has_shown_is_not_shown_again_from_the_file():
     experiment = tracelet.start_logging(
         "late", "tests", "tensorboard", {"quiet": True, "drain_interval_s": 60.0}

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracelet.fork import renew_at_fork
@@ -16,6 +16,7 @@ from tracelet.places import default_history_dir
 from tracelet.redact import redacted, without_user
 from tracelet.runs.history import RunRecord, write_record
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
+from tracelet.runs.living_notes import keep_notes
 from tracelet.runs.summaries import kept_summary
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _log = logging.getLogger("tracelet")
 
 _MOST_PARAMS = 500
 _LONGEST = 500
+_FREE_WRITES = 50
 
 
 class RunNotes:
@@ -35,12 +37,19 @@ class RunNotes:
         self._options = options
         self._folder = folder
         self._params: dict[str, Any] = {}
-        self.tags: tuple[str, ...] = tuple(options.tags or ())
-        """Set as a whole, by any thread."""
+        self._tags: tuple[str, ...] = tuple(options.tags or ())
+        self._writes = 0
+        self._write_again_s = 0.0  # as time.monotonic() has it
         self._failure = "finished"
         self._files: list[str] = []
         self.renew_in_child()
         renew_at_fork(self)
+        if self._tags:
+            self._keep()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self._tags
 
     def renew_in_child(self) -> None:
         self._lock = threading.Lock()
@@ -53,6 +62,26 @@ class RunNotes:
                 if len(self._params) >= _MOST_PARAMS and short_name not in self._params:
                     continue  # one that is known already may be behind it
                 self._params[short_name] = _shown(redacted(name, value))
+            self._keep()
+
+    def note_tags(self, tags: Sequence[str]) -> None:
+        with self._lock:
+            self._tags = tuple(tags)
+            self._keep(is_rare=True)
+
+    def _keep(self, is_rare: bool = False) -> None:
+        """In the run's folder, for those that look at a run that goes on, or was killed. It costs the
+        call no error. A loop that sets parameters pays for it once a second: those that came last
+        may be missing there then, and never in the record at the run's end."""
+        is_loop = self._writes >= _FREE_WRITES and not is_rare
+        if is_loop and time.monotonic() < self._write_again_s:
+            return
+        self._writes += 1
+        self._write_again_s = time.monotonic() + 1.0
+        try:
+            keep_notes(self._folder.path, self._params, self._tags)
+        except Exception as error:  # a full disk, a folder that is gone
+            _log.debug("tracelet: parameters and tags are not in the run's folder: %r", error)
 
     def note_failure(self, failure: BaseException) -> None:
         if isinstance(failure, SystemExit) and not failure.code:
@@ -91,7 +120,7 @@ class RunNotes:
             host=str(manifest.get("host", "")),
             ids=dict(manifest.get("ids", {})),
             urls=dict(manifest.get("urls", {})),
-            tags=self.tags,
+            tags=self._tags,
             params=params,
             files=tuple(self._files),
             dropped=dict(stats.dropped),

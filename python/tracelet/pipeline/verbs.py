@@ -131,7 +131,7 @@ class Verbs:
             self._tags_set.update(dict.fromkeys(tags))
             gone = [tag for tag in self._tags_set if tag not in tags]
             if self._notes is not None:
-                self._notes.tags = tuple(tags)
+                self._notes.note_tags(tags)
         self._describe("set_tags", Description(tags=tags, gone=gone))
 
     def set_notes(self, text: str) -> None:

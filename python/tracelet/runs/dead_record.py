@@ -11,6 +11,7 @@ from tracelet import _core
 from tracelet.redact import without_user
 from tracelet.runs.history import RunRecord
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
+from tracelet.runs.living_notes import kept_notes
 from tracelet.runs.stored_run import StoredRun
 
 
@@ -22,6 +23,7 @@ def record_of(run: StoredRun) -> RunRecord:
     with contextlib.suppress(OSError, RuntimeError):
         points = _core.StoredRing.open(run.ring_path).head
     started_s = manifest.get("started_s")
+    params, tags = kept_notes(run.path)
     return RunRecord(
         run_id=run.run_id,
         exp_name=str(options.get("task_name") or run.exp_name),
@@ -34,6 +36,8 @@ def record_of(run: StoredRun) -> RunRecord:
         host=str(manifest.get("host", "")),
         ids=_table(manifest.get("ids")),
         urls={name: without_user(url) for name, url in _table(manifest.get("urls")).items()},
+        params=params,
+        tags=tags,
         files=tuple(noted_paths(os.path.join(run.path, EVENT_FILES))),
     )
 

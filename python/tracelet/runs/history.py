@@ -207,12 +207,22 @@ def _checked(content: Mapping[str, Any], run_id: str) -> RunRecord:
         host=_text(content["host"]),
         ids={_text(k): _text(v) for k, v in _table(content.get("ids", {})).items()},
         urls={_text(k): _text(v) for k, v in _table(content.get("urls", {})).items()},
-        tags=_texts(content.get("tags", ())),
-        params={_text(k): _plain(v) for k, v in _table(content.get("params", {})).items()},
+        tags=checked_tags(content.get("tags", ())),
+        params=checked_params(content.get("params", {})),
         files=_texts(content.get("files", ())),
         dropped={_text(k): _count(v) for k, v in _table(content.get("dropped", {})).items()},
         summary=None if summary is None else checked_summary(summary),
     )
+
+
+def checked_params(params: Any) -> Mapping[str, Any]:
+    """Parameters as they must be. Raises TypeError."""
+    return {_text(name): _plain(value) for name, value in _table(params).items()}
+
+
+def checked_tags(tags: Any) -> tuple[str, ...]:
+    """Raises TypeError."""
+    return _texts(tags)
 
 
 def checked_summary(summary: Any) -> Summary:
