@@ -70,9 +70,9 @@ class RunNotes:
             self._keep(is_rare=True)
 
     def _keep(self, is_rare: bool = False) -> None:
-        """In the run's folder, for those that look at a run that goes on, or was killed. It costs the
-        call no error. A loop that sets parameters pays for it once a second: those that came last
-        may be missing there then, and never in the record at the run's end."""
+        """In the run's folder, for those that look at a run that goes on, or was killed. It costs
+        the call no error. A loop that sets parameters pays for it once a second: those that came
+        last may be missing there then, and never in the record at the run's end."""
         is_loop = self._writes >= _FREE_WRITES and not is_rare
         if is_loop and time.monotonic() < self._write_again_s:
             return
