@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <thread>
 #include <vector>
 
 #include "test_support.h"
@@ -79,6 +80,32 @@ TEST_SUITE("series_summary") {
       is_right &= each.points == 2 && each.last == each.tag_id && each.last_step == 1;
     }
     CHECK(is_right);
+  }
+
+  TEST_CASE("who reads while another observes sees whole series") {
+    constexpr std::uint64_t kBatches = 2000;
+    SeriesSummaries summaries;
+    std::thread observer([&summaries] {
+      for (std::uint64_t batch = 1; batch <= kBatches; ++batch) {
+        const auto tag = static_cast<std::uint32_t>(batch % 50 + 1);
+        const std::vector records = {
+            scalar(2 * batch - 1, tag, static_cast<double>(batch), 0),
+            scalar(2 * batch, tag, -static_cast<double>(batch), static_cast<std::int64_t>(batch))};
+        summaries.observe(span_of(records), 0);
+      }
+    });
+    bool is_whole = true;
+    std::uint64_t points = 0;
+    while (points < 2 * kBatches) {
+      points = 0;
+      for (const SeriesSummary& each : summaries.read()) {
+        points += each.points;
+        is_whole &= each.points % 2 == 0 && each.greatest == -each.last &&
+                    each.least == each.last && each.last == -static_cast<double>(each.last_step);
+      }
+    }
+    observer.join();
+    CHECK(is_whole);
   }
 }
 
