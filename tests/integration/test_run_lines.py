@@ -40,6 +40,26 @@ def test_the_end_of_the_process_and_sigterm_say_it_too(run_script):
     assert [" 3 points to" in line for line in lines_of(done)] == [False, True], done.stderr
 
 
+def test_a_password_in_a_servers_url_is_in_no_line_and_in_no_attribute(run_script):
+    script = """
+import tracelet
+from tracelet.backends.base import Backend
+class Remote(Backend):
+    name, url, id = "remote", "http://joe:hunter2@host:1/run", "r"
+tracelet.register_sink("remote", lambda info: Remote())
+experiment = tracelet.start_logging("exp", "demo", "remote")
+print(experiment.url, dict(experiment.urls))
+experiment.log_metric("a", 1, 1)
+tracelet.stop_logging()
+"""
+    done = run_script(script)
+    begins, ends = lines_of(done)
+    assert "(http://(redacted)@host:1/run)" in begins
+    assert "(http://(redacted)@host:1/run)" in ends
+    assert "http://(redacted)@host:1/run" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+
+
 def test_quiet_says_nothing_and_another_rank_that_it_is_alone(run_script):
     done = run_script(
         RUN

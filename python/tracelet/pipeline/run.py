@@ -34,6 +34,7 @@ from tracelet.pipeline.run_lines import RunLines
 from tracelet.pipeline.run_record import RunNotes
 from tracelet.pipeline.verbs import Verbs
 from tracelet.records import EVENT
+from tracelet.redact import without_user
 from tracelet.runs.deletion import NothingLogged
 from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
 from tracelet.runs.progress import Progress
@@ -166,8 +167,8 @@ class Run:
 
     @property
     def urls(self) -> dict[str, str]:
-        """Where the run is to be seen, by backend."""
-        return {each.name: each.url for each in self.backends if each.url}
+        """Where the run is to be seen, by backend. They are shown and written down: no secrets."""
+        return {each.name: without_user(each.url) for each in self.backends if each.url}
 
     @property
     def is_away(self) -> bool:

@@ -21,6 +21,7 @@ from tracelet.option_kinds import describe_text
 from tracelet.options import Options
 from tracelet.places import warn_once
 from tracelet.ranks.job import find_job
+from tracelet.redact import without_user
 from tracelet.stats import Stats
 
 _log = logging.getLogger("tracelet")
@@ -85,7 +86,7 @@ class RunLines:
 
 def _place(backend: Backend, has_ended: bool) -> str:
     try:
-        return backend.place(has_ended)
+        return without_user(backend.place(has_ended))
     except Exception as error:  # of a user's own backend: the run is not to end for a word
         _log.debug("tracelet: where %r is can't be told: %r", backend.name, error)
         return ""

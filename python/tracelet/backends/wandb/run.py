@@ -20,6 +20,7 @@ from tracelet.backends.wandb.names import STEP, project_name, tag_names
 from tracelet.errors import BackendError, ConfigurationError
 from tracelet.option_kinds import describe, nearest
 from tracelet.options import Options
+from tracelet.redact import without_user
 
 _log = logging.getLogger("tracelet")
 
@@ -369,5 +370,5 @@ def _within(
         if done:
             return done[0]
     if failed:
-        raise BackendError(f"wandb: {failed[0]!s:.500}") from failed[0]
+        raise BackendError(f"wandb: {without_user(str(failed[0])):.500}") from failed[0]
     raise BackendError(f"wandb did not {what} within {timeout_s:g} s")
