@@ -76,8 +76,9 @@ class Experiment:
     @property
     def summary(self) -> Mapping[str, SeriesSummary]:
         """The last, least and greatest value of each series of scalars, its number of points and
-        its last step, by tag; of a tag that several log folders have, the others' are
-        "FOLDER: TAG". A point is in it once the drainer has it, some 0.25 s after the call, or
+        its last step, by tag; of a tag that several writers have, the others' are "FOLDER: TAG",
+        "FOLDER (SUFFIX): TAG" by their files' suffix, "(handle): TAG" where the handle has no
+        folder. A point is in it once the drainer has it, some 0.25 s after the call, or
         after `flush`. It stays after the run's end; `tracelet show` shows it."""
         return self._run.summary()
 
