@@ -123,6 +123,27 @@ def test_a_parameter_without_a_text_costs_itself_alone():
     assert read_record(str(history_dir()), experiment.id) is not None
 
 
+def test_parameters_that_are_set_amid_others_wait_for_nothing(run_script):
+    """By a signal's handler: that of SIGTERM ends the run."""
+    script = (
+        "import os, signal, tracelet\n"
+        "from tracelet.pipeline import run_record\n"
+        "run = tracelet.start_logging('amid', 'tests', 'tensorboard')\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: run.log_params({'inner': 1}))\n"
+        "keep = run_record.keep_notes\n"
+        "def interrupted(*arguments):\n"
+        "    run_record.keep_notes = keep\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    keep(*arguments)\n"
+        "run_record.keep_notes = interrupted\n"
+        "run.log_params({'outer': 2})\n"
+        "tracelet.stop_logging()\n"
+    )
+    run_script(script, timeout_s=45)
+    (record,), _ = read_records(str(history_dir()))
+    assert record.params == {"inner": 1, "outer": 2}
+
+
 def test_a_known_parameter_is_noted_anew_behind_those_that_are_too_many():
     experiment = make_run()
     experiment.log_params({f"p{number}": number for number in range(500)})

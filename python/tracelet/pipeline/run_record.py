@@ -52,7 +52,8 @@ class RunNotes:
         return self._tags
 
     def renew_in_child(self) -> None:
-        self._lock = threading.Lock()
+        # A signal's handler, or a value's own text, may come back here: SIGTERM ends the run.
+        self._lock = threading.RLock()
 
     def note_params(self, params: Mapping[str, Any]) -> None:
         """Parameters by their flat names: few and short ones, and no secrets."""
