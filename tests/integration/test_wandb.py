@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import sys
+import threading
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -410,6 +411,26 @@ def test_a_dead_online_run_is_not_sent_to_another_server(monkeypatch):
         sdk.check_server("http://127.0.0.1:8", 30)
     assert all(each in str(raised.value) for each in ("127.0.0.1:8", "127.0.0.1:9"))
     assert "secret" not in str(raised.value)
+
+
+def test_what_comes_behind_an_interrupt_of_the_start_is_undone():
+    """By SIGALRM, in the place of a Ctrl-C."""
+    come, undone = threading.Event(), threading.Event()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sdk._within(60, "come", lambda: come.wait(60), lambda late: undone.set())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not undone.is_set()
+    come.set()
+    assert undone.wait(60)
 
 
 def test_an_id_that_is_in_use_is_an_error_of_the_start(tracker):

@@ -342,8 +342,8 @@ def _is_refusal(error: BackendError) -> bool:
 def _within(
     timeout_s: float, what: str, do: Callable[[], Any], undo: Callable[[Any], None] | None = None
 ) -> Any:
-    """What `do` returns, from a thread of its own. What comes too late is undone. Raises
-    BackendError."""
+    """What `do` returns, from a thread of its own. What comes too late, or behind a Ctrl-C, is
+    undone. Raises BackendError."""
     lock = threading.Lock()
     done: list[Any] = []
     failed: list[BaseException] = []
@@ -364,7 +364,14 @@ def _within(
 
     thread = threading.Thread(target=work, name="tracelet-wandb-start", daemon=True)
     thread.start()
-    thread.join(timeout_s)
+    try:
+        thread.join(timeout_s)
+    except BaseException:
+        with lock:
+            is_late = True
+        if done and undo is not None and done[0] is not None:  # it has just come, and may wait
+            threading.Thread(target=undo, args=done, name=thread.name, daemon=True).start()
+        raise
     with lock:
         is_late = not done
         if done:
