@@ -39,12 +39,15 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By two processes, a file each: many tests wait, for the SDK or for a deadline.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: mutants mutants-tests soak-contract soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-cpp-every-float test-stress test-python-slow
+.PHONY: users mutants mutants-tests soak-contract soak-fuzz soak-calls soak-faults soak-kills soak-sessions soak-stress demo install test test-cpp test-python test-pythons soak-events soak soak-network wheel wheel-example docs instructions lint format bench clean test-all test-slow test-cpp-sanitized test-cpp-every-float test-stress test-python-slow
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
 install: $(INSTALLED)
+
+# The libraries that tests/integration/test_real_users.py and tests/contract need besides.
+users: $(VENV)/.users
 
 test: test-cpp test-python
 
