@@ -104,10 +104,12 @@ bool Ring::may_hold_payloads() const {
 
 void Ring::give_back(std::size_t count) {
   const std::uint64_t tail = state_->tail.load(std::memory_order_relaxed);  // its only writer
-  // Release: the reads of these slots come before a producer's next write to them. Sequentially
-  // consistent for wait_for_room.
+  // Release: the reads of these slots come before a producer's next write to them.
   state_->tail.store(tail + count);
-  if (state_->room_waiters.load() != 0) {
+  // A read that is a write, like wait_for_room's: of the two the later one sees the earlier, and
+  // with it the tail, or the count. A store and a load of other words may pass each other where
+  // seq_cst is not kept to (qemu's arm64): one sleep in some 100,000 was not woken.
+  if (state_->room_waiters.fetch_add(0) != 0) {
     state_->room_word.fetch_add(1);
     wake_all(state_->room_word);
   }
