@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tracelet.errors import ConfigurationError
 from tracelet.option_kinds import nearest
 
 PREFIX = "TRACELET_"
 PARENT_RUN = PREFIX + "PARENT_RUN"
-"""The run of the process that started this one: its folder, that process' pid and when it began.
-Set by tracelet, for children."""
+"""The run of the process that started this one, see `ParentRun`. Set by tracelet, for children."""
 _ALIASES = {"exp_name": "EXPERIMENT_NAME", "runs_dir": "DIR"}
 _CLEARML_NAMES = {"project": "CLEARML_PROJECT_NAME", "exp_name": "CLEARML_TASK_NAME"}
 # Of the build and the tests of tracelet itself.
@@ -93,20 +94,32 @@ def option_text(name: str) -> tuple[str, str] | None:
     return None
 
 
-def parent_run() -> tuple[str, int, str] | None:
-    """Folder, pid and start of the run that this process' parent had, when it started this one."""
-    folder, *rest = os.environ.get(PARENT_RUN, "").rsplit("|", 2)
-    if len(rest) < 2 or not folder or not rest[0].isdigit() or len(rest[0]) > 9:
-        return None
-    return folder, int(rest[0]), rest[1]
+class ParentRun(NamedTuple):
+    """The run that this process' parent had, when it started this one."""
+
+    folder: str
+    pid: int
+    """Of the parent."""
+    start: str
+    """When that began, as `process_identity` has it; "" where that can't be told."""
+    rank: int
+    """Of the parent in its job; 0 for one that is alone."""
+
+
+_PARENT_RUN = re.compile(r"(.+)\|(\d{1,9})\|([^|]*)\|(\d{1,9})", re.DOTALL)
+
+
+def parent_run() -> ParentRun | None:
+    found = _PARENT_RUN.fullmatch(os.environ.get(PARENT_RUN, ""))
+    return found and ParentRun(found[1], int(found[2]), found[3], int(found[4]))
 
 
 _inherited = os.environ.get(PARENT_RUN)
 
 
-def announce_run(folder: str | None, pid: int = 0, start: str | None = None) -> None:
+def announce_run(run: ParentRun | None) -> None:
     """To the processes that this one starts from now on; None: what this one was told itself."""
-    text = f"{folder}|{pid}|{start or ''}" if folder else _inherited
+    text = _inherited if run is None else "|".join(map(str, run))
     if text:
         os.environ[PARENT_RUN] = text
     else:

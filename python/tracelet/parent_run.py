@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import types
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,11 @@ _log = logging.getLogger("tracelet")
 _WRITERS = ("torch.utils.tensorboard", "tensorboardX")
 
 _MOST_LOOKED_AT = 20  # runs, the newest
+_LOOK_S = 0.1
 
 _parent = environment.parent_run()
 _is_wanted = _parent is not None  # to be looked at yet
+_next_look_s = 0.0
 _run: AttachedRun | None = None
 _lock = threading.RLock()
 
@@ -76,15 +79,16 @@ def forget_parent() -> None:
 def attach_to_parent(may_wait: bool = True) -> None:
     """Looks at the run of the process that started this one: once, and again when that has ended,
     since a worker of a pool serves its next run, too."""
-    global _is_wanted, _run
+    global _is_wanted, _run, _next_look_s
     if not _is_wanted and (_run is None or not _run.ring.is_closed):
         return
     with _lock:
         parent = _parent
-        if parent is None:
+        # A step may ask for the handle, and a look reads a folder.
+        if parent is None or time.monotonic() < _next_look_s:
             return
-        _is_wanted = False
-        run = _open(*parent)
+        _is_wanted, _next_look_s = False, time.monotonic() + _LOOK_S
+        run = _open(parent)
         if run is None:
             return
         from tracelet.pipeline import lifecycle
@@ -93,20 +97,26 @@ def attach_to_parent(may_wait: bool = True) -> None:
             lifecycle.set_look_for_next(attach_to_parent)
             _run = run
         else:
-            _is_wanted = True
+            _is_wanted, _next_look_s = True, 0.0
 
 
-def _open(folder: str, pid: int, start: str) -> AttachedRun | None:
+def _open(parent: environment.ParentRun) -> AttachedRun | None:
     """None, without a word, for a run that has ended, is of another machine, or of this process."""
-    if pid == os.getpid():
+    if parent.pid == os.getpid():
         return None  # this process has started another program
+    from tracelet.ranks.job import find_job, rank_here
+
+    if rank_here() != parent.rank:  # else one series would be a mix of all ranks
+        _tell(f"this is {find_job()}, and ranks are not brought together yet")
+        return None
     from tracelet.pipeline.attached_run import AttachedRun
     from tracelet.runs.stored_run import StoredRun
 
+    folder = parent.folder
     try:
         stored = StoredRun(folder) if os.path.isdir(folder) else None
         if stored is None or not _goes_on(stored):
-            stored = _next_of(os.path.dirname(folder), pid, start)
+            stored = _next_of(parent)
         if stored is None:
             return None
         run = AttachedRun(stored, attach_to_parent)
@@ -117,17 +127,19 @@ def _open(folder: str, pid: int, start: str) -> AttachedRun | None:
     return None if run.ring.is_closed else run
 
 
-def _next_of(runs_dir: str, pid: int, start: str) -> StoredRun | None:
+def _next_of(parent: environment.ParentRun) -> StoredRun | None:
     """The run that the same process has now: a worker of a pool, and what a fork server starts,
     know the one that there was when they began."""
     from tracelet.runs.stored_run import scan_runs
 
-    if not os.path.isdir(runs_dir):
+    runs_dir = os.path.dirname(parent.folder)
+    if not parent.start or not os.path.isdir(runs_dir):
         return None
     found, _ = scan_runs(runs_dir, _MOST_LOOKED_AT)
     for stored in reversed(found):
-        of_it = stored.manifest.get("pid") == pid and stored.manifest.get("process_start") == start
-        if start and of_it and _goes_on(stored):
+        its = stored.manifest
+        is_of_it = (its.get("pid"), its.get("process_start")) == (parent.pid, parent.start)
+        if is_of_it and _goes_on(stored):
             return stored
     return None
 
@@ -139,10 +151,10 @@ def _goes_on(stored: StoredRun) -> bool:
     return manifest.get("state") == "running" and is_alive(manifest) is True
 
 
-def _tell(error: Exception) -> None:
+def _tell(reason: object) -> None:
     _log.warning(
         "tracelet: process %d can't log into the run of the process that started it, and what it "
-        "logs is not in that run: %s", os.getpid(), error,
+        "logs is not in that run: %s", os.getpid(), reason,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import time
 import pytest
 from readers import event_file_scalars
 from tracelet.cli import main
+from tracelet.environment import ParentRun
 from tracelet.runs.run_folder import write_manifest
 from tracelet.runs.stored_run import find_runs
 
@@ -268,7 +269,7 @@ def look(tmp_path, folder):
     return subprocess.run(
         [sys.executable, "-c", _LOOK],
         cwd=tmp_path, capture_output=True, text=True, timeout=240,
-        env={**os.environ, "TRACELET_PARENT_RUN": f"{folder}|{os.getpid()}|"},
+        env={**os.environ, "TRACELET_PARENT_RUN": f"{folder}|{os.getpid()}||0"},
     )  # fmt: skip
 
 
@@ -495,3 +496,58 @@ def test_a_file_of_a_large_event_is_nobody_elses(tmp_path):
     with pytest.raises(FileExistsError):
         captures[0]._write(taken, b"y")
     assert os.path.getsize(taken) == 100
+
+
+_RANKS = """
+rank = int(os.environ["LOCAL_RANK"])
+SummaryWriter("log").add_scalar("loss", rank, rank)
+if __name__ == "__main__" and len(sys.argv) > 1 and sys.argv[1] == "own":
+    # A worker of a rank that has a run of its own is that rank's.
+    own = tracelet.start_logging("own", "tests", backend="tensorboard")
+    subprocess.run([sys.executable, __file__, "worker"], check=True)
+    assert own.flush(60)
+    print("own", own.stats.accepted, flush=True)
+    tracelet.stop_logging()
+"""
+
+
+@pytest.mark.slow
+def test_another_rank_that_is_started_by_the_first_is_no_worker_of_it(tmp_path):
+    """As Lightning's launcher starts them: all ranks' points were in one series."""
+    head = _PARENT.split("def wait_for")[0]
+    (tmp_path / "rank.py").write_text(head + _RANKS)
+    done = run(
+        tmp_path,
+        """
+job = {**os.environ, "NODE_RANK": "0", "WORLD_SIZE": "3"}
+for rank, argument in ("0", "worker"), ("1", "worker"), ("2", "own"):
+    subprocess.run(
+        [sys.executable, "rank.py", argument], check=True, env={**job, "LOCAL_RANK": rank}
+    )
+""",
+    )
+    assert "stats 3 0 {}" in done.stdout, done.stdout + done.stderr
+    assert "own 1\n" in done.stdout, done.stdout
+    assert done.stderr.count("this is rank 1 of 3 (Lightning), and ranks are not") == 1, done.stderr
+
+
+def test_a_worker_whose_parents_run_has_ended_does_not_look_for_another_at_each_call(monkeypatch):
+    """A training step may ask for the handle, and a look cost 3.5 ms."""
+    from types import SimpleNamespace
+
+    from tracelet import parent_run
+
+    looks = []
+    monkeypatch.setattr(parent_run, "_parent", ParentRun("/gone", 1, "", 0))
+    ended = SimpleNamespace(ring=SimpleNamespace(is_closed=True))
+    monkeypatch.setattr(parent_run, "_run", ended)
+    monkeypatch.setattr(parent_run, "_next_look_s", 0.0)
+    monkeypatch.setattr(parent_run, "_open", looks.append)
+    now_s = 1000.0
+    monkeypatch.setattr(parent_run.time, "monotonic", lambda: now_s)
+    for _ in range(100):
+        parent_run.attach_to_parent()
+    assert len(looks) == 1
+    now_s += 1.0
+    parent_run.attach_to_parent()
+    assert len(looks) == 2

@@ -28,6 +28,7 @@ from tracelet.options import Options
 from tracelet.pipeline.attached_run import AttachedRun
 from tracelet.pipeline.exit_signals import LONGEST_ON_SIGTERM_S, SigTerm, UserHandlers
 from tracelet.pipeline.run import Run
+from tracelet.ranks.job import rank_here
 from tracelet.runs.process_identity import start_of
 
 _log = logging.getLogger("tracelet")
@@ -277,11 +278,12 @@ def _note_embedding() -> None:
 
 def _announce() -> None:
     """To the processes that this one starts: the run that goes on now."""
-    run = active_run()
-    if run is None:
-        environment.announce_run(None)
-    else:
-        environment.announce_run(run.folder.path, os.getpid(), start_of(os.getpid()))
+    run, pid = active_run(), os.getpid()
+    environment.announce_run(
+        None
+        if run is None
+        else environment.ParentRun(run.folder.path, pid, start_of(pid) or "", rank_here())
+    )
 
 
 def _go_on_with(run: Run | AttachedRun | None) -> None:

@@ -53,6 +53,12 @@ def find_job(variables: Mapping[str, str] | None = None) -> Job | None:
     return None
 
 
+def rank_here() -> int:
+    """0 for a process that is alone."""
+    job = find_job()
+    return 0 if job is None else job.rank
+
+
 class _Variables:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
