@@ -104,10 +104,10 @@ def _rings(runs_dir: str, ring_dir: str | None) -> Check:
     if folder == ring_dir:
         return Check("rings", True, f"in {folder}")
     free_bytes = free_shared_memory_bytes()
-    there = "there is none" if free_bytes is None else f"{_size(free_bytes)} free"
+    there = "there is none" if free_bytes is None else f"{in_bytes(free_bytes)} free"
     if folder == SHARED_MEMORY:
         return Check("rings", True, f"in shared memory ({SHARED_MEMORY}: {there})")
-    needed = _size(_RING_BYTES / LARGEST_SHARE)
+    needed = in_bytes(_RING_BYTES / LARGEST_SHARE)
     return Check(
         "rings", True,
         f"in {folder}: shared memory is left to others where less than {needed} of it is free "
@@ -125,8 +125,8 @@ def _writable(name: str, folder: str, needed_bytes: int, variable: str) -> Check
         return Check(name, False, f"{folder}: {error.strerror or error}", fix)
     free_bytes = _free_bytes(folder) or 0
     is_ok = free_bytes >= needed_bytes
-    found = f"{folder}: {_size(free_bytes)} free"
-    return Check(name, is_ok, found, "" if is_ok else f"free {_size(needed_bytes)}, or {fix}")
+    found = f"{folder}: {in_bytes(free_bytes)} free"
+    return Check(name, is_ok, found, "" if is_ok else f"free {in_bytes(needed_bytes)}, or {fix}")
 
 
 def _free_bytes(folder: str) -> int | None:
@@ -145,11 +145,12 @@ def unsent_runs(runs_dir: str) -> Check:
     size_bytes = sum(run.size_bytes() for run in unsent)
     damaged = f", {len(unreadable)} of them can't be read" if unreadable else ""
     return Check("unsent runs", False,
-                 f"{len(unsent) + len(unreadable)}, {_size(size_bytes)}{damaged}",
+                 f"{len(unsent) + len(unreadable)}, {in_bytes(size_bytes)}{damaged}",
                  "tracelet runs lists them, tracelet sync --all sends them")  # fmt: skip
 
 
-def _size(size_bytes: float) -> str:
+def in_bytes(size_bytes: float) -> str:
+    """For people."""
     for unit in ("B", "KiB", "MiB"):
         if size_bytes < 1024:
             return f"{size_bytes:.0f} {unit}"

@@ -37,6 +37,11 @@ def redacted(name: str, value: Any) -> Any:
     return without_user(value) if isinstance(value, str) else value
 
 
+def bare_url(url: str) -> str:
+    """A URL without a user and password, good for use."""
+    return _IN_URL.sub(r"\1", url)
+
+
 def without_user(text: str) -> str:
     """A text whose URLs have no user and password any more."""
     return _IN_URL.sub(rf"\1{REDACTED}@", text) if "://" in text else text

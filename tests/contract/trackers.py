@@ -276,11 +276,11 @@ class Trackio(Tracker):
         return config["tags"], config["comment"]
 
     def artifact(self, run_id, name):
-        from tracelet.backends.trackio.uploads import artifact_name
+        from tracelet.backends.artifact import flat_name
         from trackio import cas
         from trackio.sqlite_storage import SQLiteStorage
 
-        found = SQLiteStorage.get_artifact_manifest(self.project, artifact_name(name), None)
+        found = SQLiteStorage.get_artifact_manifest(self.project, flat_name(name), None)
         (entry,) = found["manifest"]
         return Path(cas.blob_path(self.project, entry["digest"])).read_bytes()
 

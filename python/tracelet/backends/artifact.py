@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -90,13 +91,46 @@ class Artifact:
         shutil.rmtree(self.place, ignore_errors=True)
 
 
+def flat_name(name: str, longest: int | None = None) -> str:
+    """An artifact's name for a tracker whose names have no folders and no odd characters, and at
+    most `longest` characters; two names never become one."""
+    clean = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    if clean == name and (longest is None or len(name) <= longest):
+        return name
+    stem, end = os.path.splitext(clean)
+    if longest is not None:
+        stem, end = stem[: longest - 40], end[:16]
+    return f"{stem}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}{end}"
+
+
 class FileUpload:
     """An artifact on its way, in the shape of `Upload`; a subclass has `upload`."""
 
-    def __init__(self, artifact: Artifact, is_artifact: bool = True) -> None:
-        self.name = f"{'artifact' if is_artifact else 'model'} {artifact.name!r}"
+    def __init__(
+        self, artifact: Artifact, is_artifact: bool = True, model: Model | None = None
+    ) -> None:
+        """`model`: of which it is the file, for a tracker whose models are artifacts."""
+        self.kind = "artifact" if is_artifact and model is None else "model"
+        self.name = f"{self.kind} {artifact.name!r}"
         self.size_bytes: int | None = 0
         self.artifact = artifact
+        self.model = model
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a tracker keeps beside the file: its name here, and what its model says."""
+        about: dict[str, Any] = {"name": self.artifact.name}
+        if self.model is not None:
+            about.update(framework=self.model.framework, tags=list(self.model.tags or ()))
+            about.update({str(key): str(value) for key, value in self.model.metadata.items()})
+        return about
+
+    @property
+    def file_name(self) -> str:
+        """Without folders, with the ending that the content has."""
+        name = os.path.basename(self.artifact.name)
+        end = os.path.splitext(self.artifact.content.filename)[1]
+        return name if name.endswith(end) else name + end
 
     def upload(self) -> None:
         raise NotImplementedError

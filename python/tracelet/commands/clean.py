@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 
+from tracelet.checks import in_bytes
 from tracelet.commands.runs import tell_of_unreadable
 from tracelet.commands.selection import (
     add_run,
@@ -17,7 +18,6 @@ from tracelet.commands.selection import (
     history_dir_of,
     runs_dir_of,
 )
-from tracelet.commands.terminal import in_bytes
 from tracelet.recovery.orphans import find_orphans
 from tracelet.runs.deletion import UsersWish
 from tracelet.runs.history import IMPORTED, record_paths

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tracelet.runs.dead_record import record_of
-from tracelet.runs.history import RunRecord, Summary, read_records, write_record
+from tracelet.runs.history import EVERY_RECORD, RunRecord, Summary, read_records, write_record
 from tracelet.runs.stored_run import StoredRun, UnreadableRun, scan_runs
 from tracelet.runs.summaries import kept_summary, summary_of_files
 
@@ -133,5 +133,5 @@ def counted(view: RunView, history_dir: str, most_bytes: int | None = _MOST_READ
     if view.stored is None:
         with contextlib.suppress(OSError):
             noted = replace(view.record, summary=summary)
-            write_record(history_dir, noted, most_runs=1 << 30)
+            write_record(history_dir, noted, EVERY_RECORD)
     return replace(view, summary=summary)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from tracelet.checks import in_bytes
 from tracelet.commands import terminal
 from tracelet.commands.run_views import RunView, all_views, counted
 from tracelet.commands.selection import add_runs_dir, history_dir_of, runs_dir_of
@@ -98,14 +99,14 @@ def _about(view: RunView) -> str:
     parts = [printable(view.name), printable(", ".join(view.record.backends))]
     if view.state == "unsent":
         pending = "an unknown number of" if view.pending is None else f"{view.pending:,}"
-        parts.append(f"{pending} points pending, {terminal.in_bytes(view.size_bytes or 0)}")
+        parts.append(f"{pending} points pending, {in_bytes(view.size_bytes or 0)}")
     return " · ".join(filter(None, [*parts, printable(view.url)]))
 
 
 def _row(view: RunView) -> tuple[str, ...]:
     """One line for a file or a pipe, with all there is."""
     pending = "?" if view.pending is None else f"{view.pending:,}"
-    size = "-" if view.size_bytes is None else terminal.in_bytes(view.size_bytes)
+    size = "-" if view.size_bytes is None else in_bytes(view.size_bytes)
     return (
         view.run_id, view.state, pending, size, terminal.in_time(view.age_s),
         terminal.count(view.steps), terminal.count(view.record.points), _last(view) or "-",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tracelet.checks import in_bytes
 from tracelet.commands import terminal
 from tracelet.commands.run_views import RunView, counted
 from tracelet.commands.selection import (
@@ -98,7 +99,7 @@ def _facts(view: RunView) -> Iterator[tuple[str, str]]:
         yield "event files", printable(f"gone: {os.path.dirname(record.files[0])}")
     if view.stored is not None:
         yield "run folder", printable(view.stored.path)
-        yield "takes", terminal.in_bytes(view.size_bytes or 0)
+        yield "takes", in_bytes(view.size_bytes or 0)
         if view.state in ("unsent", "killed"):
             yield "to send it", f"tracelet sync {view.run_id}"
 

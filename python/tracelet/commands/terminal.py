@@ -99,14 +99,6 @@ def _strict(value: Any) -> Any:
     return value
 
 
-def in_bytes(size_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} GiB"
-
-
 def in_time(seconds: float) -> str:
     for unit, unit_s in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= unit_s:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -28,15 +27,13 @@ from tracelet.reading.records import PointStream
 from tracelet.recovery.payload_files import PAYLOADS
 from tracelet.recovery.resend import resend
 from tracelet.recovery.result import Result
-from tracelet.runs.history import IMPORTED, RunRecord, read_record, write_record
-from tracelet.runs.manifest import FORMAT
+from tracelet.runs.history import EVERY_RECORD, IMPORTED, RunRecord, read_record, write_record
 from tracelet.runs.private_file import private
-from tracelet.runs.process_identity import process_identity
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import (
-    KEPT_OPTIONS,
     MANIFEST,
     RUN_LOCK,
+    first_manifest,
     manifest_of,
     ring_name,
     write_manifest,
@@ -47,7 +44,6 @@ from tracelet.writer_key import writer_key
 
 _NAMES_RING = "names.ring"
 _LEAST_SLOTS = 16
-_EVERY_RECORD = 1 << 30  # the budget of the history is for runs that ended by themselves
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -183,7 +179,10 @@ class _Preparing:
     def run(self) -> Backend:
         source, options, folder = self._source, self._options, self._folder
         _empty(folder)  # of what an attempt before this one had not finished
-        manifest = self._first_manifest(options)
+        # Its ring is not there, and none is needed: see "ring_is_drained" below.
+        ring_path = os.path.join(folder, ring_name(source.run_id))
+        manifest = first_manifest(source.run_id, options, ring_path)
+        manifest["imported_from"] = source.folder
         write_manifest(folder, manifest)
         stream = PointStream(source.files)
         if stream.damaged:
@@ -206,23 +205,6 @@ class _Preparing:
             _leave(backend)
             raise
         return backend
-
-    def _first_manifest(self, options: Options) -> dict[str, Any]:
-        run_id = os.path.basename(self._folder)
-        return {
-            "format": FORMAT,
-            "run": run_id,
-            "project": options.project,
-            "exp_name": options.exp_name,
-            "started_s": time.time(),
-            "options": {name: getattr(options, name) for name in KEPT_OPTIONS},
-            "tracelet": __version__,
-            "python": platform.python_version(),
-            **process_identity(),
-            "ring": os.path.join(self._folder, ring_name(run_id)),
-            "state": "starting",
-            "imported_from": self._source.folder,
-        }
 
     def _fill_journal(self, stream: PointStream) -> None:
         path = os.path.join(self._folder, _NAMES_RING)
@@ -269,7 +251,7 @@ class _Preparing:
             tags=("imported",),
             files=source.files,
         )
-        write_record(self._history_dir, record, _EVERY_RECORD)
+        write_record(self._history_dir, record, EVERY_RECORD)
 
 
 def _options_of(source: Source, runs_dir: str) -> Options:

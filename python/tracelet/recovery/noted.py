@@ -7,15 +7,13 @@ import logging
 import os
 from dataclasses import replace
 
-from tracelet.options import from_environment
+from tracelet.options import Options, from_environment
 from tracelet.places import default_history_dir
 from tracelet.runs.dead_record import record_of
-from tracelet.runs.history import IMPORTED, read_record, write_record
+from tracelet.runs.history import EVERY_RECORD, IMPORTED, read_record, write_record
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
 from tracelet.runs.stored_run import StoredRun
 from tracelet.runs.summaries import kept_summary
-
-_NO_LIMIT = 1 << 30
 
 _log = logging.getLogger("tracelet")
 
@@ -42,8 +40,8 @@ def note_sent(run: StoredRun, points: int | None) -> str:
                 files=tuple(noted_paths(os.path.join(run.path, EVENT_FILES))) or record.files,
                 summary=kept_summary(run.path) or record.summary,
             )
-        most = 1_000 if most is None else int(most)
-        write_record(folder, record, _NO_LIMIT if is_import else most)
+        most = Options.history_runs if most is None else int(most)
+        write_record(folder, record, EVERY_RECORD if is_import else most)
     except Exception as error:
         if is_import:
             return f"that it is imported can't be noted in the history: {error}"

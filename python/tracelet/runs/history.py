@@ -21,6 +21,8 @@ from tracelet.runs.whole_file import write_whole
 MOST_BYTES = 16 << 20
 """What all records of a folder may take together."""
 MOST_RECORD_BYTES = 256 << 10
+EVERY_RECORD = 1 << 30
+"""As `most_runs` of `write_record`: nothing goes for the one that is written."""
 _MOST_ENTRIES = 500  # of a table; not of series: what is shown of a run is computed from all
 _LONGEST_TEXT = 500
 _LONGEST_PATH = 4096

@@ -33,9 +33,8 @@ ARTIFACTS = "set_aside-artifacts"
 """The folder of what is to be uploaded, and of what could not be."""
 
 # What the sinks need when they are opened again, and what a process needs that attaches to the run
-# (pipeline/attached_run). Not all: some may hold a secret (a URL with a
-# password in it).
-KEPT_OPTIONS = (
+# (pipeline/attached_run). Not all: some may hold a secret (a URL with a password in it).
+_KEPT_OPTIONS = (
     "exp_name", "project", "backend", "log_dir", "tensorboard", "batch_max_points",
     "batch_max_bytes", "aggregate", "task_name", "payload_bytes", "full_ring_timeout_s",
     "histogram_threads",
@@ -75,19 +74,7 @@ class RunFolder:
         # What is to be uploaded lies where what could not be does: a run that was killed leaves it
         # to its user, and what sends its points does not remove it.
         self.artifacts_path = os.path.join(self.path, ARTIFACTS)
-        self._manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "run": self.run_id,
-            "project": options.project,
-            "exp_name": options.exp_name,
-            "started_s": time.time(),
-            "options": {name: getattr(options, name) for name in KEPT_OPTIONS},
-            "tracelet": __version__,
-            "python": platform.python_version(),
-            **process_identity(),
-            "ring": self.ring_path,
-            "state": "starting",
-        }
+        self._manifest = first_manifest(self.run_id, options, self.ring_path)
         self.update()
         # The folder's own name, too, and that of the folder around it: without them a loss of power
         # takes all that is synced inside. A file system that can't is none to refuse a run for.
@@ -169,6 +156,23 @@ def _remove_start(path: str) -> None:
 
 def ring_name(run_id: str) -> str:
     return f"tracelet-{run_id}.ring"
+
+
+def first_manifest(run_id: str, options: Options, ring_path: str) -> dict[str, Any]:
+    """What is known of a run before its backends are opened."""
+    return {
+        "format": FORMAT,
+        "run": run_id,
+        "project": options.project,
+        "exp_name": options.exp_name,
+        "started_s": time.time(),
+        "options": {name: getattr(options, name) for name in _KEPT_OPTIONS},
+        "tracelet": __version__,
+        "python": platform.python_version(),
+        **process_identity(),
+        "ring": ring_path,
+        "state": "starting",
+    }
 
 
 def write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:

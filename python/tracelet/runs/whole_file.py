@@ -7,10 +7,13 @@ import errno
 import os
 
 
-def write_whole(path: str, data: bytes, mode: int = 0o600, new_path: str = "") -> None:
+def write_whole(
+    path: str, data: bytes, mode: int = 0o600, new_path: str = "", is_synced: bool = True
+) -> None:
     """Has `path` hold `data`, or what it held before. Raises OSError.
 
     Where several processes write the same file, each gives a `new_path` of its own beside it.
+    Without `is_synced` nothing waits for a disk: a loss of power may leave the file half written.
 
     The content reaches the disk before the name does: a rename alone may be there after a loss of
     power while what it names is empty. The folder is synced last, so that the name is kept too.
@@ -23,14 +26,16 @@ def write_whole(path: str, data: bytes, mode: int = 0o600, new_path: str = "") -
     try:
         with open(fd, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if is_synced:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(new_path, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(new_path)
         raise
-    sync_folder(os.path.dirname(path) or ".")
+    if is_synced:
+        sync_folder(os.path.dirname(path) or ".")
 
 
 def sync_folder(folder: str) -> None:

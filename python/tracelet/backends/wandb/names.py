@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 
+from tracelet.backends.artifact import flat_name
 from tracelet.backends.wandb.log_file import ROW
 
 STEP = "global_step"
@@ -35,12 +35,7 @@ def tag_names(tags: list[str]) -> list[str]:
 
 
 def artifact_name(name: str) -> str:
-    """A name without folders and odd characters; two names never become one."""
-    clean = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-    if clean == name and len(name) <= _LONGEST_ARTIFACT:
-        return name
-    stem, end = os.path.splitext(clean)
-    return f"{stem[: _LONGEST_ARTIFACT - 40]}-{_digest(name)[:8]}{end[:16]}"
+    return flat_name(name, _LONGEST_ARTIFACT)
 
 
 def _digest(name: str) -> str:

@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from tracelet.backends.wandb.names import STEP, project_name, tag_names
 from tracelet.errors import BackendError, ConfigurationError
 from tracelet.option_kinds import describe, nearest
 from tracelet.options import Options
-from tracelet.redact import without_user
+from tracelet.redact import bare_url, without_user
 
 _log = logging.getLogger("tracelet")
 
@@ -122,7 +121,7 @@ def go_on(own: Mapping[str, Any], is_online: bool, timeout_s: float) -> Any:
 
 def server_of(settings: Any) -> str:
     """The server's URL as it may be written down: without a user and password."""
-    return re.sub(r"(://)[^/@]*@", r"\1", str(settings.base_url)).rstrip("/")
+    return bare_url(str(settings.base_url)).rstrip("/")
 
 
 def check_server(began_at: str | None, timeout_s: float) -> None:

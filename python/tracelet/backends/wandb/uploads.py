@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from typing import Any, Callable
@@ -76,25 +75,17 @@ class ArtifactUpload(FileUpload):
         log: RunLog,
         model: Model | None = None,
     ) -> None:
-        super().__init__(artifact, is_artifact=model is None)
+        super().__init__(artifact, model=model)
         self._run = run
         self._log = log
-        self._model = model
 
     def upload(self) -> None:
         import wandb
 
         source = self.make_file()
-        name = self.artifact.name
-        about: dict[str, Any] = {"name": name}
-        if self._model is not None:
-            about.update(framework=self._model.framework, tags=list(self._model.tags or ()))
-            about.update({str(key): str(value) for key, value in self._model.metadata.items()})
-        kind = "artifact" if self._model is None else "model"
-        made = wandb.Artifact(artifact_name(name), type=kind, metadata=about)
-        end = os.path.splitext(self.artifact.content.filename)[1]
-        file_name = os.path.basename(name)
-        made.add_file(source, name=file_name if file_name.endswith(end) else file_name + end)
+        name = artifact_name(self.artifact.name)
+        made = wandb.Artifact(name, type=self.kind, metadata=self.about)
+        made.add_file(source, name=self.file_name)
         log = self._log
         log.refresh()
         before = log.artifacts[made.name]
