@@ -22,7 +22,7 @@ from tracelet.backends.clearml.session import edit_task
 from tracelet.backends.tensorboard.recovered import LEDGER, SYNCED, RecoveredFiles
 from tracelet.cli import main
 from tracelet.runs import stored_run
-from tracelet.runs.stored_run import UnreadableRunError, find_runs
+from tracelet.runs.stored_run import StoredRun, UnreadableRunError, find_runs
 
 pytest.importorskip("torch")
 
@@ -38,9 +38,11 @@ def killed(run_script, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("host", ["", "node7"])
 def test_scalars_of_the_ring_are_sent_after_another_boot_beside_histograms_and_suffixes(
-    killed, tmp_path, monkeypatch
+    killed, tmp_path, monkeypatch, capsys, host
 ):
+    """On this machine, or of another one whose ring is in a folder that both have."""
     run = killed("""
         import os, numpy as np, tracelet
         from torch.utils.tensorboard import SummaryWriter
@@ -54,7 +56,16 @@ def test_scalars_of_the_ring_are_sent_after_another_boot_beside_histograms_and_s
         os.kill(os.getpid(), 9)
     """)
     monkeypatch.setattr(stored_run, "boot_id", lambda: "another")
-    assert main(["sync", run.run_id]) == 1  # the histograms are lost, and told
+    if host:
+        run.update(host=host)
+    why = f"it ran on {host}" if host else "the machine was started anew since"
+    for _ in range(2):  # the histograms are lost, and told, and counted once
+        assert main(["sync", run.run_id]) == 1
+        told = capsys.readouterr().err
+        assert f"20 points are lost: {why}, and what lies behind it may be older" in told
+        assert "what is left is kept" in told
+        assert os.path.exists(run.ring_path)
+        assert len(StoredRun(run.path).manifest["damages"]) == 1
     scalars = event_file_scalars(tmp_path / "log")
     for tag in ("other", "loss"):
         assert [step for step, _, _ in scalars[tag]] == list(range(20)), tag

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -100,6 +101,48 @@ class Played:
 @pytest.fixture
 def played(tmp_path, monkeypatch):
     return Played(tmp_path, monkeypatch)
+
+
+def test_a_session_s_lines_reach_the_disk_behind_the_files_that_they_name(
+    played, tmp_path, monkeypatch
+):
+    synced, refuses = [], [5]
+
+    def sync(path):
+        if refuses:
+            raise OSError(refuses.pop(), "refused")
+        synced.append(path)
+
+    monkeypatch.setattr(module, "sync_file", sync)
+    sink = played.sink
+    sink._store.sync = lambda: synced.append("samples")
+    sink._names = replace(sink._names, lines=SimpleNamespace(sync=lambda: synced.append("names")))
+    played.events[1] = played.events[2] = [Scalar("s", 0.5)]
+    sink.write(batch_of(1))
+    sink.sync()
+    assert synced == ["samples", "names"]  # a server has the lines
+    sink._task.is_offline = True
+    sink._task.task.get_offline_mode_folder = lambda: tmp_path
+    sink.write(batch_of(1, first=2))
+    with pytest.raises(OSError, match="refused"):
+        sink.sync()
+    sink.sync()
+    sink.sync()
+    lines = str(tmp_path / "metrics.jsonl")
+    assert synced[2:] == ["samples", "names", "samples", "names", lines, "samples", "names"]
+
+
+@pytest.mark.parametrize(
+    ("is_offline", "reopen", "is_other_boot", "is_certain"),
+    [(True, {}, True, False), (True, {}, False, True), (True, None, True, True),
+     (False, {}, True, True)],
+)  # fmt: skip
+def test_after_a_loss_of_power_all_that_is_left_of_a_session_s_events_is_given_again(
+    played, tmp_path, is_offline, reopen, is_other_boot, is_certain
+):
+    task = SimpleNamespace(is_offline=is_offline)
+    info = RunInfo(Options(), "a-run", str(tmp_path), reopen, is_other_boot)
+    assert ClearMLMediaSink(task, info, TaskNames()).is_certain is is_certain
 
 
 def test_each_part_has_its_line_or_its_request(played):

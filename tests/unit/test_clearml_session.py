@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -101,6 +102,59 @@ def test_a_stopped_process_that_holds_the_lock_keeps_nobody_waiting_for_long(tmp
     assert 0.1 <= time.monotonic() - start_s < 30
     os.close(fd)
     assert session.read_task(tmp_path) == {"a": 1}
+
+
+@pytest.fixture
+def no_flock(monkeypatch):
+    """As on NFS without lockd."""
+
+    def refuse(fd, flags):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def test_where_a_folder_can_not_be_locked_a_claim_keeps_its_editors_apart(
+    tmp_path, monkeypatch, no_flock, caplog
+):
+    """Each went on without a lock there: the edit of one was lost, and nobody was told."""
+    monkeypatch.setattr(session, "_LOCK_S", 60.0)
+    with session.locked(tmp_path):
+        claim = tmp_path / "tracelet-task.lock.claim"
+        assert claim.exists()
+        monkeypatch.setattr(session, "_LOCK_S", 0.02)
+        with session.locked(tmp_path):  # it lives: nobody takes its claim, and nothing hangs
+            assert json.loads(claim.read_text())["pid"] == os.getpid()
+        assert claim.exists()
+    assert not claim.exists()
+    edit_task(tmp_path, lambda content: content.update(a=1))
+    assert session.read_task(tmp_path) == {"a": 1}
+    assert not claim.exists()
+    assert caplog.text == ""
+
+
+def test_a_claim_of_which_nothing_can_be_told_costs_an_editor_one_wait(
+    tmp_path, monkeypatch, no_flock
+):
+    monkeypatch.setattr(session, "_LOCK_S", 0.02)
+    claim = tmp_path / "tracelet-task.lock.claim"
+    claim.write_text(json.dumps({**process_identity(), "pid_namespace": "pid:[1]"}))
+    with session.locked(tmp_path):
+        assert json.loads(claim.read_text()) == json.loads(json.dumps(process_identity()))
+    assert not claim.exists()
+
+
+def test_where_neither_a_lock_nor_a_claim_is_to_be_had_it_is_told_once(
+    tmp_path, monkeypatch, no_flock, caplog
+):
+    (tmp_path / "tracelet-task.lock").mkdir()
+    for value in (1, 2):
+        edit_task(tmp_path, lambda content, value=value: content.update(a=value))
+    assert session.read_task(tmp_path) == {"a": 2}
+    assert caplog.text.count("an edit may be lost") == 1
+    with session.locked(tmp_path / "gone"):  # no matter of locks
+        pass
+    assert caplog.text.count("an edit may be lost") == 1
 
 
 def test_a_run_that_was_sent_is_no_user_any_more_whatever_host_it_was_of(tmp_path, monkeypatch):

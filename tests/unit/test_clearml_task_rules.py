@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +10,9 @@ import pytest
 
 pytest.importorskip("clearml")
 
+from tracelet.backends import kept
 from tracelet.backends.clearml import open_task as opening
+from tracelet.backends.clearml import samples
 from tracelet.backends.clearml import task as module
 from tracelet.backends.clearml.open_task import (
     _init_arguments,
@@ -19,7 +22,7 @@ from tracelet.backends.clearml.open_task import (
     _without_tensorboard,
     open_task,
 )
-from tracelet.backends.clearml.samples import SampleStore
+from tracelet.backends.clearml.samples import Place, SampleStore
 from tracelet.backends.clearml.start import ServerAwayError
 from tracelet.backends.clearml.task import ClearMLTask, use_threads
 from tracelet.backends.kept import KeptLines
@@ -457,6 +460,66 @@ def test_a_run_that_did_not_end_well_is_failed_or_stopped(ends, failure, is_offl
 
 
 # ---- Where samples go.
+
+
+def test_samples_on_this_machine_reach_the_disk_behind_the_notes_of_their_places(
+    tmp_path, monkeypatch
+):
+    """An image that a loss of power took counted as delivered."""
+    synced, refuses = [], []
+
+    def sync(path):
+        if refuses:
+            raise OSError(refuses.pop(), "refused")
+        synced.append(os.path.relpath(path, tmp_path))
+
+    monkeypatch.setattr(samples, "sync_file", sync)
+    monkeypatch.setattr(samples, "sync_names", lambda path: synced.append("names"))
+    monkeypatch.setattr(kept, "sync_file", sync)
+    logger = SimpleNamespace(
+        get_default_upload_destination=lambda: f"file://{tmp_path}",
+        get_default_debug_sample_history=lambda: 100,
+    )
+    task = SimpleNamespace(
+        task=SimpleNamespace(
+            get_logger=lambda: logger, _get_output_destination_suffix=lambda extra: "p/t.1/metrics"
+        )
+    )
+    store = SampleStore(task, KeptLines(str(tmp_path), "samples.jsonl"))
+    store.sync()
+    assert synced == []
+    place = store.place(1, 0, "m", "v", ".png")
+    store.upload(b"PNG", place)
+    (file,) = tmp_path.rglob("*.png")
+    assert file.read_bytes() == b"PNG"
+    refuses += [5, 5]
+    for _ in range(2):  # the notes first; what failed is synced the next time
+        with pytest.raises(OSError, match="refused"):
+            store.sync()
+    assert synced == []
+    store.sync()
+    assert synced == ["samples.jsonl", str(file.relative_to(tmp_path)), "names"]
+    store.sync()
+    assert len(synced) == 3
+    store.upload(b"PNG", place)
+    refuses.append(5)
+    with pytest.raises(OSError, match="refused"):
+        store.sync()
+    store.sync()
+    assert synced[3:] == synced[1:3]
+    store.close()
+
+
+def test_a_sample_on_a_server_is_no_file_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "sync_file", lambda path: pytest.fail(path))
+    places = KeptLines(str(tmp_path), "samples.jsonl")
+    store = SampleStore(SimpleNamespace(task=SimpleNamespace()), places)
+    store._destination = "s3://bucket"
+    store._storage = SimpleNamespace(
+        _apply_url_substitutions=lambda url: url, upload_from_stream=lambda *_, **__: "there"
+    )
+    assert store.upload(b"PNG", Place("s3://bucket", "k", "s3://bucket/k")) == "there"
+    store.sync()
 
 
 def test_a_sample_that_is_given_again_has_its_place_again(tmp_path, monkeypatch):

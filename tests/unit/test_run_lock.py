@@ -153,6 +153,38 @@ def test_a_claim_that_is_being_written_or_is_odd_is_somebodys(tmp_path, monkeypa
     assert (tmp_path / "lock.claim").read_bytes() == content
 
 
+def test_a_claim_of_which_nothing_can_be_told_is_named_with_what_to_do(tmp_path, monkeypatch):
+    """Of another container, or of a process that died as it wrote it: it held the run for ever, and
+    nobody was told why."""
+    path, claim = str(tmp_path / "lock"), tmp_path / "lock.claim"
+    other = {**process_identity(), "pid": 77, "host": "node7", "pid_namespace": "pid:[1]"}
+    for content, process in (
+        (json.dumps(other), "process 77 on node7"),
+        (json.dumps({**process_identity(), "pid_namespace": "pid:[1]"}), f"process {os.getpid()}"),
+        ("", "a process that it does not name"),
+        ("[]", "a process that it does not name"),
+    ):
+        claim.write_text(content)
+        (tmp_path / "lock").touch()
+        assert RunLock.doubt(path) == ""  # with flock a claim that lies there holds nothing
+        with monkeypatch.context() as without:
+            without.setattr(run_lock, "_flock", lambda fd, shared: None)
+            assert RunLock.is_held(path)
+            doubt = RunLock.doubt(path)
+            assert doubt.startswith(f"{claim} is of {process}")
+            assert doubt.endswith("If it has ended, remove this file")
+
+
+def test_of_a_lock_that_is_free_or_held_by_one_that_is_known_nothing_is_doubtful(path, tmp_path):
+    lock = RunLock(path)
+    assert RunLock.doubt(path) == ""
+    assert lock.acquire()
+    assert RunLock.doubt(path) == ""
+    lock.release()
+    (tmp_path / "a-folder").mkdir()
+    assert RunLock.doubt(str(tmp_path / "a-folder")) == ""
+
+
 def test_a_claim_is_for_its_owner_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "_flock", lambda fd, shared: None)
     lock = RunLock(str(tmp_path / "lock"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -12,7 +13,8 @@ from tracelet import _core
 from tracelet.cli import main
 from tracelet.journal.journal import Journal
 from tracelet.records import RECORD_DTYPE
-from tracelet.runs import notices, stored_run
+from tracelet.recovery import resend
+from tracelet.runs import notices, run_lock, stored_run
 from tracelet.runs.deletion import NothingLogged, UsersWish
 from tracelet.runs.manifest import FORMAT
 from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
@@ -196,6 +198,27 @@ def test_a_run_whose_lock_tells_nothing_is_alive_as_its_process_is(made):
         assert read(folder).is_alive is is_alive
     no_ring = read(made.run("no-ring", ring_is_drained=True))
     assert not no_ring.is_alive
+
+
+def test_a_run_that_a_claim_of_another_container_holds_is_named_by_each_command(
+    made, monkeypatch, capsys
+):
+    """Where the file system has no flock. It counted as running for ever, without a word."""
+    monkeypatch.setattr(run_lock, "_flock", lambda fd, shared: None)
+    monkeypatch.setattr(resend, "_DYING_TIMEOUT_S", 0.0)
+    folder = made.run("a-run", made.rings)
+    claim = folder / f"{RUN_LOCK}.claim"
+    claim.write_text(json.dumps({**process_identity(), "pid_namespace": "pid:[1]"}))
+    commands = (
+        ["sync", "--all"], ["sync", "a-run"], ["sync", "a-run", "--dry-run"],
+        ["clean", "a-run", "--yes"],
+    )  # fmt: skip
+    for command in commands:
+        assert main([*command, "--runs-dir", str(made.runs_dir)]) == 1, command
+        assert f"{claim} is of process" in capsys.readouterr().err, command
+    os.rename(claim, folder / "sync.lock.claim")
+    assert main(["sync", "a-run", "--runs-dir", str(made.runs_dir)]) == 1
+    assert "a-run is being sent by another process: " in capsys.readouterr().err
 
 
 def test_a_run_whose_life_can_not_be_told_is_unsent_and_deletes_nothing(made, monkeypatch):

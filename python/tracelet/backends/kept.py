@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tracelet.runs.private_file import private
+from tracelet.runs.whole_file import sync_file, sync_folder
 
 _log = logging.getLogger("tracelet")
 
@@ -27,6 +28,7 @@ class KeptLines:
     def __init__(self, run_dir: str, name: str) -> None:
         self._path = os.path.join(run_dir, name)
         self._file: io.FileIO | None = None  # while it is open
+        self._is_unsynced = False  # set by who writes, after that; cleared by who syncs, before it
 
     def read(self) -> Iterator[Any]:
         """What each whole line holds. A damaged one costs itself, and is told once."""
@@ -57,10 +59,22 @@ class KeptLines:
                 file = self._file = io.FileIO(self._path, "a+", opener=private)
                 _cut_torn_line(file)
             file.write((json.dumps(values) + "\n").encode())
+            self._is_unsynced = True
         except (OSError, ValueError) as error:  # ValueError: closed, by the end of the run
             _log.debug("tracelet: %s can't be written: %s", self._path, error)
             return False
         return True
+
+    def sync(self) -> None:
+        """Has what was appended before this call reach the disk. Raises OSError."""
+        if self._is_unsynced:
+            self._is_unsynced = False
+            try:
+                sync_file(self._path)
+                sync_folder(os.path.dirname(self._path))
+            except OSError:
+                self._is_unsynced = True
+                raise
 
     def close(self) -> None:
         """Until the next line is appended. The garbage collector would be late: the SDK's frames
@@ -77,7 +91,10 @@ class KeptLines:
         """Puts these lines in the place of all, whole or not at all. Raises OSError."""
         with open(self._path + ".new", "w", encoding="utf-8", opener=private) as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(self._path + ".new", self._path)
+        self._is_unsynced = True
         self.close()
 
 

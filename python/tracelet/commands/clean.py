@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         runs, orphans = [find_run(runs_dir, arguments.run)], []
         unreadable: list[UnreadableRun] = []
         if runs[0].is_alive:
-            print(f"tracelet: {runs[0].run_id} goes on: its process is alive", file=sys.stderr)
+            why = runs[0].doubt or "its process is alive"
+            print(f"tracelet: {runs[0].run_id} goes on: {why}", file=sys.stderr)
             return 1
     else:
         found, unreadable = scan_runs(runs_dir)

@@ -61,12 +61,15 @@ def run(arguments: argparse.Namespace) -> int:
         return max([send(run), *(send_the_session(each, runs_dir) for each in own)])
     found, unreadable = scan_runs(runs_dir)
     runs = [run for run in found if run.state == "unsent"]
-    if not runs and not unreadable and not sessions:
+    doubts = [f"{each.run_id}: {doubt}" for each in found if (doubt := each.doubt)]
+    if not (runs or unreadable or sessions or doubts):
         print(f"nothing to send in {runs_dir}")
     codes = [send(each) for each in runs]
     codes += [send_the_session(each, runs_dir) for each in sessions]
     tell_of_unreadable(unreadable)
-    return max([*codes, 1 if unreadable else 0], default=0)
+    for doubt in doubts:  # it may be dead, and nobody would ever send it
+        print(f"tracelet: {doubt}", file=sys.stderr)
+    return max([*codes, 1 if unreadable or doubts else 0], default=0)
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -89,7 +92,7 @@ def _look_at(run: StoredRun) -> int:
     points = "an unknown number of" if pending is None else f"{pending:,}"
     sinks = ", ".join(sink["name"] for sink in run.manifest.get("sinks", ()))
     print(f"{run.run_id}: {run.state}; would send {points} points, of which {sinks} may lack some")
-    problem = run.ring_problem()
+    problem = run.doubt or run.ring_problem()
     if problem:
         print(f"tracelet: {run.run_id}: {problem}", file=sys.stderr)
     return 1 if problem or run.state == "running" else 0

@@ -25,7 +25,7 @@ _log = logging.getLogger("tracelet")
 _CHUNK_RECORDS = 65_536
 _CHUNK_PAYLOAD_BYTES = 4 << 20
 _CUT_OFF, _DEVICE = "cut off", "device's value lost"
-_OLDER = "the machine was started anew, and what lies behind it may be older"
+_OLDER = "what lies behind it may be older"
 _DAMAGES, _DROPPED = "damages", "dropped"  # in the manifest
 
 
@@ -69,6 +69,8 @@ def recover_journal(run: StoredRun) -> Recovered:
     cut_off = 0 if run.is_of_another_boot else odd.pop(_CUT_OFF, 0)
     if lost := odd.pop(_DEVICE, 0):
         _log.warning("tracelet: %d scalars of a device died with their process", lost)
+    if older := odd.pop(_OLDER, 0):
+        odd[f"{run.other_boot}, and {_OLDER}"] = older
     found = [f"{ring.path}: {count:,} points are lost: {why}" for why, count in odd.items()]
     found += [f"{ring.path}: {ring.problem}"] if ring.problem else []
     damages = list(dict.fromkeys([*damages, *found]))

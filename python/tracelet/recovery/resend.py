@@ -67,7 +67,9 @@ def resend(
     except FileNotFoundError as error:
         raise RunGoneError(f"{run.run_id} is gone: another process has sent it") from error
     if not is_locked:
-        raise TraceletError(f"{run.run_id} is being sent by another process")
+        doubt = RunLock.doubt(os.path.join(run.path, _LOCK))
+        also = f": {doubt}" if doubt else ""
+        raise TraceletError(f"{run.run_id} is being sent by another process{also}")
     try:
         if not os.path.exists(run.path):
             raise RunGoneError(f"{run.run_id} is gone: another process has sent it")
@@ -90,6 +92,7 @@ def _take(run: StoredRun) -> int:
             pid = run.manifest.get("pid")
             users = [user for user in run.users_of_ring() if user != pid]
             also = f"; these log into it too: {users}" if users else ""
+            also += f"; {doubt}" if (doubt := run.doubt) else ""
             raise TraceletError(
                 f"{run.run_id}: its process (pid {pid} on {run.manifest.get('host')}), or a child "
                 f"of it, is alive and sends its points itself{also}"

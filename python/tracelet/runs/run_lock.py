@@ -49,6 +49,13 @@ class RunLock:
             time.sleep(_POLL_S)
         return True
 
+    def seize(self) -> bool:
+        """Takes it also from a claim that is in `doubt`: for what nobody holds for long."""
+        if self.doubt(self._path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._claim_path)
+        return self.acquire()
+
     def _try_acquire(self) -> bool:
         fd = open_own(self._path, os.O_RDWR | os.O_CREAT)
         if (locked := _flock(fd, shared=False)) is True:
@@ -102,6 +109,28 @@ class RunLock:
         claim_path = f"{path}.claim"
         return os.path.exists(claim_path) and not _claim_is_dead(claim_path)
 
+    @classmethod
+    def doubt(cls, path: str) -> str:
+        """In words: a claim holds the lock of which nobody here can tell whether its process lives,
+        as it is another host's, or another container's, or died while it wrote the claim. It is
+        taken from nobody, and would hold the lock for ever: people are told. "" else."""
+        if cls.is_held(path) is False or _has_flock(path):
+            return ""
+        claim_path = f"{path}.claim"
+        try:
+            claim = json.loads(read_own(claim_path, _MOST_CLAIM_BYTES))
+            if is_alive(claim) is not None:
+                return ""
+            process = f"process {claim.get('pid')} on {claim.get('host')}"
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError, AttributeError, NotOwnError):
+            process = "a process that it does not name"
+        return (
+            f"{claim_path} is of {process}, and whether that one lives can't be told here. If it "
+            "has ended, remove this file"
+        )
+
 
 def take_from_users(path: str) -> int | None:
     """Takes a file that its users hold together (RunFolder.hold_ring) for this process alone.
@@ -144,6 +173,17 @@ def _flock(fd: int, shared: bool) -> bool | None:
     except (ImportError, OSError):
         return None
     return True
+
+
+def _has_flock(path: str) -> bool:
+    try:
+        fd = open_own(path, os.O_RDWR)
+    except (OSError, NotOwnError):
+        return False
+    try:
+        return _flock(fd, shared=True) is not None
+    finally:
+        os.close(fd)
 
 
 def _claim_is_dead(path: str) -> bool:

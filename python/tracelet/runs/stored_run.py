@@ -103,12 +103,11 @@ class StoredRun:
             return ""
         if self.manifest["format"] == 1 and self.manifest.get("state") in ("unsent", "finished"):
             return ""  # that version removed it when it ended, and did not say so
-        host, boot = self.manifest.get("host"), self.manifest.get("boot")
         where = f"its ring {self.ring_path} is not here, so the points in it are not"
-        if host != socket.gethostname():
-            return f"{where}: it ran on {host}, where `tracelet sync` may find it"
-        if boot is not None and boot != boot_id():
-            return f"{where}: the machine was started anew since, and its shared memory is empty"
+        if self.is_of_another_host:
+            return f"{where}: {self.other_boot}, where `tracelet sync` may find it"
+        if self.is_of_another_boot:
+            return f"{where}: {self.other_boot}, and its shared memory is empty"
         looked = ", ".join(os.path.dirname(place) for place in self._ring_places)
         return f"{where} (looked in {looked}; TRACELET_RING_DIR names another folder)"
 
@@ -118,6 +117,17 @@ class StoredRun:
         to the disk may be lost, in any part."""
         boot = self.manifest.get("boot")
         return boot is not None and boot != boot_id()
+
+    @property
+    def is_of_another_host(self) -> bool:
+        return bool(self.manifest.get("host") != socket.gethostname())
+
+    @property
+    def other_boot(self) -> str:
+        """In words, of one for which `is_of_another_boot` holds."""
+        if self.is_of_another_host:
+            return f"it ran on {self.manifest.get('host')}"
+        return "the machine was started anew since"
 
     @property
     def is_alive(self) -> bool:
@@ -132,6 +142,11 @@ class StoredRun:
         if taken is not None and taken >= 0:
             os.close(taken)
         return taken is None
+
+    @property
+    def doubt(self) -> str:
+        """Why it may count as alive though nobody here can tell; "" where that is known."""
+        return RunLock.doubt(os.path.join(self.path, RUN_LOCK))
 
     def take_ring(self) -> int | None:
         """See `take_from_users`. While it is taken no forked child can begin to log. Raises

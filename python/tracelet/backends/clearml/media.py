@@ -20,10 +20,10 @@ from typing import Any, Callable
 import numpy as np
 
 from tracelet.backends import parts
-from tracelet.backends.base import UNREADABLE, Batch, Delivery, RunInfo
+from tracelet.backends.base import UNREADABLE, Batch, Delivery, FileSink, RunInfo
 from tracelet.backends.clearml.add_batch import REFUSED, AddBatch, RefusedError
 from tracelet.backends.clearml.names import TaskNames
-from tracelet.backends.clearml.offline import open_session_file
+from tracelet.backends.clearml.offline import open_session_file, session_file_of
 from tracelet.backends.clearml.probe import REFUSALS_BEFORE_SETTING_ASIDE, Probe
 from tracelet.backends.clearml.samples import Place, SampleStore
 from tracelet.backends.clearml.set_aside import SetAsideFile
@@ -32,6 +32,7 @@ from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.kept import SAMPLES, KeptLines
 from tracelet.errors import SinkUnavailableError
 from tracelet.records import EVENT
+from tracelet.runs.whole_file import sync_file
 
 _log = logging.getLogger("tracelet")
 
@@ -59,8 +60,12 @@ class _Item:
     is_settled: bool = False
 
 
-class ClearMLMediaSink:
-    """Gives ClearML the events of a run, offline and online. One thread at a time."""
+class ClearMLMediaSink(FileSink):
+    """Gives ClearML the events of a run, offline and online. One thread at a time.
+
+    Of an offline session the files are its own: images, and the lines that name them. What of them
+    had not reached the disk at a loss of power is given again, to the same places.
+    """
 
     name = "clearml-media"
     is_remote = True
@@ -79,6 +84,9 @@ class ClearMLMediaSink:
         self._first_sequence = -1
         self._items: list[_Item] = []
         self._last_error = ""
+        self._has_unsynced_lines = False  # set by `write`, after them; cleared by `sync`, before it
+        is_after_a_loss = info.reopen is not None and info.is_other_boot
+        self.is_certain = not (is_after_a_loss and task.is_offline)
 
     def write(self, batch: Batch) -> Delivery:
         items = self._items_of(batch)
@@ -224,6 +232,7 @@ class ClearMLMediaSink:
         if self._post is None:
             self._post = _append_to(self._task) if self._task.is_offline else _send_by(AddBatch())
         self._post(lines)
+        self._has_unsynced_lines = self._task.is_offline
 
     def _set_aside_refused(self, batch: Batch, item: _Item, error: Exception, probe: Probe) -> bool:
         """Whether what failed is set aside, because it is refused while other things are taken."""
@@ -243,6 +252,18 @@ class ClearMLMediaSink:
         if what not in self._noted:
             self._noted.add(what)
             _log.info("tracelet: ClearML: %.300s; the event file has it, stats counts it", what)
+
+    def sync(self) -> None:
+        self._store.sync()  # before the lines that name its files
+        if self._names.lines is not None:
+            self._names.lines.sync()
+        if self._has_unsynced_lines:
+            self._has_unsynced_lines = False
+            try:
+                sync_file(session_file_of(self._task))
+            except OSError:
+                self._has_unsynced_lines = True
+                raise
 
     def close(self, process_is_ending: bool) -> None:
         """Ends nothing but its files."""

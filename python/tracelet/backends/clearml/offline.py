@@ -39,11 +39,15 @@ _SYNCED = "clearml_session_synced.bin"
 _MOST_COUNT = (1 << 32) - 1
 
 
-def open_session_file(task: ClearMLTask) -> _core.AppendFile:
+def session_file_of(task: ClearMLTask) -> str:
     """The session's metrics file, to which the SDK and either sink append whole lines."""
-    folder = task.task.get_offline_mode_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    return _core.AppendFile(str(folder / METRICS))
+    return str(task.task.get_offline_mode_folder() / METRICS)
+
+
+def open_session_file(task: ClearMLTask) -> _core.AppendFile:
+    path = session_file_of(task)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return _core.AppendFile(path)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class OfflineClearMLSink(FileSink):
 
     def __init__(self, task: ClearMLTask, info: RunInfo, names: TaskNames) -> None:
         self._task = task
-        path = str(task.task.get_offline_mode_folder() / METRICS)
+        path = session_file_of(task)
         self._unsure_from_bytes: int | None = None
         self._there: Counter[int] | None = None
         """Where the ledger is not believed: all events of the file."""

@@ -8,12 +8,15 @@ what it is given without a limit, retries for minutes inside a call, and only lo
 from __future__ import annotations
 
 import io
+import os
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 from tracelet.backends.clearml.storage import open_storage
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.kept import KeptLines
+from tracelet.runs.whole_file import sync_file, sync_names
 from tracelet.safe_names import within_bytes
 
 _LONGEST_PART_BYTES = 100
@@ -29,7 +32,7 @@ class Place:
 
 
 class SampleStore:
-    """Uploads through the SDK's storage drivers. One thread at a time."""
+    """Uploads through the SDK's storage drivers. One thread at a time, and another one syncs."""
 
     def __init__(self, task: ClearMLTask, places: KeptLines) -> None:
         self._task = task.task
@@ -40,6 +43,8 @@ class SampleStore:
         self._folder = ""
         self._destination = ""
         self._storage: Any = None
+        self._lock = threading.Lock()
+        self._unsynced: set[str] = set()  # guarded by the lock; files on this machine's disk
 
     def close(self) -> None:
         self._places.close()
@@ -102,12 +107,38 @@ class SampleStore:
         """
         storage = self._storage_of(place.destination)
         url = storage._apply_url_substitutions(place.url)
-        return str(
+        uploaded = str(
             storage.upload_from_stream(io.BytesIO(data), url, retries=1, return_canonized=False)
         )
+        if path := _path_of(url):
+            with self._lock:
+                self._unsynced.add(path)
+        return uploaded
+
+    def sync(self) -> None:
+        """Has the files that lie on this machine, and the notes of where they lie, reach the disk.
+        Raises OSError."""
+        self._places.sync()
+        with self._lock:
+            paths, self._unsynced = self._unsynced, set()
+        try:
+            for path in paths:
+                sync_file(path)
+            for folder in {os.path.dirname(path) for path in paths}:
+                sync_names(os.path.join(folder, ""))
+        except BaseException:
+            with self._lock:
+                self._unsynced |= paths
+            raise
 
     def _storage_of(self, destination: str) -> Any:
         if destination != self._destination:
             self._storage = open_storage(destination)
             self._destination = destination
         return self._storage
+
+
+def _path_of(url: str) -> str:
+    """Where a file lies on this machine; "" for one on a server."""
+    path = url[len("file://") :] if url.startswith("file://") else url
+    return path if os.path.isabs(path) else ""

@@ -8,6 +8,7 @@ written since. Which processes there are is noted in the session's folder.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -19,48 +20,68 @@ from pathlib import Path
 from typing import Any, Callable
 
 from tracelet.fork import renew_at_fork
-from tracelet.runs.ownership import is_own_file
+from tracelet.places import warn_once
+from tracelet.runs.ownership import NotOwnError, is_own_file
 from tracelet.runs.private_file import private
 from tracelet.runs.process_identity import is_alive, process_identity
+from tracelet.runs.run_lock import RunLock
 from tracelet.runs.whole_file import write_whole
 
 _log = logging.getLogger("tracelet")
 
 METRICS = "metrics.jsonl"
 TASK = "task.json"
+_LOCK = "tracelet-task.lock"
 _LOCK_S = 2.0
 _PAUSE_S = 0.01
 _READ_ATTEMPTS = 20
 _MOST_STARTS = 32
 _USER = "tracelet-{}.json"
+_NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Alone among the processes that change the session's task. One that holds this and is stopped
     costs the others a moment, no more: an edit may be lost then, and nothing hangs."""
-    fd = None
-    try:
-        import fcntl
+    with contextlib.ExitStack() as held:
+        try:
+            import fcntl
 
-        fd = os.open(folder, os.O_RDONLY)
-        deadline_s = time.monotonic() + _LOCK_S
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline_s:
-                    _log.debug("tracelet: %s is locked by another process", folder)
+            fd = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, fd)
+            deadline_s = time.monotonic() + _LOCK_S
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                time.sleep(_PAUSE_S)
-    except (ImportError, OSError) as error:  # Windows; a file system without locks
-        _log.debug("tracelet: %s can't be locked: %s", folder, error)
-    try:
+                except BlockingIOError:
+                    if time.monotonic() >= deadline_s:
+                        _log.debug("tracelet: %s is locked by another process", folder)
+                        break
+                    time.sleep(_PAUSE_S)
+        except (ImportError, OSError) as error:  # Windows; a file system without locks
+            if getattr(error, "errno", None) in _NO_FLOCK:
+                _claim(folder, error, held)
+            else:
+                _log.debug("tracelet: %s can't be locked: %s", folder, error)
         yield
-    finally:
-        if fd is not None:
-            os.close(fd)
+
+
+def _claim(folder: str | os.PathLike[str], error: Exception, held: contextlib.ExitStack) -> None:
+    """Holds the claim of a lock's file, as on NFS without lockd, where the folder can't be locked.
+    An edit takes milliseconds: who has it for so long and can't be looked at has died."""
+    lock = RunLock(str(Path(folder) / _LOCK))
+    try:
+        if lock.acquire(_LOCK_S) or lock.seize():
+            held.callback(lock.release)
+        else:
+            _log.debug("tracelet: %s is locked by another process", folder)
+    except (OSError, NotOwnError) as refused:
+        warn_once(
+            f"{folder} can't be locked ({error}), nor can a file be made there ({refused}): where "
+            "several processes change its task at once, an edit may be lost"
+        )
 
 
 def read_task(folder: str | os.PathLike[str]) -> dict[str, Any]:
