@@ -18,7 +18,18 @@ from collections.abc import Sequence
 from tracelet._version import __version__
 from tracelet.errors import TraceletError
 
-COMMANDS = ("runs", "show", "tail", "export", "import", "sync", "clean", "doctor", "version")
+COMMANDS = (
+    "runs",
+    "show",
+    "compare",
+    "tail",
+    "export",
+    "import",
+    "sync",
+    "clean",
+    "doctor",
+    "version",
+)
 """By name; the module of one that is a word of Python's has a "_" behind it."""
 
 _CHANGING = ("import", "sync", "clean")

@@ -16,7 +16,7 @@ from tracelet import _core
 from tracelet.cli import main
 from tracelet.commands import tail, terminal
 from tracelet.commands.selection import find_view
-from tracelet.commands.show import plot
+from tracelet.commands.series_plots import plot
 from tracelet.runs.summaries import summary_of_files
 
 

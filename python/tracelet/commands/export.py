@@ -10,15 +10,8 @@ import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
-from tracelet.commands.run_views import RunView
-from tracelet.commands.selection import (
-    add_runs_dir,
-    find_view,
-    history_dir_of,
-    is_named,
-    runs_dir_of,
-)
-from tracelet.errors import ConfigurationError, TraceletError
+from tracelet.commands.selection import add_runs_dir, view_or_path
+from tracelet.errors import ConfigurationError
 from tracelet.reading import Logs, read, read_files
 from tracelet.reading.export import FORMS, Selection, write_csv, write_json, write_parquet
 
@@ -73,36 +66,19 @@ def run(arguments: argparse.Namespace) -> int:
 def logs_of(arguments: argparse.Namespace) -> tuple[str, Logs]:
     """A name and the event files that a user named. Raises TraceletError."""
     what = arguments.what
-    view = _run_named(arguments) if os.path.exists(what) else None
-    if os.path.exists(what) and view is None:
+    view = view_or_path(arguments, what)
+    if view is None:
         try:
             folder = os.path.abspath(what if os.path.isdir(what) else os.path.dirname(what))
             return os.path.basename(folder), read(what)
         except FileNotFoundError as error:
             raise ConfigurationError(str(error)) from error
-    view = view or find_view(runs_dir_of(arguments), history_dir_of(arguments), what)
     files = view.record.files
     logs = read_files(view.run_id, lambda: files)
     if not logs.runs:
         why = f"they are gone: {files[0]}" if files else WROTE_NONE
         raise ConfigurationError(f"{view.run_id} has no event files to be read: {why}")
     return view.record.exp_name or view.run_id, logs
-
-
-def _run_named(arguments: argparse.Namespace) -> RunView | None:
-    """The run of just that name, where something of that name lies in the working folder, too:
-    "train" is the run, "./train" the folder."""
-    what = arguments.what
-    if os.path.basename(what) != what:
-        return None
-    try:
-        view = find_view(runs_dir_of(arguments), history_dir_of(arguments), what)
-    except TraceletError:
-        return None  # none, or several
-    if not is_named(view, what):
-        return None
-    print(f"tracelet: {what!r} is taken for the run; ./{what} is the folder", file=sys.stderr)
-    return view
 
 
 def _counted(selection: Selection) -> str:

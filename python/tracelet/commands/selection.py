@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import sys
 from collections.abc import Sequence
 from typing import Callable, TypeVar
 
 from tracelet.commands.run_views import RunView, all_views
 from tracelet.commands.terminal import in_time, printable
-from tracelet.errors import ConfigurationError
+from tracelet.errors import ConfigurationError, TraceletError
 from tracelet.options import from_environment
 from tracelet.places import default_history_dir, default_runs_dir
 from tracelet.runs.run_folder import MANIFEST
@@ -75,6 +76,25 @@ def find_view(runs_dir: str, history_dir: str, name: str) -> RunView:
         views, name, runs_dir, lambda view: (view.run_id, view.record.exp_name),
         lambda view: f"{view.state}, {in_time(view.age_s)}",
     )  # fmt: skip
+
+
+def view_or_path(arguments: argparse.Namespace, what: str) -> RunView | None:
+    """The run that a user has named; None for a path. A run of just that name, where something of
+    that name lies in the working folder, too, is meant: "train" is the run, "./train" the folder.
+    Raises as `find_run`."""
+    runs_dir, history_dir = runs_dir_of(arguments), history_dir_of(arguments)
+    if not os.path.exists(what):
+        return find_view(runs_dir, history_dir, what)
+    if os.path.basename(what) != what:
+        return None
+    try:
+        view = find_view(runs_dir, history_dir, what)
+    except TraceletError:
+        return None  # none, or several
+    if not is_named(view, what):
+        return None
+    print(f"tracelet: {what!r} is taken for the run; ./{what} is the folder", file=sys.stderr)
+    return view
 
 
 def is_named(view: RunView, name: str) -> bool:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from tracelet.checks import in_bytes
 from tracelet.commands import terminal
@@ -21,14 +18,10 @@ from tracelet.commands.selection import (
     history_dir_of,
     runs_dir_of,
 )
+from tracelet.commands.series_plots import plot, values_of_series
 from tracelet.commands.terminal import cut, printable
-from tracelet.reading import RunLogs, read_files
 
 HELP = "show one run: its parameters, its series with a small plot each, where everything is"
-
-_MOST_PLOTTED_BYTES = 1 << 30
-_PLOT_WIDTH = 16
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,64 +116,11 @@ def _print_series(view: RunView) -> None:
                 "tensorboard='passthrough'\nthey are torch's own: tracelet export FOLDER)"
             )
         return
-    plots = _plots(view)
+    values = values_of_series(view.record.files, view.summary)
+    plots = {name: plot(each) for name, each in values.items()}
     rows = [
-        [printable(tag), terminal.value(each["last"]), terminal.value(each["least"]),
-         terminal.value(each["greatest"]), terminal.count(each["points"]),
-         terminal.count(each["last_step"]), plots.get(tag, "")]
-        for tag, each in sorted(view.summary.items())
-    ]  # fmt: skip
-    head = ["series", "LAST", "LEAST", "GREATEST", "POINTS", "STEP", ""]
-    rows = [head, *rows]
-    others = sum(max(terminal.columns_of(row[n]) for row in rows) + 2 for n in range(1, len(head)))
-    for row in rows:
-        row[0] = cut(row[0], max(12, terminal.width() - others), from_left=True)
-    lines = terminal.table(rows, numbers=(1, 2, 3, 4, 5))
-    print(f"\n{terminal.coloured(lines[0], 'bold')}")
-    print("\n".join(lines[1:]))
-
-
-def _plots(view: RunView) -> dict[str, str]:
-    """A small plot of each series whose points are found, by the series' name. None where it can't
-    be told which they are: writers that differ in their files' suffix alone; an older record."""
-    files = [path for path in view.record.files if os.path.isfile(path)]
-    if sum(map(os.path.getsize, files)) > _MOST_PLOTTED_BYTES:
-        return {}
-    by_tag: dict[str, dict[str, RunLogs]] = {}  # and folder
-    for folder, logs in read_files(view.run_id, lambda: files, are_absolute=True).runs.items():
-        for tag in logs.tags["scalars"]:
-            by_tag.setdefault(tag, {})[folder] = logs
-    summary = view.summary or {}
-    origins = {name: _origin(each) for name, each in summary.items() if "tag" in each}
-    counts = Counter(origins.values())
-    found: dict[str, str] = {}
-    for name in summary:
-        tag, folder = origins.get(name, (name, ""))
-        folders = by_tag.get(tag, {})
-        if name not in origins and len(folders) == 1:
-            (folder,) = folders
-        if folder in folders and counts[tag, folder] <= 1:
-            found[name] = plot(folders[folder].scalars(tag).values)
-    return found
-
-
-def _origin(entry: Mapping[str, Any]) -> tuple[str, str]:
-    """Tag and log folder of a series whose tag several have."""
-    return str(entry["tag"]), str(entry.get("folder", ""))
-
-
-def plot(values: np.ndarray, width: int = _PLOT_WIDTH) -> str:
-    """A line of bars: the mean of each part of the series, from its least to its greatest mean."""
-    if not len(values):
-        return ""
-    parts = [part[np.isfinite(part)] for part in np.array_split(values, min(width, len(values)))]
-    means = [float(part.mean()) if len(part) else None for part in parts]
-    known = [mean for mean in means if mean is not None]
-    if not known:
-        return ""
-    least, span = min(known), max(known) - min(known)
-    top = len(_BARS) - 1
-    return "".join(
-        " " if mean is None else _BARS[round((mean - least) / span * top) if span > 0 else 0]
-        for mean in means
-    )
+        [printable(name), *terminal.series_cells(each), plots.get(name, "")]
+        for name, each in sorted(view.summary.items())
+    ]
+    print()
+    terminal.print_series([["series", *terminal.SERIES_HEAD, ""], *rows], numbers=(1, 2, 3, 4, 5))

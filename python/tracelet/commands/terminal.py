@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracelet.reading.export import name_of
@@ -20,6 +20,7 @@ _STATE_COLOURS = {
     "stopped": "yellow",
 }  # fmt: skip
 _LEAST_WIDTH = 60
+SERIES_HEAD = ("LAST", "LEAST", "GREATEST", "POINTS", "STEP")
 
 
 def is_terminal() -> bool:
@@ -82,6 +83,25 @@ def table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> list[st
         ).rstrip()
         for row in rows
     ]
+
+
+def series_cells(entry: Mapping[str, Any]) -> list[str]:
+    """What a summary says of one series, below SERIES_HEAD."""
+    return [
+        *(value(entry[each]) for each in ("last", "least", "greatest")),
+        *(count(entry[each]) for each in ("points", "last_step")),
+    ]
+
+
+def print_series(rows: list[list[str]], numbers: Sequence[int]) -> None:
+    """Prints a table of series below its heading; their names, in the first column, are cut where
+    the terminal is too narrow."""
+    others = sum(max(map(columns_of, column)) + 2 for column in list(zip(*rows))[1:])
+    for row in rows:
+        row[0] = cut(row[0], max(12, width() - others), from_left=True)
+    head, *lines = table(rows, numbers)
+    print(coloured(head, "bold"))
+    print("\n".join(lines))
 
 
 def json_text(value: Any) -> str:

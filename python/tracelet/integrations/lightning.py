@@ -80,7 +80,7 @@ class TraceletLogger(_Logger):  # type: ignore[misc]
         self._logged_models: dict[str, float] = {}
 
     @property
-    @_rank_zero_experiment
+    @_rank_zero_experiment  # type: ignore[untyped-decorator]
     def experiment(self) -> Experiment:
         """The run's handle; on ranks other than 0 something whose methods do nothing."""
         return self._run.experiment()
