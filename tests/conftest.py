@@ -75,6 +75,20 @@ def _accounts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 RunScript = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+# What trackers make in the working folder. One such folder of 200 MB was once committed.
+_LEFT_BY_TRACKERS = ("logs", "runs", "mlruns", "mlartifacts", "mlflow.db", "wandb", ".aim")
+
+
+@pytest.fixture(autouse=True)
+def _repository_is_left_alone(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Nothing is written where the tests were started, or by which test is told."""
+    places = [pytestconfig.rootpath / name for name in _LEFT_BY_TRACKERS]
+    before = {place for place in places if place.exists()}
+    yield
+    left = [str(place) for place in places if place not in before and place.exists()]
+    assert not left, f"this test, or the one beside it, has left {left}"
+
+
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _accounts: None) -> Iterator[None]:
     """Each test works in a folder of its own, and leaves no run behind, nor a sink's name."""
