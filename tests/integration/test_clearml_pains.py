@@ -12,6 +12,7 @@ import zipfile
 
 import pytest
 from readers import session_scalars
+from waiting import wait_until
 
 pytest.importorskip("clearml")
 pytest.importorskip("torch")
@@ -24,13 +25,6 @@ def own_scalars(server):
         for name, points in server.scalars(task).items()
         if not name[0].startswith(":monitor")
     }
-
-
-def wait_until(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 @pytest.mark.slow
@@ -96,18 +90,19 @@ def test_scalars_arrive_while_debug_images_can_not(clearml_server, run_script, t
     thread = threading.Thread(target=train)
     thread.start()
     expected = {step: float(step) for step in range(1_000)}
-    arrived = wait_until(
-        lambda: (
-            clearml_server.tasks and own_scalars(clearml_server).get(("train", "loss")) == expected
+    try:
+        wait_until(
+            lambda: (
+                clearml_server.tasks
+                and own_scalars(clearml_server).get(("train", "loss")) == expected
+            )
         )
-    )
-    (task,) = clearml_server.tasks
-    images_before = clearml_server.events(task, "training_debug_image")
-    clearml_server.start()
-    (tmp_path / "files are back").touch()
-    thread.join()
-    assert arrived
-    assert images_before == []
+        (task,) = clearml_server.tasks
+        assert clearml_server.events(task, "training_debug_image") == []
+    finally:
+        clearml_server.start()
+        (tmp_path / "files are back").touch()
+        thread.join()
     images = clearml_server.events(task, "training_debug_image")
     assert sorted(image["iter"] for image in images) == list(range(0, 1_000, 50))
 

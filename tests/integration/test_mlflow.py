@@ -13,8 +13,14 @@ mlflow = pytest.importorskip("mlflow")
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    """One database for all: MLflow takes some seconds to make it."""
-    return mlflow.MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+    """One database for all: MLflow takes some seconds to make it. Artifacts go to the folder that
+    the program was in when it was made."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        made = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        made.search_experiments()  # it makes them at the first request
+    return made
 
 
 def start(client, **options):

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from waiting import wait_until
 
 pytest.importorskip("clearml")
 
@@ -56,12 +57,6 @@ SCRIPT = f"""
 """
 
 
-def wait_for(path):
-    deadline = time.monotonic() + 200
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
 def stored(server):
     (task,) = [id for id, each in server.tasks.items() if each["name"] == "outage"]
     return server.scalars(task).get(("a", "a"), {})
@@ -96,10 +91,10 @@ def fault(mode, **options):
 )
 def test_an_outage_of_each_kind_loses_nothing(begin, clearml_server, run_script, tmp_path):
     def play():
-        wait_for(tmp_path / "started")
+        wait_until((tmp_path / "started").exists, 200)
         begin(clearml_server)
         (tmp_path / "started").unlink()
-        wait_for(tmp_path / "logged")
+        wait_until((tmp_path / "logged").exists, 200)
         time.sleep(1.5)
         clearml_server.start()  # does nothing when it runs
         clearml_server.faults.clear()
@@ -166,7 +161,7 @@ def test_stop_logging_ends_at_its_deadline(way, clearml_server, run_script, tmp_
         clearml_server.faults.add("slow", delay=100.0, endpoints=None)
 
     def play():
-        wait_for(tmp_path / "started")
+        wait_until((tmp_path / "started").exists, 200)
         if way == "refused":
             clearml_server.stop()
         (tmp_path / "started").unlink()

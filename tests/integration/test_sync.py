@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from recording_sink import RecordingSink
 from tracelet.cli import main
 from tracelet.journal.format import scan_segment, segment_paths
 from tracelet.runs.stored_run import find_runs
+from waiting import wait_until
 
 pytest.importorskip("clearml")
 pytest.importorskip("torch")
@@ -202,9 +202,7 @@ while not os.path.exists("logged"):
     )
     assert main(["sync", run.run_id]) == 1
     assert "or a child of it, is alive" in capsys.readouterr().err
-    deadline = time.monotonic() + 20
-    while run.is_alive and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: not run.is_alive)
     assert main(["sync", run.run_id]) == 0
     folder = run.manifest["reopen"]["clearml"]["offline_folder"]
     assert [p[:2] for p in session_scalars(folder)["a", "a"]] == [(1, 1.0), (2, 1.5), (3, 2.0)]
@@ -248,9 +246,8 @@ def test_leftovers_of_stop_logging_are_sent_by_the_command_that_it_prints(caplog
     assert f"    tracelet sync {run.run_id}" in caplog.text
     assert not os.path.exists(run.ring_path)
     sink.is_away = False
-    deadline = time.monotonic() + 20  # its shipper, in the middle of a pause, has the run's lock
-    while main(["sync", run.run_id]) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    # Its shipper, in the middle of a pause, has the run's lock.
+    wait_until(lambda: main(["sync", run.run_id]) == 0)
     assert sorted({point[3] for point in sink.points}) == list(range(1_000))
     assert not os.path.exists(run.path)
 

@@ -18,6 +18,7 @@ import tracelet
 from tracelet.cli import main
 from tracelet.errors import BackendError, ConfigurationError
 from tracelet.runs.stored_run import find_runs
+from waiting import wait_until
 
 pytest.importorskip("wandb")
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
@@ -141,7 +142,13 @@ def test_an_active_run_is_logged_to_and_not_finished(tracker):
         theirs.log({"own": 3.0})
     finally:
         theirs.finish()
-    rows = [row for _, row in tracker.rows(theirs.id)]
+
+    def rows_of_theirs():
+        return [row for _, row in tracker.rows(theirs.id)]
+
+    # On a busy machine W&B's process writes its last rows some time after `finish`.
+    wait_until(lambda: any(row.get("own") == 3.0 for row in rows_of_theirs()))
+    rows = rows_of_theirs()
     ours = [(row["global_step"], row["loss"]) for row in rows if "loss" in row]
     assert ours == [(step, step * 0.5) for step in range(20)]
     column = f"tracelet_row/{experiment._run.run_id}"

@@ -16,6 +16,7 @@ from tracelet.journal.journal import Journal
 from tracelet.recovery.resend import resend
 from tracelet.recovery.result import table_of
 from tracelet.runs.stored_run import StoredRun
+from waiting import wait_until
 
 LIMIT = 1 << 20  # 16,384 records
 
@@ -37,10 +38,7 @@ def run(policy: str, points: int, caplog, **config):
             time.sleep(0.02)
             sizes = [e.stat().st_size for e in os.scandir(folder) if "journal-" in e.name]
             largest = max(largest, sum(sizes))
-    deadline = time.monotonic() + 20
-    ring = experiment._run.ring  # its head is short of `points` where some found it full
-    while ring.tail < ring.head and time.monotonic() < deadline:
-        time.sleep(0.01)
+    accepted_when_drained(experiment)
     sink.is_back.set()
     tracelet.stop_logging(timeout_s=30)
     assert largest <= LIMIT * 1.3
@@ -126,24 +124,26 @@ def test_a_drop_whose_note_is_damaged_is_taken_for_damage(damage):
     assert os.path.exists(run.path)
 
 
+def accepted_when_drained(experiment):
+    """Short of what was logged where some found the ring full."""
+    ring = experiment._run.ring
+    wait_until(lambda: ring.tail >= ring.head)
+    return ring.head
+
+
 def leave_run(policy: str):
     """A run whose backend stayed away to its end, how many of its points are in its journal, and
     how many it gave up."""
     config = {"journal_limit_bytes": LIMIT, "journal_overflow": policy, "ring_slots": 4096}
     experiment = tracelet.start_logging("left", backend="away", config=config)
-    folder, ring = experiment._run.folder.path, experiment._run.ring
+    folder = experiment._run.folder.path
     for step in range(60_000):
         experiment.log_metric("a", step, step)
-    deadline = time.monotonic() + 20
-    while ring.tail < ring.head and time.monotonic() < deadline:
-        time.sleep(0.01)
-    accepted = ring.head  # short of what was logged where some found the ring full
-    del ring
+    accepted = accepted_when_drained(experiment)
     tracelet.stop_logging(timeout_s=0.3)
     run = StoredRun(folder)
-    deadline = time.monotonic() + 40  # its shipper, in the middle of a pause, has the run's lock
-    while run.is_alive and time.monotonic() < deadline:
-        time.sleep(0.01)
+    # Its shipper, in the middle of a pause, has the run's lock.
+    wait_until(lambda: not run.is_alive)
     held = Journal.recover(folder).count_from(0)
     assert 8_000 < held <= 20_000
     return run, held, accepted - held

@@ -6,12 +6,12 @@ import errno
 import os
 import shutil
 import threading
-import time
 
 import tracelet
 from away_sink import away_sink
 from tracelet.journal import journal as journal_module
 from tracelet.pipeline.shipper import Shipper
+from waiting import wait_until
 
 CONFIG = {"drain_interval_s": 0.01, "batch_max_age_s": 0.02, "ring_slots": 4096}
 
@@ -19,13 +19,6 @@ CONFIG = {"drain_interval_s": 0.01, "batch_max_age_s": 0.02, "ring_slots": 4096}
 def start():
     sink = away_sink()
     return sink, tracelet.start_logging("faults", backend="away", config=CONFIG)
-
-
-def wait_until(is_so, timeout_s=60.0):
-    deadline_s = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
 
 
 def test_a_run_whose_folder_is_removed_goes_on_and_counts_what_went_with_it(caplog):

@@ -17,6 +17,7 @@ from tracelet import _core
 from tracelet.errors import JournalError
 from tracelet.journal.format import scan_segment, segment_paths
 from tracelet.journal.journal import Journal
+from waiting import wait_until
 
 
 class Collecting:
@@ -58,9 +59,7 @@ def start(sink, **config):
 
 def wait_until_drained(experiment):
     ring = experiment._run.ring
-    deadline_s = time.monotonic() + 20
-    while ring.tail < ring.head and time.monotonic() < deadline_s:
-        time.sleep(0.005)
+    wait_until(lambda: ring.tail >= ring.head)
 
 
 @pytest.mark.parametrize("is_remote", [False, True], ids=["from the ring", "from the journal"])
@@ -380,10 +379,7 @@ def test_a_drainer_that_fails_after_the_journal_was_written_loses_nothing(monkey
     experiment = start(sink)
     for step in range(1_000):
         experiment.log_metric("a", step, step)
-    deadline_s = time.monotonic() + 10
-    while len(failures) < 2 and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    assert len(failures) == 2
+    wait_until(lambda: len(failures) == 2)
     tracelet.stop_logging()
     assert np.array_equal(sink.records["sequence"], np.arange(1, 1_003))
 

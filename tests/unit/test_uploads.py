@@ -11,6 +11,7 @@ import pytest
 from tracelet.backends import content as contents
 from tracelet.backends.clearml import storage
 from tracelet.pipeline.uploads import Uploads
+from waiting import wait_until
 
 
 class FakeUpload:
@@ -54,10 +55,7 @@ def test_what_fails_is_tried_again_and_holds_back_no_other(caplog):
     )
     for each in (failing, refused, other):
         uploads.add(each)
-    deadline_s = time.monotonic() + 5
-    while not other.done and time.monotonic() < deadline_s:
-        time.sleep(0.001)
-    assert other.done
+    wait_until(lambda: other.done)
     assert not failing.done
     uploads.finish(10)
     assert failing.done
