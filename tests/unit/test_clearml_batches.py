@@ -202,6 +202,16 @@ def test_what_came_before_the_first_success_is_asked_for_once_more(sink, server,
     assert len([sent for sent in server.sent if sent == [1.0]]) > REFUSALS_BEFORE_SETTING_ASIDE
 
 
+def test_each_one_that_was_passed_over_is_asked_for_alone(sink, server):
+    server.refuses = refusing(1.0, 2.0)
+    batch = batch_of([1.0, 2.0, 3.0])
+    delivery = write_until_taken(sink, batch)
+    assert (delivery.delivered, delivery.set_aside) == (1, {REFUSED: 2})
+    alone = [sent for sent in server.sent if len(sent) == 1]
+    for value in (1.0, 2.0):
+        assert len([sent for sent in alone if sent == [value]]) >= REFUSALS_BEFORE_SETTING_ASIDE
+
+
 def test_a_batch_that_is_cut_off_goes_on_where_it_was(sink, server):
     values = [float(n) for n in range(8)]
     sink._progress.part_limit = 1
@@ -381,6 +391,10 @@ def test_what_is_gone_from_a_session_and_not_here_is_lost_and_told(session, tmp_
     sink = open_sink(session, tmp_path, reopen={})
     sink.write(batch_of([3.0, 4.0], 3))  # the others are in no journal any more
     assert sink.lost() == {f"{metrics} has lost a part of what it had": 2}
+    sink.write(batch_of([2.0], 2))
+    assert sink.lost() == {f"{metrics} has lost a part of what it had": 1}
+    sink.write(batch_of([1.0]))
+    assert sink.lost() == {}
     assert sink.sync() is None
 
 
