@@ -44,6 +44,7 @@ class Backend:
 
 def live_of(*backends, busy=()):
     live = SimpleNamespace(backends=backends, closer=LateWorker("test-close"))
+    live.closer.start()
     live.is_busy = lambda sink: sink.name in busy
     return live
 
@@ -96,6 +97,7 @@ def test_one_that_fails_or_hangs_holds_up_no_other(caplog):
 def test_the_closer_does_its_work_once_and_ends():
     did = []
     worker = LateWorker("late")
+    worker.start()
     assert worker.daemon
     assert worker.is_alive()
     worker.work_on(lambda: did.append(1))

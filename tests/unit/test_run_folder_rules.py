@@ -28,12 +28,18 @@ def options(tmp_path, **changes):
     })  # fmt: skip
 
 
+def made(tmp_path):
+    folder = RunFolder(options(tmp_path))
+    folder.make()
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path):
-    made = RunFolder(options(tmp_path))
-    _core.Ring.create(made.ring_path, 16, 0.0)
-    yield made
-    made.leave()
+    folder = made(tmp_path)
+    _core.Ring.create(folder.ring_path, 16, 0.0)
+    yield folder
+    folder.leave()
 
 
 def test_a_folder_is_its_owners_alone_and_says_what_it_is(folder, tmp_path):
@@ -135,7 +141,7 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path, monkeypatch, failing):
     monkeypatch.setattr(module, failing, fail)
     before = len(os.listdir("/dev/fd"))
     with pytest.raises(OSError, match="Too many"):
-        RunFolder(options(tmp_path))
+        RunFolder(options(tmp_path)).make()
     assert os.listdir(tmp_path / "runs") == []
     assert len(os.listdir("/dev/fd")) == before
 
@@ -143,7 +149,7 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path, monkeypatch, failing):
 def test_a_place_where_no_folder_can_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="TRACELET_DIR chooses another place"):
-        RunFolder(options(tmp_path, runs_dir=str(tmp_path / "file")))
+        RunFolder(options(tmp_path, runs_dir=str(tmp_path / "file"))).make()
 
 
 def test_the_folders_above_reach_the_disk_and_one_that_can_t_is_none_to_fail_for(
@@ -151,14 +157,14 @@ def test_the_folders_above_reach_the_disk_and_one_that_can_t_is_none_to_fail_for
 ):
     synced = []
     monkeypatch.setattr(module, "sync_folder", synced.append)
-    RunFolder(options(tmp_path)).leave()
+    made(tmp_path).leave()
     assert synced == [str(tmp_path / "runs"), str(tmp_path)]
 
     def refuse(path):
         raise OSError
 
     monkeypatch.setattr(module, "sync_folder", refuse)
-    RunFolder(options(tmp_path)).leave()
+    made(tmp_path).leave()
 
 
 def test_a_manifest_has_all_sinks_and_the_first_task():

@@ -111,8 +111,9 @@ class SigTerm:
         # None: set by native code. Ignored: on purpose.
         if before is None or before is signal.SIG_IGN:
             return
-        if set_handler(signal.SIGTERM, self._handle):
-            self._before = before
+        self._before = before  # first: Ctrl-C may come between
+        if not set_handler(signal.SIGTERM, self._handle):
+            self._before = None
 
     def remove(self) -> None:
         """Puts back what was there before, unless another handler has been set since."""

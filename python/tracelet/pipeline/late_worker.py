@@ -7,13 +7,18 @@ from typing import Callable
 
 
 class LateWorker(threading.Thread):
-    """Started when it is made; sleeps until it is given its work, does that, and ends."""
+    """Sleeps from its start until it is given its work, does that, and ends."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._work: Callable[[], None] | None = None
         self._is_given = threading.Event()
-        self.start()
+
+    def dismiss(self, timeout_s: float) -> None:
+        """Ends it, started or not, without work."""
+        self.work_on(lambda: None)
+        if self.ident is not None:
+            self.join(timeout_s)
 
     def work_on(self, work: Callable[[], None]) -> None:
         """Gives it its work, once. Any thread."""

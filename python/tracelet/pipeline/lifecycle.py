@@ -179,26 +179,36 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
         handlers = UserHandlers()  # before a backend's SDK sets its own
         before_torch_is_imported()
         find_summary_writer()  # imports torch before a backend starts threads that disturb imports
-        run = Run(options)
-        run.handle.takes_earlier_writers = not _runs
-        active = _Active(run, handlers, block)
-        _runs.append(active)
+        # It is in one of the two lists at each moment: Ctrl-C may come at any.
+        opened: list[Run] = []
         try:
+            run = Run(options, opened.append)
+            run.handle.takes_earlier_writers = not _runs
+            active = _Active(run, handlers, block)
+            _runs.append(active)
             _capture_for(run)
+            # Registered anew, so that it runs before the hooks that backends have just registered.
+            atexit.unregister(_stop_all)
+            atexit.register(_stop_all)
+            active.sigterm.install()  # over what the backends have just set
+            handlers.restore_for_faults()
+            run.lines.begin(run.backends)
+            _announce()
         except BaseException as error:
-            _runs.remove(active)
-            _capture_for(logged_run())
-            run.note_failure(error)
-            run.stop(options.stop_timeout_s, process_is_ending=False)
+            handlers.restore_for_faults()
+            for run in opened:
+                _end_half_started(run, error)
             raise
-        # Registered anew, so that it runs before the hooks that the backends have just registered.
-        atexit.unregister(_stop_all)
-        atexit.register(_stop_all)
-        active.sigterm.install()  # over what the backends have just set
-        handlers.restore_for_faults()
-        run.lines.begin(run.backends)
-        _announce()
         return run
+
+
+def _end_half_started(run: Run, failure: BaseException) -> None:
+    run.note_failure(failure)
+    started = [each for each in _runs if each.run is run]
+    if not started:
+        run.stop(run.options.stop_timeout_s, process_is_ending=False)
+    for active in started:
+        stop(None, active=_of_this_process(active))
 
 
 def stop(

@@ -57,7 +57,10 @@ class Run:
     Raises on construction what a sink raises that can't be started; nothing is left behind then.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, note_open: Callable[[Run], object]) -> None:
+        """`note_open` is called with the run when all of it has begun: from then on it is for the
+        caller to end it, should Ctrl-C come before the run has reached a variable. One that was
+        closed here after all has nothing left to end."""
         self.options = options
         self.backends: list[Backend] = []
         """Those that the user named, in that order."""
@@ -69,14 +72,17 @@ class Run:
         self.watches = Watches()
         with _spare_descriptors() as let_go_of_spare:
             self.folder = RunFolder(options)
-            self.lines = RunLines(options, self.folder.run_id)
             try:
+                self.folder.make()
+                self.lines = RunLines(options, self.folder.run_id)
                 self._open(options)
+                note_open(self)
             except BaseException:
                 let_go_of_spare()
                 self._close_unused()
-                with contextlib.suppress(OSError):  # the error of the start is the one to be told
-                    self.folder.remove(NothingLogged(0))
+                if self.folder.is_made:
+                    with contextlib.suppress(OSError):  # the start's error is the one to be told
+                        self.folder.remove(NothingLogged(0))
                 raise
 
     def _open(self, options: Options) -> None:
@@ -139,8 +145,8 @@ class Run:
         with contextlib.ExitStack() as undo:
             undo.callback(setattr, self, "_live", None)
             closer = LateWorker("tracelet-close")
-            undo.callback(closer.join, SYNC_TIMEOUT_S)
-            undo.callback(closer.work_on, lambda: None)
+            undo.callback(closer.dismiss, SYNC_TIMEOUT_S)
+            closer.start()  # Thread.start waits, and may be interrupted
             interval_s = self.options.journal_sync_interval_s
             disk_sync = DiskSync(self._journal, lanes, progress, interval_s)
             undo.callback(disk_sync.stop, SYNC_TIMEOUT_S)
@@ -150,7 +156,7 @@ class Run:
                 ring, lanes, self._journal, self.options, device.complete,
                 lambda: disk_sync.releasable,
             )  # fmt: skip
-            undo.callback(_stop_drainer, drainer)  # Thread.start waits, and may be interrupted
+            undo.callback(_stop_drainer, drainer)
             drainer.start()
             self._live = Live(ring, backends, lanes, drainer, disk_sync, closer, progress)
             undo.pop_all()
@@ -188,8 +194,7 @@ class Run:
         if live is not None:
             _stop_drainer(live.drainer)
             live.disk_sync.stop(SYNC_TIMEOUT_S)
-            live.closer.work_on(lambda: None)
-            live.closer.join(SYNC_TIMEOUT_S)
+            live.closer.dismiss(SYNC_TIMEOUT_S)
         for backend in self.backends if live is None else live.backends:
             with contextlib.suppress(Exception):  # the error of the start is the one to be told
                 backend.give_back()

@@ -45,10 +45,17 @@ class RunFolder:
     """Made when a run starts, readable by its owner alone; removed when all was delivered."""
 
     def __init__(self, options: Options) -> None:
+        """Makes nothing yet: who interrupts a start knows which folder is to be removed."""
         self.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}"
         self.path = os.path.join(options.runs_dir, self.run_id)
+        self.is_made = False
+        self._options = options
+        self._ring_hold: int | None = None
+
+    def make(self) -> None:
+        """Raises ConfigurationError or OSError, and leaves nothing behind then."""
         try:
-            os.makedirs(options.runs_dir, mode=0o700, exist_ok=True)
+            os.makedirs(self._options.runs_dir, mode=0o700, exist_ok=True)
             os.mkdir(self.path, mode=0o700)
         except OSError as error:
             raise ConfigurationError(
@@ -56,10 +63,10 @@ class RunFolder:
             ) from error
         # Before the manifest, so that no one sees a run whose lock is still to be had.
         self._lock = RunLock(os.path.join(self.path, RUN_LOCK))
-        self._ring_hold: int | None = None
         renew_at_fork(self)
         try:
-            self._fill(options)
+            self._fill(self._options)
+            self.is_made = True
         except BaseException:  # no descriptor, no space
             self.leave()
             _remove_start(self.path)

@@ -1,0 +1,106 @@
+"""Ctrl-C at each line of a start and of a stop, as far as they are tracelet's own: nothing stays
+behind a start, and a stop can be called again."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import tracelet
+from tracelet.pipeline import lifecycle
+from tracelet.pipeline import run as run_module
+from tracelet.runs.stored_run import find_runs
+
+LOOKED_AT = {lifecycle.__file__, run_module.__file__}
+POINTS = 50
+
+
+class InterruptAt:
+    """Raises KeyboardInterrupt before the line that is the `number`-th to be run in this thread."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+        self.where = ""
+
+    def __enter__(self) -> InterruptAt:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame, event, arg):
+        if frame.f_code.co_filename not in LOOKED_AT:
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self._trace
+
+
+def start(log_dir: Path) -> tracelet.Experiment:
+    return tracelet.start_logging("cut", "tests", "tensorboard", {"log_dir": str(log_dir)})
+
+
+def threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name.startswith("tracelet")]
+
+
+pytestmark = pytest.mark.slow  # a run for each line
+
+
+@pytest.fixture(autouse=True)
+def _no_tracer():
+    before = sys.gettrace()
+    yield
+    sys.settrace(before)
+
+
+def test_ctrl_c_at_any_line_of_a_start_leaves_nothing(tmp_path):
+    start(tmp_path / "log")  # what is imported at the first start only
+    tracelet.stop_logging()
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    number = 0
+    while True:
+        number += 1
+        with InterruptAt(number) as cut, contextlib.suppress(KeyboardInterrupt):
+            start(tmp_path / "log")
+        if not cut.where:
+            break
+        if lifecycle.active_run() is None:
+            assert threads() == [], cut.where
+            assert find_runs(str(tmp_path / "tracelet-runs")) == [], cut.where
+        # else it had begun, and the user may end it
+        tracelet.stop_logging()
+        assert threads() == [], cut.where
+        assert find_runs(str(tmp_path / "tracelet-runs")) == [], cut.where
+        assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers, (
+            cut.where
+        )
+    assert number > 100
+    tracelet.stop_logging()
+
+
+def test_a_stop_that_ctrl_c_cut_at_any_line_is_finished_by_the_next(tmp_path):
+    number = 0
+    while True:
+        number += 1
+        experiment = start(tmp_path / f"log{number}")
+        for step in range(POINTS):
+            experiment.log_metric("loss", step, step)
+        with InterruptAt(number) as cut, contextlib.suppress(KeyboardInterrupt):
+            tracelet.stop_logging()
+        tracelet.stop_logging()
+        assert threads() == [], cut.where
+        assert experiment.stats.delivered == {"tensorboard": POINTS}, cut.where
+        assert find_runs(str(tmp_path / "tracelet-runs")) == [], cut.where
+        if not cut.where:
+            break
+    assert number > 50
