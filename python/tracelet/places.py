@@ -30,6 +30,9 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 _LOCAL_IN_USER_SPACE = frozenset(
     ("fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.ntfs-3g", "fuse.gocryptfs", "fuse.lxcfs")
 )
+# As they are mounted unless the administrator says otherwise, which no mount's options tell.
+_LOCKS_OF_ONE_MACHINE = frozenset(("9p", "afs", "beegfs", "orangefs", "pvfs2"))
+_SHARED_LOCKS_IN_USER_SPACE = frozenset(("fuse.glusterfs", "fuse.ceph-fuse", "fuse.ceph"))
 _log = logging.getLogger("tracelet")
 _warned: set[str] = set()  # of this process
 
@@ -163,20 +166,37 @@ def network_file_system_of(folder: str) -> str:
     return kind if is_one else ""
 
 
+def locks_of_one_machine(folder: str) -> str:
+    """The type of the file system a folder is on, where other machines may have it too and see no
+    flock that is held on this one; empty where they do, or can't have it."""
+    kind, options = _mount_of(folder)
+    options_are = set(options.split(","))
+    is_local = bool(options_are & {"nolock", "local_lock=all", "local_lock=flock", "localflock"})
+    if kind.startswith("fuse"):
+        is_local = kind not in _SHARED_LOCKS_IN_USER_SPACE
+    is_network = bool(network_file_system_of(folder))
+    return kind if is_network and (is_local or kind in _LOCKS_OF_ONE_MACHINE) else ""
+
+
 def file_system_of(folder: str) -> str:
     """The type of the file system a folder is on; empty where the system does not say."""
+    return _mount_of(folder)[0]
+
+
+def _mount_of(folder: str) -> tuple[str, str]:
+    """The type and the options of the mount that a folder is on."""
     path = os.path.realpath(folder)
-    best, kind = "", ""
+    best, kind, options = "", "", ""
     try:
         # By the kernel, in the order of mounting: spaces in names are written as \040.
         with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
             lines = mounts.readlines()
     except OSError:
-        return ""
+        return "", ""
     for line in lines:
-        _, point, found, *_ = line.split(" ")
+        _, point, found, with_options, *_ = line.split(" ")
         point = point.replace("\\040", " ")
         is_above = path == point or path.startswith(point.rstrip("/") + "/")
         if is_above and len(point) >= len(best):
-            best, kind = point, found
-    return kind
+            best, kind, options = point, found, with_options
+    return kind, options

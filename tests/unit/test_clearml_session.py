@@ -8,6 +8,7 @@ import json
 import os
 import random
 import time
+import zipfile
 from collections import Counter
 
 import pytest
@@ -182,12 +183,37 @@ def test_who_ends_last_zips_the_session_anew(tmp_path):
     users.end("one")  # its SDK zips it, if that is its task
     assert not archive.exists()
     session.zip_session(folder)
-    old = archive.stat().st_mtime_ns
-    time.sleep(0.02)
     (folder / "metrics.jsonl").write_bytes(LINE + LINE)
+    os.utime(archive, (time.time() + 3_600,) * 2)  # the clock was set back since
     users.end("two")
-    assert archive.stat().st_mtime_ns > old
+    with zipfile.ZipFile(archive) as held:
+        assert held.read("metrics.jsonl") == LINE + LINE
     assert not users.others_live("")
+
+
+@pytest.mark.parametrize("content", [LINE[:-3] + b"7}]", None])
+def test_a_zip_is_made_anew_by_what_is_in_it_and_by_no_clock(tmp_path, content):
+    """What was written in the tick of the clock in which the SDK made the zip was not in it."""
+    folder = tmp_path / "offline-1"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_bytes(LINE)
+    session.write_task(folder, {"name": "a"})
+    session.zip_session(folder)
+    archive = tmp_path / "offline-1.zip"
+    made = archive.stat()
+    users = SessionUsers(folder)
+    users.end("one")
+    assert archive.stat().st_ino == made.st_ino  # it has all
+    if content is None:
+        archive.write_bytes(b"half a zip")
+    else:
+        (folder / "metrics.jsonl").write_bytes(content)
+    for path in (archive, *folder.iterdir()):
+        os.utime(path, ns=(made.st_mtime_ns,) * 2)
+    users.end("two")
+    with zipfile.ZipFile(archive) as held:
+        assert held.read("metrics.jsonl") == (content or LINE)
+        assert held.read("task.json") == b'{"name": "a"}'
 
 
 def test_who_ends_last_zips_the_session_whose_first_process_was_killed_and_sent(tmp_path):

@@ -84,6 +84,16 @@ def test_the_folder_is_no_run_any_more_before_its_ring_and_its_files_go(run, tmp
     assert os.listdir(run.parent) == []
 
 
+def test_what_is_left_of_one_that_had_the_same_name_is_in_no_way(run, tmp_path):
+    """An import that is made again has the id that it had: it could never be removed."""
+    left = run.parent / f"{REMOVED_PREFIX}a-run"
+    left.mkdir()
+    (left / "journal-1.bin").write_text("of the first")
+    delete_run(str(run), str(tmp_path / "ring"), ALL_THERE)
+    assert os.listdir(run.parent) == []
+    assert not os.path.exists(tmp_path / "ring")
+
+
 def test_a_run_that_can_not_be_moved_away_stays_as_it_was(run, tmp_path, monkeypatch):
     def refused(source, target):
         raise PermissionError(1, "refused")

@@ -120,6 +120,22 @@ def test_the_ring_and_the_notice_go_by_one_list_of_network_file_systems(
     assert ("is on a network file system" in caplog.text) is is_network
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "is_of_one_machine"),
+    [
+        ("ext4", "rw,nolock", False), ("nfs4", "rw,local_lock=none", False),
+        ("nfs", "rw,nolock,local_lock=none", True), ("nfs4", "rw,local_lock=flock", True),
+        ("nfs", "local_lock=all,rw", True), ("nfs", "local_lock=posix", False),
+        ("lustre", "rw,flock", False), ("lustre", "rw,localflock", True), ("beegfs", "rw", True),
+        ("9p", "rw", True), ("gpfs", "rw", False), ("fuse.sshfs", "rw", True),
+        ("fuse.glusterfs", "rw", False), ("fuse.fuse-overlayfs", "rw", False), ("", "", False),
+    ],
+)  # fmt: skip
+def test_where_a_lock_is_of_one_machine_alone(monkeypatch, kind, options, is_of_one_machine):
+    monkeypatch.setattr(places, "_mount_of", lambda folder: (kind, options))
+    assert places.locks_of_one_machine("/x") == (kind if is_of_one_machine else "")
+
+
 def test_the_file_system_of_a_folder_is_the_innermost_mount():
     assert places.file_system_of("/proc/self") == "proc"
     if os.path.ismount(places.SHARED_MEMORY):

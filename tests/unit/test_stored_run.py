@@ -221,6 +221,34 @@ def test_a_run_that_a_claim_of_another_container_holds_is_named_by_each_command(
     assert "a-run is being sent by another process: " in capsys.readouterr().err
 
 
+def test_a_run_of_another_machine_whose_lock_is_not_seen_here_is_not_taken_for_dead(
+    made, monkeypatch, capsys
+):
+    """Lustre with localflock, sshfs: `sync --all` on a login node sent a living run beside it, and
+    stopped its task."""
+    monkeypatch.setattr(stored_run, "locks_of_one_machine", lambda folder: "lustre")
+    monkeypatch.setattr(resend, "_DYING_TIMEOUT_S", 0.0)
+    here = process_identity()
+    folder = made.run("a-run", made.rings, host="node7", boot="another")
+    for command in (["sync", "--all"], ["sync", "a-run"], ["clean", "a-run", "--yes"]):
+        assert main([*command, "--runs-dir", str(made.runs_dir)]) == 1, command
+        told = capsys.readouterr().err
+        assert "it ran on node7, and a lock that is held there is not seen here (lustre)" in told
+        assert f"remove {folder / RUN_LOCK} to send it here" in told
+    assert read(folder).state == "running"
+    made.run("ended", made.rings, host="node7", boot="another", state="unsent")
+    made.run("container", made.rings, host="node7", boot=here["boot"])  # the same kernel
+    made.run("here", made.rings, boot="another")
+    for name in ("ended", "container", "here"):
+        assert (read(made.runs_dir / name).doubt, read(made.runs_dir / name).state) == \
+            ("", "unsent"), name  # fmt: skip
+    os.unlink(folder / RUN_LOCK)
+    assert (read(folder).doubt, read(folder).state) == ("", "unsent")
+    (folder / RUN_LOCK).touch()
+    monkeypatch.setattr(stored_run, "locks_of_one_machine", lambda folder: "")
+    assert (read(folder).doubt, read(folder).state) == ("", "unsent")
+
+
 def test_a_run_whose_life_can_not_be_told_is_unsent_and_deletes_nothing(made, monkeypatch):
     run = read(made.run("a-run", made.rings))
 
@@ -299,6 +327,20 @@ def test_a_folder_is_no_run_when_what_is_used_of_its_manifest_has_another_type(m
     runs, unreadable = scan_runs(str(made.runs_dir))
     assert [run.run_id for run in runs] == ["x" * 200]
     assert {each.run_id for each in unreadable} == {f"odd-{n}" for n in range(16)}
+
+
+def test_a_copy_beside_its_run_is_named_and_not_sent(made, capsys):
+    """A backup in the same folder: what was in its journal was sent a second time."""
+    copy = made.run("a-run.bak", made.rings, run="a-run")
+    with pytest.raises(UnreadableRunError, match="it is a copy of the run a-run"):
+        read(copy)
+    for command in (["sync", "--all"], ["clean", "--yes"], ["runs"]):
+        code = main([*command, "--runs-dir", str(made.runs_dir)])
+        assert code == (0 if command[0] == "clean" else 1), command
+        assert "a copy of the run a-run" in capsys.readouterr().err, command
+    assert sorted(os.listdir(copy)) == ["manifest.json", "run.lock"]
+    os.rename(copy, made.runs_dir / "a-run")
+    assert read(made.runs_dir / "a-run").run_id == "a-run"
 
 
 def test_a_run_of_a_later_format_is_named_with_the_version_that_reads_it(made):

@@ -93,6 +93,8 @@ def delete_run(folder: str, ring_path: str | None, reason: Reason) -> None:
     doomed = os.path.join(parent, f"{REMOVED_PREFIX}{name}")
     # At once, or not at all, so that no half of a run is ever taken for a whole one: its ring gone,
     # and the folder there, was a run whose points could not be found.
+    if os.path.isdir(folder) and os.path.isdir(doomed):  # of an import that was made again
+        shutil.rmtree(doomed, ignore_errors=True)
     try:
         os.rename(folder, doomed)
         folder = doomed

@@ -18,7 +18,7 @@ from tracelet import _core
 from tracelet.errors import TraceletError
 from tracelet.journal.journal import Journal
 from tracelet.options import Options, from_environment
-from tracelet.places import SHARED_MEMORY
+from tracelet.places import SHARED_MEMORY, locks_of_one_machine
 from tracelet.runs.deletion import REMOVED_PREFIX, Reason, delete_run
 from tracelet.runs.manifest import FORMAT, decoded
 from tracelet.runs.ownership import check_own_folder, is_own_file, read_own
@@ -57,6 +57,11 @@ class StoredRun:
             check_own_folder(self.path, apart_from=(ARTIFACTS,))
             data = read_own(os.path.join(self.path, MANIFEST), _MOST_MANIFEST_BYTES)
             self.manifest: dict[str, Any] = _checked(decoded(data))
+            if self.manifest["run"] != self.run_id:  # sent twice, were it a copy
+                raise ValueError(
+                    f"it is a copy of the run {self.manifest['run']}, or was given another name: "
+                    "with its own name it is sent"
+                )
         except NewerFormatError:
             raise
         except (OSError, ValueError, KeyError, TypeError, RecursionError, TraceletError) as error:
@@ -136,7 +141,7 @@ class StoredRun:
         held = RunLock.is_held(os.path.join(self.path, RUN_LOCK))
         if held is None:
             held = is_alive(self.manifest) is not False
-        if held:
+        if held or self._is_beyond_its_lock:
             return True
         taken = self.take_ring()
         if taken is not None and taken >= 0:
@@ -146,7 +151,26 @@ class StoredRun:
     @property
     def doubt(self) -> str:
         """Why it may count as alive though nobody here can tell; "" where that is known."""
-        return RunLock.doubt(os.path.join(self.path, RUN_LOCK))
+        lock = os.path.join(self.path, RUN_LOCK)
+        if self._is_beyond_its_lock:
+            return (
+                f"it ran on {self.manifest.get('host')}, and a lock that is held there is not seen "
+                f"here ({locks_of_one_machine(self.path)}): whether it lives can't be told. "
+                f"`tracelet sync` there sends it; if it has ended, remove {lock} to send it here"
+            )
+        return RunLock.doubt(lock)
+
+    @property
+    def _is_beyond_its_lock(self) -> bool:
+        """Whether it is of another machine that holds its lock where nobody here can see that. One
+        that came to its end says so itself."""
+        return (
+            self.manifest.get("state") in ("starting", "running")
+            and self.is_of_another_host
+            and self.is_of_another_boot
+            and os.path.exists(os.path.join(self.path, RUN_LOCK))
+            and bool(locks_of_one_machine(self.path))
+        )
 
     def take_ring(self) -> int | None:
         """See `take_from_users`. While it is taken no forked child can begin to log. Raises

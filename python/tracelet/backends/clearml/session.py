@@ -15,6 +15,7 @@ import os
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable
@@ -253,6 +254,31 @@ def zip_session(folder: Path) -> None:
     _log.info("tracelet: the offline session is in %s.zip", folder)
 
 
+def _has_all(archive: Path, folder: Path) -> bool:
+    """Whether a session's zip has its metrics and its task as they are now. By what is in it: a
+    clock may be set back, and a file's time has steps of milliseconds. Raises OSError."""
+    try:
+        with zipfile.ZipFile(archive) as held:
+            kept = {each.filename: (each.file_size, each.CRC) for each in held.infolist()}
+    except zipfile.BadZipFile:
+        return False
+    for name in (METRICS, TASK):
+        path = folder / name
+        if path.exists():
+            size_bytes, crc = kept.get(name, (-1, 0))
+            if size_bytes != path.stat().st_size or crc != _crc_of(path):
+                return False
+    return True
+
+
+def _crc_of(path: Path) -> int:
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
 class SessionUsers:
     """The runs that write, or wrote, to a session, each with the process that it is of."""
 
@@ -282,8 +308,7 @@ class SessionUsers:
         if not archive.exists():
             is_late = not self.others_live(run_id) and any(map(_has_died, self.all()))
         else:
-            held = [each for name in (METRICS, TASK) if (each := self.folder / name).exists()]
-            is_late = any(each.stat().st_mtime > archive.stat().st_mtime for each in held)
+            is_late = not _has_all(archive, self.folder)
         if is_late:
             zip_session(self.folder)
 
