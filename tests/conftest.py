@@ -30,6 +30,7 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"
 for _kind in ("DATA", "CACHE", "CONFIG"):
     os.environ[f"WANDB_{_kind}_DIR"] = os.path.join(_SESSION_DIR.name, "wandb")
 os.environ["TRACELET_QUIET"] = "1"  # tests look at what is told; test_run_lines.py at the lines
+os.environ["TRACELET_ENVIRONMENT"] = "0"  # a git for each run; test_environment.py has it
 os.environ["TRACELET_DIR"] = os.path.join(_SESSION_DIR.name, "runs")
 os.environ["TRACELET_HISTORY_DIR"] = os.path.join(_SESSION_DIR.name, "history")
 

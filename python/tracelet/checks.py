@@ -45,7 +45,7 @@ def installation() -> Iterator[Check]:
         ("torch", "SummaryWriter of torch.utils.tensorboard"),
         ("tensorboard", "SummaryWriter, log_image, log_text, log_figure and log_table"),
     ):
-        version = _version_of(package)
+        version = version_of(package)
         found = version or f"not installed; needed for {needed_for}"
         yield Check(package, True, found)
     yield _clearml()
@@ -64,7 +64,7 @@ def _native_core() -> Check:
     return Check("native core", True, "makes a ring")
 
 
-def _version_of(package: str) -> str | None:
+def version_of(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -72,7 +72,7 @@ def _version_of(package: str) -> str | None:
 
 
 def _clearml() -> Check:
-    version = _version_of("clearml")
+    version = version_of("clearml")
     if version is None:
         return Check("clearml", True, "not installed; pip install 'tracelet[clearml]' to log there")
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])

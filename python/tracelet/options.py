@@ -173,6 +173,29 @@ class Options:
     that do not lead say nothing in any case. Warnings are not touched: they go through `logging`,
     by the logger "tracelet"."""
 
+    # What a run is told of by itself.
+    environment: bool = _option(Flag(), True)
+    """What the run runs in is noted: git commit, branch, whether files are changed; command line,
+    packages, Python, machine, GPUs. Without secrets; see "Environment" in docs/monitor.md. For
+    `tracelet show` and MLflow; ClearML and W&B find it out themselves."""
+    git_diff: bool = _option(Flag(), False)
+    """With it, what `git diff HEAD` says, its first 64 KiB. It holds whatever the files hold, a
+    secret too: so it is off."""
+
+    system_metrics: bool = _option(Flag(), False)
+    """CPUs, memory, disk, network and NVIDIA GPUs are logged as series "system/...", their step the
+    seconds since the start; needs the package psutil: pip install 'tracelet[system]'. Off, since
+    they are points as all others are: they are counted, and are in the event files. By local rank 0
+    alone, and not where each backend does it itself (ClearML, unless `auto_resource_monitoring` is
+    off)."""
+    system_interval_s: float = _option(Seconds(least=0.1), 1.0)
+    """How often; disk and network every 10 s at most."""
+
+    console: bool = _option(Flag(), False)
+    """What the process prints, in the run: a file `console.log` among its artifacts, line by line
+    in the run's folder until then, so that a kill loses none. Off, since nobody can tell a secret
+    in it. Not where each backend does it itself (ClearML, unless `auto_connect_streams` is off)."""
+
     # The pipeline.
     ring_slots: int = _option(Count(16, 1 << 24, "slots", is_power_of_two=True), 1 << 17)
     """Points the ring holds, of 64 bytes each; a power of two. At 1,000,000 points a second the

@@ -59,5 +59,7 @@ class Stats:
     unsent_calls: int = 0
     """Calls of `log_params`, `set_tags` and `set_notes` that are in the run's folder and not in
     their backend yet; what a run leaves of them is sent by `tracelet sync`."""
+    system_points: int = 0
+    """Of all these points, those that the option `system_metrics` has logged."""
     lanes: Mapping[str, LaneStats] = field(default_factory=dict, compare=False)
     """The account of each sink."""

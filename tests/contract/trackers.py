@@ -225,7 +225,9 @@ class MLflow(Tracker):
 
     def described(self, run_id):
         tags = self._client.get_run(run_id).data.tags
-        return [name for name in tags if "mlflow" not in name], tags["mlflow.note.content"]
+        # Those of the user: others say what the run runs in.
+        own = [name for name in tags if not name.startswith(("mlflow.", "tracelet."))]
+        return own, tags["mlflow.note.content"]
 
     def scalars(self, run_id):
         names = self._client.get_run(run_id).data.metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,18 @@ def test_a_parameter_that_was_changed_is_counted_and_flush_waits_for_parameters(
     (reason,) = experiment.stats.not_taken
     assert reason.startswith("mlflow: refused parameter")
     assert experiment.stats.unsent_calls == 0
+
+
+def test_what_a_run_runs_in_is_tags_under_mlflow_s_own_names(client, tmp_path, monkeypatch):
+    monkeypatch.delenv("TRACELET_ENVIRONMENT")
+    git = ("git", "-c", "user.name=x", "-c", "user.email=x@example.org")
+    for words in (("init", "-q", "-b", "work"), ("commit", "-q", "--allow-empty", "-m", "a")):
+        subprocess.run((*git, *words), check=True, cwd=tmp_path)
+    experiment = start(client)
+    tracelet.stop_logging(60)
+    tags = client.get_run(experiment.id).data.tags
+    assert len(tags["mlflow.source.git.commit"]) == 40
+    assert tags["mlflow.source.git.branch"] == "work"
+    assert tags["mlflow.source.git.dirty"] == "False"
+    assert tags["tracelet.host"]
+    assert experiment.stats.not_taken == {}

@@ -147,6 +147,11 @@ WRONG = [
     ("docker", 5, "docker must be an image's name that is not empty or blank or a mapping"),
     ("docker", {"arguments": "-e KEY=secret"}, "needs 'image'; it has arguments"),
     ("quiet", "yes", "quiet must be True or False, not 'yes' (a str)"),
+    ("environment", "yes", "environment must be True or False, not 'yes' (a str)"),
+    ("git_diff", 1, "git_diff must be True or False, not 1 (an int)"),
+    ("system_metrics", "on", "system_metrics must be True or False, not 'on' (a str)"),
+    ("system_interval_s", 0.0, "system_interval_s must be a number of seconds, 0.1 or more"),
+    ("console", "all", "console must be True or False, not 'all' (a str)"),
     ("child_task", "yes", "child_task must be True or False, not 'yes' (a str)"),
 ]  # fmt: skip
 

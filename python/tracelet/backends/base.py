@@ -258,6 +258,8 @@ class Description(TypedDict, total=False):
     gone: list[str]
     """Tags that the run's user had given it, and has no more."""
     notes: str
+    environment: dict[str, str]
+    """Tags that say what the run runs in: see `Backend.note_environment`."""
 
 
 class Backend:
@@ -284,6 +286,12 @@ class Backend:
     """What the factory needs to go on with the same run in another process, see RunInfo.reopen. It
     is JSON and lies in a file: no secrets. `{"may_lack": True}` says that a server may lack what
     every sink has taken, so a run that died is none of which all is sent."""
+
+    samples_system: bool = False
+    """Whether the tracker's SDK logs CPUs, memory and GPUs of this run itself, all the time."""
+
+    captures_console: bool = False
+    """Whether it keeps what this run's process prints itself."""
 
     kept_params: KeptParams | None = None
     """Calls of `log_params`, where they are on disk until they are sent."""
@@ -317,6 +325,11 @@ class Backend:
         except NotTakenError as error:
             raise NotTakenError("no form for tags and notes") from error
         warn_once(f"{self.name} has no form for tags and notes: they are among its parameters")
+
+    def note_environment(self, environment: Mapping[str, Any], later: Later) -> None:
+        """Is told what the run runs in ("git_commit", "python", "packages" and so on: plain values,
+        no secrets), once, some time after the start, by a thread that may wait a little. Does
+        nothing where the tracker finds it out itself, or has no form for it."""
 
     @property
     def _kept(self) -> list[KeptParams]:

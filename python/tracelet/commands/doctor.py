@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterator
 
 from tracelet import checks
-from tracelet.checks import Check
+from tracelet.checks import Check, version_of
 from tracelet.commands.selection import add_runs_dir, runs_dir_of
+from tracelet.monitor.environment import gpu_names
 from tracelet.options import from_environment
 from tracelet.ranks.job import find_job
 
@@ -41,6 +42,7 @@ def _all_checks(arguments: argparse.Namespace) -> Iterator[Check]:
     yield from checks.disks(runs_dir, from_environment("ring_dir"))
     yield checks.unsent_runs(runs_dir)
     yield _job()
+    yield _system_metrics()
     if found["clearml"]:
         yield from _clearml_checks(arguments.timeout_s)
 
@@ -52,6 +54,18 @@ def _job() -> Check:
         return Check("job", True, "this process is no rank of a job of several processes")
     name = f"job {found.id}" if found.id else "a job without an id (TRACELET_JOB gives it one)"
     return Check("job", True, f"{found}, {name}")
+
+
+def _system_metrics() -> Check:
+    """What the option of that name needs; a run does without."""
+    psutil, nvml = version_of("psutil"), version_of("nvidia-ml-py")
+    found = f"psutil {psutil}" if psutil else "no psutil"
+    has_gpu = bool(gpu_names())
+    if has_gpu:
+        found += f", nvidia-ml-py {nvml}" if nvml else ", no nvidia-ml-py for the GPUs"
+    if not psutil or (has_gpu and not nvml):
+        found += "; pip install 'tracelet[system]' for the option system_metrics"
+    return Check("system metrics", True, found)
 
 
 def _clearml_checks(timeout_s: float) -> Iterator[Check]:

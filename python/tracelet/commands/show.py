@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,10 +24,16 @@ from tracelet.commands.terminal import cut, printable
 
 HELP = "show one run: its parameters, its series with a small plot each, where everything is"
 
+_FACT_INDENT = 14
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
     add_run(parser, "what is shown")
+    parser.add_argument(
+        "--diff", action="store_true",
+        help="print the diff alone that the option git_diff has kept: for git apply",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for programs: one object")
 
 
@@ -34,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     history_dir = history_dir_of(arguments)
     view = find_view(runs_dir_of(arguments), history_dir, arguments.run)
     view = counted(view, history_dir, most_bytes=None)
+    if arguments.diff:
+        return _print_diff(view)
     if arguments.json:
         print(terminal.json_text(_as_json(view)))
         return 0
@@ -54,6 +63,7 @@ def _as_json(view: RunView) -> dict[str, Any]:
         **view.as_json(),
         "params": dict(record.params),
         "tags": list(record.tags),
+        "environment": dict(record.environment),
         "ids": dict(record.ids),
         "host": record.host,
         "dropped": dict(record.dropped),
@@ -82,6 +92,7 @@ def _facts(view: RunView) -> Iterator[tuple[str, str]]:
         yield "backend", printable(f"{backend} {place}".rstrip())
     if record.tags:
         yield "tags", printable(", ".join(record.tags))
+    yield from _environment_facts(record.environment)
     folders: dict[str, int] = {}
     for path in record.files:
         if os.path.exists(path):
@@ -95,6 +106,35 @@ def _facts(view: RunView) -> Iterator[tuple[str, str]]:
         yield "takes", in_bytes(view.size_bytes or 0)
         if view.state in ("unsent", "killed"):
             yield "to send it", f"tracelet sync {view.run_id}"
+
+
+def _environment_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What it ran in, in short: `--json` has all of it."""
+    about = {name: printable(str(value)) for name, value in environment.items()}
+    room = terminal.width() - _FACT_INDENT
+    for name in ("command", "python", "os"):
+        if name in about:
+            yield name, cut(about[name], room)
+    if "cpus" in about:
+        gpus = f", {about['gpus']}" if "gpus" in about else ""
+        yield "machine", cut(f"{about['cpus']} CPUs{gpus}", room)
+    if "git_branch" in about:
+        changed = ", with changes" if environment.get("git_is_changed") is True else ""
+        commit = about.get("git_commit", "no commit yet")[:12]
+        yield "git", cut(f"{commit} on {about['git_branch']}{changed}", room)
+    elif "git" in about:
+        yield "git", cut(about["git"], room)
+    if about.get("packages"):
+        yield "packages", f"{about['packages'].count(', ') + 1} (--json names them)"
+
+
+def _print_diff(view: RunView) -> int:
+    diff = view.record.environment.get("git_diff")
+    if not diff:
+        print(f"tracelet: no diff was kept of {view.run_id} (option git_diff)", file=sys.stderr)
+        return 1
+    print(diff, end="")
+    return 0
 
 
 def _print_params(params: Mapping[str, Any]) -> None:

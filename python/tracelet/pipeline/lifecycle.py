@@ -192,6 +192,7 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
             atexit.register(_stop_all)
             active.sigterm.install()  # over what the backends have just set
             handlers.restore_for_faults()
+            run.begin_monitors()
             run.lines.begin(run.backends)
             _announce()
         except BaseException as error:

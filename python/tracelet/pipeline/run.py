@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from tracelet import _core
 from tracelet.backends import EVENT_FILES, Backend, RunInfo, open_backend
@@ -43,6 +43,9 @@ from tracelet.runs.summaries import keep_summary
 from tracelet.stats import Stats
 from tracelet.summary import SeriesSummary, named
 
+if TYPE_CHECKING:
+    from tracelet.pipeline.monitors import Monitors
+
 _log = logging.getLogger("tracelet")
 
 _POLL_S = 0.002
@@ -70,6 +73,7 @@ class Run:
         self._final_stats: Stats | None = None  # set before _live is let go of
         self._final_summary: dict[str, SeriesSummary] = {}  # likewise
         self.watches = Watches()
+        self._monitors: Monitors | None = None
         with _spare_descriptors() as let_go_of_spare:
             self.folder = RunFolder(options)
             try:
@@ -100,8 +104,8 @@ class Run:
             ring.intern(self.handle.default)  # the table's first room is taken while there is some
         self._late_points = ring.late_points
         self.folder.hold_ring()
-        self._notes = RunNotes(options, self.folder)
-        self.verbs = Verbs(self.backends, self.folder.artifacts_path, self.push_event, self._notes)
+        self.notes = RunNotes(options, self.folder)
+        self.verbs = Verbs(self.backends, self.folder.artifacts_path, self.push_event, self.notes)
         largest_bytes = options.payload_bytes // 4
         self.event_capture = EventCapture(
             self.folder.payloads_path, largest_bytes, self.make_event_file, self.handle
@@ -161,6 +165,16 @@ class Run:
             self._live = Live(ring, backends, lanes, drainer, disk_sync, closer, progress)
             undo.pop_all()
 
+    def begin_monitors(self) -> None:
+        """Begins what the run finds out by itself, as its options say; last at the start. Never
+        raises."""
+        options = self.options
+        if options.environment or options.system_metrics or options.console:
+            from tracelet.pipeline.monitors import Monitors  # what it imports is for those alone
+
+            self._monitors = Monitors()
+            self._monitors.begin(self)
+
     @property
     def run_id(self) -> str:
         """Tracelet's own."""
@@ -218,7 +232,7 @@ class Run:
 
     def event_files(self) -> list[str]:
         """The run's event files, also when it has ended."""
-        return self._notes.event_files()
+        return self.notes.event_files()
 
     def renew_event_files(self) -> None:
         """Has what comes now written to new files: another run has written to the same folders, and
@@ -281,6 +295,7 @@ class Run:
             artifacts=self.verbs.uploads.counts,
             not_taken=self.verbs.not_taken,
             unsent_calls=self.verbs.unsent,
+            system_points=self._monitors.system_points if self._monitors is not None else 0,
             not_finite_values=ring.not_finite_values,
             lanes={lane.sink.name: lane.stats() for lane in lanes},
         )
@@ -334,8 +349,11 @@ class Run:
         if live is None:
             return
         deadline_s = time.monotonic() + timeout_s
+        if self._monitors is not None:
+            with _told("ending the monitors"):
+                self._monitors.end(deadline_s)
         if process_is_ending:
-            self._notes.note_end_of_process()
+            self.notes.note_end_of_process()
         with _told("ending the watch of models"):
             self.watches.end(None)
         delivery_deadline_s = deadline_s - min(_CLOSE_S, timeout_s / 4)
@@ -364,7 +382,7 @@ class Run:
             keep_summary(self.folder.path, self._final_summary)
         with _told("putting the run's folder in order"):
             finish_folder(
-                live, self.folder, self._journal, self.stats, is_delivered, self._notes.write
+                live, self.folder, self._journal, self.stats, is_delivered, self.notes.write
             )
         if is_delivered:
             # Unmaps the ring now, though the user may hold on to the experiment for its stats.
@@ -376,7 +394,7 @@ class Run:
 
     def note_failure(self, failure: BaseException) -> None:
         """Tells the backends that the run does not end well."""
-        self._notes.note_failure(failure)
+        self.notes.note_failure(failure)
         self.verbs.note_failure(failure)
 
     def after_fork_in_child(self) -> None:

@@ -75,6 +75,8 @@ class RunLines:
             if (points := sum(stats.delivered.get(sink, 0) for sink in sinks))
             or name in self.options.backend
         ]
+        if stats.system_points:
+            said.append(f"{stats.system_points:,} of them are system metrics")
         if name_count := stats.artifacts.get("uploaded", 0):
             said.append(f"{_count(name_count, 'artifact')} uploaded")
         rest = _rest(stats, self.run_id)

@@ -16,7 +16,7 @@ from tracelet.places import default_history_dir
 from tracelet.redact import redacted, without_user
 from tracelet.runs.history import RunRecord, write_record
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
-from tracelet.runs.living_notes import keep_notes
+from tracelet.runs.living_notes import keep_environment, keep_notes
 from tracelet.runs.summaries import kept_summary
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class RunNotes:
         self._options = options
         self._folder = folder
         self._params: dict[str, Any] = {}
+        self._environment: Mapping[str, Any] = {}
         self._tags: tuple[str, ...] = tuple(options.tags or ())
         self._writes = 0
         self._write_again_s = 0.0  # as time.monotonic() has it
@@ -69,6 +70,15 @@ class RunNotes:
         with self._lock:
             self._tags = tuple(tags)
             self._keep(is_rare=True)
+
+    def note_environment(self, environment: Mapping[str, Any]) -> None:
+        """What the run runs in, flat and plain, without secrets."""
+        with self._lock:
+            self._environment = dict(environment)
+        try:
+            keep_environment(self._folder.path, environment)
+        except Exception as error:  # a full disk, a folder that is gone
+            _log.debug("tracelet: the environment is not in the run's folder: %r", error)
 
     def _keep(self, is_rare: bool = False) -> None:
         """In the run's folder, for those that look at a run that goes on, or was killed. It costs
@@ -106,7 +116,7 @@ class RunNotes:
         that would be lost."""
         options, manifest = self._options, self._folder.manifest
         with self._lock:
-            params = dict(self._params)
+            params, environment = dict(self._params), self._environment
         path = self._folder.path
         self._files = self.event_files()
         record = RunRecord(
@@ -123,6 +133,7 @@ class RunNotes:
             urls=dict(manifest.get("urls", {})),
             tags=self._tags,
             params=params,
+            environment=environment,
             files=tuple(self._files),
             dropped=dict(stats.dropped),
             summary=kept_summary(path),

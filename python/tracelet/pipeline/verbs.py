@@ -143,6 +143,12 @@ class Verbs:
             with self._counted(verb, backend):
                 backend.describe(about, self._later)
 
+    def note_environment(self, environment: Mapping[str, Any]) -> None:
+        """What the run runs in: see `Backend.note_environment`."""
+        for backend in self._backends:
+            with self._counted("environment", backend):
+                backend.note_environment(environment, self._later)
+
     def log_artifact(self, artifact: Any, artifact_path: str | None) -> None:
         with self._preparing:
             found = self._artifacts.prepare(artifact, artifact_path, len(self._backends))
@@ -174,6 +180,13 @@ class Verbs:
                 if copy.file is not None:
                     self._keep(copy.file, backend, copy)
                 self.uploads.add(upload)
+
+    def upload_kept(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Artifacts that are on disk with their entries, by the names of their backends."""
+        for backend in self._backends:
+            if (artifact := artifacts.get(backend.name)) is not None:
+                with self._counted("console", backend, artifact):
+                    self.uploads.add(backend.prepare_artifact(artifact))
 
     def _keep(self, artifact: Artifact, backend: Backend, model: Model | None = None) -> None:
         """Says beside the copy what it is: a killed process' are sent by `tracelet sync`."""

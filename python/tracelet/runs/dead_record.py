@@ -11,7 +11,7 @@ from tracelet import _core
 from tracelet.redact import without_user
 from tracelet.runs.history import RunRecord
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
-from tracelet.runs.living_notes import kept_notes
+from tracelet.runs.living_notes import kept_environment, kept_notes
 from tracelet.runs.stored_run import StoredRun
 
 
@@ -38,6 +38,7 @@ def record_of(run: StoredRun) -> RunRecord:
         urls={name: without_user(url) for name, url in _table(manifest.get("urls")).items()},
         params=params,
         tags=tags,
+        environment=kept_environment(run.path),
         files=tuple(noted_paths(os.path.join(run.path, EVENT_FILES))),
     )
 

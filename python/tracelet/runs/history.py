@@ -26,6 +26,9 @@ EVERY_RECORD = 1 << 30
 _MOST_ENTRIES = 500  # of a table; not of series: what is shown of a run is computed from all
 _LONGEST_TEXT = 500
 _LONGEST_PATH = 4096
+_LONGEST_COMMAND = 2_000
+_LONGEST_PACKAGES = 32 << 10
+_LONGEST_DIFF = 66 << 10
 _LATEST_S = 1e11  # in the year 5138: what prints dates can print it
 # What a damaged record can raise where it is read.
 DAMAGE = (
@@ -70,6 +73,8 @@ class RunRecord:
     dropped: Mapping[str, int] = field(default_factory=dict)
     summary: Summary | None = None
     """None: not counted yet; the event files tell."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """What it ran in: see `monitor.environment` and `monitor.git`."""
 
 
 def write_record(folder: str, record: RunRecord, most_runs: int) -> None:
@@ -81,7 +86,7 @@ def write_record(folder: str, record: RunRecord, most_runs: int) -> None:
     content = asdict(_bounded(record))
     data = encoded({"format": FORMAT, **content})
     # Too large to be read again: what can be found elsewhere goes first.
-    for left_out in ("summary", "params", "files", "tags", "dropped", "urls", "ids"):
+    for left_out in ("environment", "summary", "params", "files", "tags", "dropped", "urls", "ids"):
         if len(data) > MOST_RECORD_BYTES:
             content.pop(left_out)
             data = encoded({"format": FORMAT, **content})
@@ -175,8 +180,18 @@ def _bounded(record: RunRecord) -> RunRecord:
             values[name] = tuple(str(each)[:longest] for each in value[:_MOST_ENTRIES])
         elif isinstance(value, Mapping) and name != "summary":
             values[name] = dict(list(value.items())[:_MOST_ENTRIES])
+    values["environment"] = bounded_environment(values["environment"])
     values["params"] = {str(k)[:_LONGEST_TEXT]: _short(v) for k, v in values["params"].items()}
     return RunRecord(**values)
+
+
+def bounded_environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """With texts as long as a record may have them: a whole command, all packages, a diff."""
+    longest = {"packages": _LONGEST_PACKAGES, "git_diff": _LONGEST_DIFF}
+    return {
+        name: value[: longest.get(name, _LONGEST_COMMAND)] if isinstance(value, str) else value
+        for name, value in environment.items()
+    }
 
 
 def _short(value: Any) -> Any:
@@ -211,6 +226,7 @@ def _checked(content: Mapping[str, Any], run_id: str) -> RunRecord:
         urls={_text(k): _text(v) for k, v in _table(content.get("urls", {})).items()},
         tags=checked_tags(content.get("tags", ())),
         params=checked_params(content.get("params", {})),
+        environment=checked_params(content.get("environment", {})),
         files=_texts(content.get("files", ())),
         dropped={_text(k): _count(v) for k, v in _table(content.get("dropped", {})).items()},
         summary=None if summary is None else checked_summary(summary),

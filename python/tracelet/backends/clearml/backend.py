@@ -41,6 +41,8 @@ class ClearMLBackend(Backend):
         self.url = task.url
         self.reopen_state = info.reopen or reopen_state(task)
         self._run_id = info.run_id
+        self.samples_system = bool(info.options.auto_resource_monitoring)
+        self.captures_console = bool(info.options.auto_connect_streams)
         self._session: SessionUsers | None = None
         if task.is_offline and info.reopen is None:
             note_session(task.task, info, task.goal)

@@ -29,6 +29,7 @@ from tracelet.backends.mlflow.store import (
 from tracelet.backends.mlflow.uploads import (
     NOTES,
     ArtifactUpload,
+    environment_tags,
     send_description,
     send_params,
     texts_of,
@@ -136,6 +137,9 @@ class MLflowBackend(Backend):
 
     def describe(self, about: Description, later: Later) -> None:
         self.kept_description.add(about, later)
+
+    def note_environment(self, environment: Mapping[str, Any], later: Later) -> None:
+        self.kept_description.add({"environment": environment_tags(environment)}, later)
 
     def _send_description(self, about: Mapping[str, Any]) -> Mapping[str, str]:
         return send_description(self._store, self._state.run_id, about)

@@ -17,6 +17,14 @@ from tracelet.backends.mlflow.store import RefusedError, Store
 
 _REQUEST_PARAMS = 100  # MLflow takes no more
 _LONGEST_VALUE = 6_000
+_LONGEST_TAG = 5_000  # what MLflow before 3 takes, too
+_ENVIRONMENT_TAGS = {
+    "git_commit": "mlflow.source.git.commit",
+    "git_branch": "mlflow.source.git.branch",
+    "git_is_changed": "mlflow.source.git.dirty",
+    "git_remote": "mlflow.source.git.repoURL",
+    "git_diff": "mlflow.source.git.diff",
+}
 NOTES = "mlflow.note.content"
 """The tag that MLflow shows as a run's description."""
 
@@ -50,12 +58,23 @@ def send_params(store: Store, run_id: str, params: Mapping[str, str]) -> dict[st
     return refused
 
 
+def environment_tags(environment: Mapping[str, Any]) -> dict[str, str]:
+    """What a run runs in, under the names that MLflow itself has for some of it; without the list
+    of packages, which is too long among tags."""
+    return {
+        _ENVIRONMENT_TAGS.get(name, f"tracelet.{name}"): str(value)[:_LONGEST_TAG]
+        for name, value in environment.items()
+        if name != "packages"
+    }
+
+
 def send_description(store: Store, run_id: str, about: Mapping[str, Any]) -> dict[str, str]:
     """Sets tags and notes; returns those that MLflow does not take, with its words."""
     refused: dict[str, str] = {}
     texts = {clean_name(tag): "" for tag in about.get("tags", ())}
     if "notes" in about:
         texts[NOTES] = str(about["notes"])
+    texts.update(about.get("environment", {}))
     for name, text in texts.items():
         try:
             store.set_tag(run_id, name, text)

@@ -100,6 +100,8 @@ class WandbBackend(Backend):
             "base_url": None if run.offline else sdk.server_of(run.settings),
         }
         made.id = run.id
+        made.captures_console = run.settings.console != "off"
+        made.samples_system = not run.settings.x_disable_stats
         made.url = os.path.dirname(made_run.path) if run.offline else run.url
         return made
 

@@ -1,0 +1,177 @@
+"""What the process prints: kept in a file of the run's folder, line by line, while it is shown.
+
+By the `write` of the two streams' own objects, so that who holds one of them (a handler of
+`logging`) is heard, too, and nobody finds another object in the place of `sys.stdout`. What comes
+past them, from native code or child processes, is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from tracelet.runs.private_file import private
+
+_log = logging.getLogger("tracelet")
+
+MOST_BYTES = 64 << 20
+_LONGEST_LINE = 64 << 10
+_TRIMMED_ABOVE = 4 << 10
+_END_TIMEOUT_S = 1.0
+
+
+class ConsoleFile:
+    """The file, and the lines on their way to it. Any thread; nobody waits for another.
+
+    `feed` leaves its text in a queue; whoever has the lock takes all out of it. So a signal's
+    handler that prints, or a warning of this very module, comes back here and does no harm.
+    """
+
+    def __init__(self, path: str, most_bytes: int = MOST_BYTES) -> None:
+        """Raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._fd: int | None = private(path, flags)
+        self._path = path
+        self._left_bytes = most_bytes
+        self._most_bytes = most_bytes
+        self._queue: deque[tuple[str, str]] = deque()
+        self._lock = threading.Lock()  # of all that follows, and of the file; never waited for
+        self._pending: dict[str, str] = {}  # by stream: the line that has no end yet
+
+    def feed(self, stream: str, text: str) -> None:
+        """Keeps what was printed. What can't be written is told once, by `logging`."""
+        self._queue.append((stream, text))
+        # Whoever came while this one held the lock, and left, is looked for again.
+        while self._queue and self._lock.acquire(blocking=False):
+            try:
+                self._take_all()
+            finally:
+                self._lock.release()
+
+    def end(self) -> None:
+        """Writes what has no end of its line yet, and closes the file; what comes then is not
+        kept."""
+        if not self._lock.acquire(timeout=_END_TIMEOUT_S):
+            return  # a thread is held up by the disk
+        try:
+            self._take_all()
+            for stream, text in list(self._pending.items()):
+                if shown := _shown(text):
+                    self._write(shown + "\n")
+                self._pending.pop(stream)
+            fd, self._fd = self._fd, None
+            if fd is not None:
+                os.close(fd)
+        finally:
+            self._lock.release()
+
+    def _take_all(self) -> None:
+        while self._queue:
+            stream, text = self._queue.popleft()
+            self._take(stream, text)
+
+    def _take(self, stream: str, text: str) -> None:
+        *lines, rest = (self._pending.pop(stream, "") + text).split("\n")
+        if len(rest) > _TRIMMED_ABOVE and "\r" in rest:  # a progress bar, which goes on and on
+            rest = _shown(rest) + ("\r" if rest.endswith("\r") else "")
+        if len(rest) > _LONGEST_LINE:
+            lines, rest = [*lines, rest], ""
+        if rest:
+            self._pending[stream] = rest
+        if lines:
+            self._write("".join(_shown(line) + "\n" for line in lines))
+
+    def _write(self, text: str) -> None:
+        if self._fd is None:
+            return
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            if len(data) > self._left_bytes:
+                self._close(f"it has reached {self._most_bytes >> 20} MiB", is_noted=True)
+                return
+            self._left_bytes -= len(data)
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as error:
+            self._close(str(error))
+
+    def _close(self, why: str, is_noted: bool = False) -> None:
+        fd, self._fd = self._fd, None
+        with contextlib.suppress(OSError):
+            if is_noted and fd is not None:
+                os.write(fd, f"(tracelet: what follows is not kept: {why})\n".encode())
+            if fd is not None:
+                os.close(fd)
+        # Goes through the streams, as likely as not, and so into the queue, and is left out.
+        _log.warning("tracelet: what is printed from now on is not kept in %s: %s", self._path, why)
+
+
+def _shown(line: str) -> str:
+    """What a terminal shows of a line in the end: a carriage return begins it anew."""
+    if "\r" not in line:
+        return line
+    return next((part for part in reversed(line.split("\r")) if part), "")
+
+
+class _Write:
+    """In the place of a stream's `write`."""
+
+    def __init__(self, stream: Any, name: str, keep: Callable[[str, str], None]) -> None:
+        self._had_own = "write" in vars(stream)
+        self._before: Any = stream.write
+        self._name = name
+        self._keep: Callable[[str, str], None] | None = keep
+        self._stream = stream
+        self._pid = os.getpid()
+        stream.write = self
+
+    def __call__(self, text: str) -> Any:
+        result = self._before(text)  # first: its errors are the caller's
+        keep = self._keep
+        if keep is not None and isinstance(text, str) and os.getpid() == self._pid:
+            with contextlib.suppress(Exception):  # whatever it is, no `print` is to fail for it
+                keep(self._name, text)
+        return result
+
+    def undo(self) -> None:
+        """The stream is as it was; where somebody has put another `write` over this one, this one
+        stays and passes on."""
+        self._keep = None
+        if vars(self._stream).get("write") is not self:
+            return
+        before = self._before
+        while isinstance(before, _Write) and before._keep is None:
+            before, self._had_own = before._before, before._had_own
+        if self._had_own:
+            self._stream.write = before
+        else:
+            del self._stream.write
+
+
+class Console:
+    """From its making to `end`: what is printed to `sys.stdout` and `sys.stderr` is in the file."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError."""
+        self.file = ConsoleFile(path)
+        self._writes: list[_Write] = []
+        streams: Sequence[tuple[str, Any]] = (("stdout", sys.stdout), ("stderr", sys.stderr))
+        for n, (name, stream) in enumerate(streams):
+            if stream is None or any(stream is each for _, each in streams[:n]):
+                continue
+            try:
+                self._writes.append(_Write(stream, name, self.file.feed))
+            except (AttributeError, TypeError) as error:
+                _log.warning("tracelet: what is printed to %s is not kept: %s", name, error)
+
+    def end(self) -> None:
+        """Gives the streams back. Once more does no harm."""
+        while self._writes:
+            self._writes.pop().undo()
+        self.file.end()
