@@ -44,7 +44,7 @@ def test_two_runs_are_shown_side_by_side_in_80_columns(capsys, monkeypatch):
     assert "same" not in rows
     assert rows["loss"] == ["A", "31", "0", "31", "32", "31", "▁▁▁▂▂▂▂▃▃▃▃▄▄▄▄▄"]
     (below,) = [line.split() for line in lines if line.lstrip().startswith("B  ") and "62" in line]
-    assert below == ["B", "62", "0", "62", "32", "31", "▁▁▂▂▃▃▄▄▅▅▅▆▆▇▇█"]
+    assert below == ["B", "62", "0", "62", "32", "31", "▁▂▂▂▃▃▄▄▅▅▆▆▇▇██"]
     assert "in A alone: in first" in lines
     assert "in B alone: other" in lines
     assert max(map(terminal.columns_of, lines)) <= 80
