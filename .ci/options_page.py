@@ -18,7 +18,9 @@ _HEAD = """# Options
 Written by `.ci/options_page.py` from the declarations in `python/tracelet/options.py`.
 
 `exp_name`, `project` and `backend` are arguments of `tracelet.start_logging`, the others keys of
-its `config`. Each may be set by its environment variable instead; what is given to the call wins.
+its `config`.
+Type checkers know them by `tracelet.Config`: `config: tracelet.Config = {"quiet": True}`.
+Each may be set by its environment variable instead; what is given to the call wins.
 A value of a wrong kind is a `ConfigurationError` that names the option, what was given and what it
 must be. Times of more than a year, `inf` included, are a year.
 """

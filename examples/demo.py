@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="A real training run, logged by tracelet.")
     parser.add_argument("--lr", type=float, default=0.001)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10)
@@ -43,9 +43,9 @@ class NoLogging:
     """What logging costs at the least in Python: a method that does nothing."""
 
     def add_scalar(
-        self, tag, scalar_value, global_step=None, walltime=None, new_style=False,
-        double_precision=False,
-    ):  # fmt: skip
+        self, tag: str, scalar_value: object, global_step: int | None = None,
+        walltime: float | None = None, new_style: bool = False, double_precision: bool = False,
+    ) -> None:  # fmt: skip
         pass
 
 
@@ -105,7 +105,9 @@ def train(
 
 def first_layer(model: nn.Sequential) -> torch.Tensor:
     """What each of 32 neurons looks at, as a picture: red where it wants more, blue where less."""
-    weights = model[0].weight.detach()[:32].reshape(4, 8, 28, 28)
+    first = model[0]
+    assert isinstance(first, nn.Linear)
+    weights = first.weight.detach()[:32].reshape(4, 8, 28, 28)
     sheet = nn.functional.pad(weights, (1, 1, 1, 1)).permute(0, 2, 1, 3).reshape(4 * 30, 8 * 30)
     sheet = sheet / sheet.abs().max()
     return torch.stack([1 + sheet.clamp(max=0), 1 - sheet.abs(), 1 - sheet.clamp(min=0)])

@@ -6,13 +6,12 @@ from pathlib import Path
 import torch
 import tracelet
 
-tracelet.start_logging(
+experiment = tracelet.start_logging(
     backend="clearml",
     project="Computer Vision/Image Classification",
     exp_name="resnet50_cifar10_baseline_v2.1",
     config={"tags": ["resnet50", "cifar10", "v2.1"]},
 )
-experiment = tracelet.get_active_experiment()
 
 weights = torch.nn.Linear(4, 2).state_dict()
 for name in ("model.pth", "checkpoint.pth"):

@@ -6,8 +6,9 @@ import pandas as pd
 import torch
 import tracelet
 
-tracelet.start_logging(exp_name="manual_logging", project="examples", backend="clearml")
-experiment = tracelet.get_active_experiment()
+experiment = tracelet.start_logging(
+    exp_name="manual_logging", project="examples", backend="clearml"
+)
 
 experiment.log_params(
     {"learning_rate": 0.001, "batch_size": 32, "epochs": 100, "optimizer": "adam"}

@@ -3,8 +3,9 @@
 import torch
 import tracelet
 
-tracelet.start_logging(exp_name="model_registry", project="examples", backend="clearml")
-experiment = tracelet.get_active_experiment()
+experiment = tracelet.start_logging(
+    exp_name="model_registry", project="examples", backend="clearml"
+)
 
 model = torch.nn.Linear(4, 2)
 torch.save(model.state_dict(), "best_model.pth")

@@ -15,6 +15,7 @@ from tracelet._version import __version__
 from tracelet.api import get_active_experiment, logging, read, start_logging, stop_logging
 from tracelet.backends import Backend, Batch, Delivery, RunInfo, Sink, register_sink
 from tracelet.capture.arguments import watch_argument_parsers
+from tracelet.config import Config
 from tracelet.errors import (
     BackendError,
     ConfigurationError,
@@ -42,6 +43,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "Batch",
+    "Config",
     "ConfigurationError",
     "CredentialsError",
     "Delivery",

@@ -10,8 +10,9 @@ import itertools
 import logging as python_logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tracelet.config import Config
 from tracelet.environment import option_text
 from tracelet.errors import ConfigurationError, CredentialsError, UnknownBackendError
 from tracelet.experiment import Experiment
@@ -31,7 +32,7 @@ def start_logging(
     exp_name: str | None = None,
     project: str | None = None,
     backend: str | Sequence[str] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Config | None = None,
 ) -> Experiment:
     """Starts a run: from now on torch's SummaryWriter logs into it.
 
@@ -119,7 +120,7 @@ def logging(
     backend: str | Sequence[str] | None = None,
     exp_name: str | None = None,
     project: str | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Config | None = None,
 ) -> Iterator[Experiment]:
     """A run for a block: `with tracelet.logging("clearml", exp_name="step") as experiment:`.
 

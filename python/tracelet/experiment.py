@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex, Union
 
 from tracelet import _core
 from tracelet.errors import TraceletError
@@ -12,11 +12,18 @@ from tracelet.stats import Stats
 from tracelet.summary import SeriesSummary
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from tracelet.pipeline.attached_run import AttachedRun
     from tracelet.pipeline.run import Run
     from tracelet.reading import Logs, Scalars
+
+Number = Union[SupportsFloat, SupportsIndex]
+"""A number, or an array or a tensor with one element."""
 
 
 class Experiment:
@@ -86,7 +93,12 @@ class Experiment:
         """`with tracelet.start_logging(...) as experiment:` ends the run with the block."""
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if error is not None and self.is_active:
             self._run.note_failure(error)
         self._stop_run(self._run)
@@ -96,7 +108,7 @@ class Experiment:
         after that it does nothing."""
         self._stop_run(self._run)
 
-    def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
+    def log_metric(self, name: str, value: Number, step: int | None = None) -> None:
         """Logs a point without a SummaryWriter; `value` and `step` as for `add_scalar`.
 
         It goes to the backends, and to an event file when the option `log_dir` is set or
@@ -110,7 +122,7 @@ class Experiment:
             return
         _core.log_metric(name, value, step, self._handle.settle() if writer is None else writer)
 
-    def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+    def log(self, metrics: Mapping[str, Number], step: int | None = None) -> None:
         """Logs a point for each entry of a flat mapping, all with the same step and wall time.
 
         `experiment.log({"loss": 0.5, "acc": 0.9}, step=7)`; names and values as for `log_metric`.
@@ -125,7 +137,7 @@ class Experiment:
         _core.log_metrics(run, metrics, step, self._steps, writer)
 
     def log_image(
-        self, name: str, image: Any, step: int | None = None, dataformats: str | None = None
+        self, name: str, image: object, step: int | None = None, dataformats: str | None = None
     ) -> None:
         """Logs a picture: a path, bytes of an image file, a PIL image, an array or a tensor.
 
@@ -141,9 +153,9 @@ class Experiment:
     def log_histogram(
         self,
         name: str,
-        values: Any,
+        values: object,
         step: int | None = None,
-        bins: int | str | Sequence[float] = "tensorflow",
+        bins: int | str | Sequence[float] | NDArray[np.generic] = "tensorflow",
     ) -> None:
         """Logs how values are distributed, as SummaryWriter.add_histogram does: counted natively
         in the call, over the caller's own memory.
@@ -158,7 +170,7 @@ class Experiment:
         _core.log_histogram_into(self._run.ring, name, values, step, bins, self._handle.settle())
 
     def log_audio(
-        self, name: str, audio: Any, step: int | None = None, sample_rate: int = 44100
+        self, name: str, audio: object, step: int | None = None, sample_rate: int = 44100
     ) -> None:
         """Logs a sound: a path, bytes of a sound file, or an array or tensor of samples.
 
@@ -169,7 +181,7 @@ class Experiment:
 
         self._log_event("log_audio", name, audio_event(name, audio, step, sample_rate))
 
-    def log_video(self, name: str, video: Any, step: int | None = None, fps: float = 4) -> None:
+    def log_video(self, name: str, video: object, step: int | None = None, fps: float = 4) -> None:
         """Logs a video, as an animated GIF: a path, bytes of a GIF, or an array or tensor.
 
         Of shape (T, H, W), (T, C, H, W) or (T, H, W, C), C being 1 or 3, or as SummaryWriter's
@@ -185,7 +197,7 @@ class Experiment:
 
         self._log_event("log_text", name, text_event(name, text, step))
 
-    def log_figure(self, name: str, figure: Any, step: int | None = None) -> None:
+    def log_figure(self, name: str, figure: object, step: int | None = None) -> None:
         """Logs a matplotlib figure (or `pyplot`) as a picture, a Plotly figure as a plot.
 
         A Plotly figure is shown on ClearML alone. Raises TypeError for another thing.
@@ -194,7 +206,7 @@ class Experiment:
 
         self._log_event("log_figure", name, figure_event(name, figure, step))
 
-    def log_table(self, name: str, table: Any, step: int | None = None) -> None:
+    def log_table(self, name: str, table: object, step: int | None = None) -> None:
         """Logs a table: a DataFrame, a mapping of columns, or rows whose first is the header.
 
         A plot on ClearML, Markdown in TensorBoard; at most 10,000 rows. Raises TypeError or
@@ -204,7 +216,7 @@ class Experiment:
 
         self._log_event("log_table", name, table_event(name, table, step))
 
-    def _log_event(self, method: str, name: str, event: Any) -> None:
+    def _log_event(self, method: str, name: str, event: object) -> None:
         _check_name(method, name)
         self._check_takes_points(method)
         self._run.push_event(event)
@@ -247,7 +259,7 @@ class Experiment:
             raise TypeError(f"step must be an int or None, not {type(step).__name__}")
         self._step = None if step is None else int(step.__index__())
 
-    def log_params(self, params: Any) -> None:
+    def log_params(self, params: object) -> None:
         """Logs parameters: a mapping, an argparse.Namespace, a dataclass, an OmegaConf config.
 
         Nested ones are flattened with "/". On ClearML they are connected hyperparameters: edited in
@@ -273,7 +285,7 @@ class Experiment:
         """
         self._check_active("set_notes").verbs.set_notes(text)
 
-    def log_artifact(self, artifact: Any, artifact_path: str | None = None) -> None:
+    def log_artifact(self, artifact: object, artifact_path: str | None = None) -> None:
         """Uploads a file, a folder or an object in the background.
 
         `artifact` is a path, a dict, list, bytes, numpy array, pandas DataFrame, PIL image or
@@ -291,9 +303,9 @@ class Experiment:
 
     def log_model(
         self,
-        model: Any,
+        model: object,
         name: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
         tags: Sequence[str] | None = None,
         framework: str | None = None,
     ) -> None:
@@ -392,7 +404,7 @@ class Experiment:
         return as_html(self)
 
 
-def _check_name(method: str, name: Any) -> None:
+def _check_name(method: str, name: object) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"{method}: name must be a str that is not empty, not {name!r}")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from tracelet import (
     arrays,  # noqa: F401  (gives the core its helpers)
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _MOST_THREADS = 1024
 
 
@@ -20,9 +23,10 @@ _MOST_THREADS = 1024
 class Histogram:
     """Values counted into bins. The moments are of the finite values."""
 
-    counts: Any
-    """How many values each bin holds; int64 array of shape (n,)."""
-    bin_edges: Any
+    counts: NDArray[np.int64] | NDArray[np.float64]
+    """How many values each bin holds; int64 array of shape (n,), float64 where a file says a count
+    that is no whole number."""
+    bin_edges: NDArray[np.float64]
     """Bin i holds bin_edges[i] <= x < bin_edges[i + 1], the last bin its right edge too; float64
     array of shape (n + 1,)."""
     min: float
@@ -36,10 +40,20 @@ class Histogram:
     inf_count: int
     """Infinities of either sign. In a bin only where its edge is infinite."""
 
+    def folded(self, most_bins: int) -> tuple[list[float], list[float]]:
+        """Counts and edges of at most so many bins: neighbours are put together."""
+        counts, edges = self.counts, self.bin_edges
+        together = -(-len(counts) // most_bins)
+        if together <= 1:
+            return counts.astype(np.float64).tolist(), edges.tolist()
+        starts = range(0, len(counts), together)
+        sums = [float(counts[start : start + together].sum()) for start in starts]
+        return sums, [*(float(edges[start]) for start in starts), float(edges[-1])]
+
 
 def histogram(
-    values: Any,
-    bins: int | str | Sequence[float] | Any = "tensorflow",
+    values: object,
+    bins: int | str | Sequence[float] | NDArray[np.generic] = "tensorflow",
     range: tuple[float, float] | None = None,
     threads: int | None = None,
 ) -> Histogram:

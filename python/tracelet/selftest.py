@@ -147,7 +147,7 @@ def check_run(folder: Path) -> None:
             pass
 
     tracelet.register_sink("selftest", lambda info: Sink())
-    config = {"log_dir": str(folder / "events"), "runs_dir": str(folder / "runs")}
+    config: tracelet.Config = {"log_dir": str(folder / "events"), "runs_dir": str(folder / "runs")}
     experiment = tracelet.start_logging("selftest", "selftest", ["selftest"], config)
     for step in range(_POINTS):
         experiment.log_metric("train/loss", step / 7, step)

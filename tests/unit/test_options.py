@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tracelet
 from tracelet import environment
-from tracelet.options import Options, resolve_options
+from tracelet.options import OPTION_NAMES, Options, resolve_options
 from tracelet.safe_names import file_name
 
 
@@ -311,6 +311,17 @@ def test_the_page_of_the_options_is_what_the_declarations_say():
     spec.loader.exec_module(page)
     text = page.PATH.read_text("utf-8")
     assert text == page.page(), "write it anew: .venv/bin/python .ci/options_page.py"
+
+
+def test_the_type_of_config_is_what_the_declarations_say():
+    path = Path(__file__).parents[2] / ".ci" / "config_types.py"
+    spec = importlib.util.spec_from_file_location("config_types", path)
+    types = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(types)
+    text = types.PATH.read_text("utf-8")
+    assert text == types.text(), "write it anew: .venv/bin/python .ci/config_types.py"
+    arguments = set(types.ARGUMENTS)
+    assert set(tracelet.Config.__annotations__) == OPTION_NAMES - arguments
 
 
 def test_an_unknown_backend_is_named_and_leaves_nothing_behind(tmp_path):

@@ -44,7 +44,7 @@ class ProgressBar:
 
 def _tqdm_bar(name: str, total: int) -> Any:
     try:
-        from tqdm import tqdm  # type: ignore[import-untyped]
+        from tqdm import tqdm
     except ImportError:
         return None
     return tqdm(total=total, desc=name, unit=" points", unit_scale=True)

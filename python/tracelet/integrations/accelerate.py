@@ -7,6 +7,7 @@ from typing import Any
 
 from accelerate.tracking import GeneralTracker, on_main_process
 
+from tracelet.config import Config
 from tracelet.experiment import Experiment
 from tracelet.integrations.logger_run import LoggerRun
 
@@ -27,7 +28,7 @@ class TraceletTracker(GeneralTracker):  # type: ignore[misc]
         exp_name: str | None = None,
         project: str | None = None,
         backend: str | Sequence[str] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Config | None = None,
     ) -> None:
         super().__init__()
         self._run = LoggerRun(exp_name, project, backend, config)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from tracelet.config import Config
 from tracelet.experiment import Experiment
 from tracelet.integrations.logger_run import LoggerRun
 
@@ -66,7 +67,7 @@ class TraceletLogger(_Logger):  # type: ignore[misc]
         exp_name: str | None = None,
         project: str | None = None,
         backend: str | Sequence[str] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Config | None = None,
         save_dir: str | os.PathLike[str] | None = None,
         prefix: str = "",
         log_model: bool | Literal["all"] = False,

@@ -8,6 +8,7 @@ from typing import Any
 
 from tracelet.api import get_active_experiment, start_logging
 from tracelet.backends.params import leaves, name_of, plain
+from tracelet.config import Config
 from tracelet.errors import TraceletError
 from tracelet.experiment import Experiment
 from tracelet.options import resolve_options
@@ -38,7 +39,7 @@ class LoggerRun:
         exp_name: str | None,
         project: str | None,
         backend: str | Sequence[str] | None,
-        config: Mapping[str, Any] | None,
+        config: Config | None,
     ) -> None:
         options = resolve_options(exp_name, project, backend, config)  # an error is told here
         self._name = options.task_name or options.exp_name

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import rewrite_logs
 
+from tracelet.config import Config
 from tracelet.integrations.logger_run import LoggerRun
 
 
@@ -29,7 +30,7 @@ class TraceletCallback(TrainerCallback):  # type: ignore[misc]
         exp_name: str | None = None,
         project: str | None = None,
         backend: str | Sequence[str] | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Config | None = None,
     ) -> None:
         self._has_name = exp_name is not None
         self._run = LoggerRun(exp_name, project, backend, config)

@@ -6,12 +6,15 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Callable
 
 from tracelet import _core
 from tracelet.errors import TraceletError
 from tracelet.fork import renew_at_fork
 from tracelet.reading.series import Histograms, Scalars, Texts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _log = logging.getLogger("tracelet")
 
@@ -94,7 +97,7 @@ class RunLogs:
             steps, wall_times, rows = self._reader.texts(self._place(known, "texts"))
         return Texts(steps, wall_times, [row.decode("utf-8", "replace") for row in rows])
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> pd.DataFrame:
         """All scalars as one DataFrame: tag, step, value, wall_time. Needs pandas."""
         import pandas as pd
 
@@ -159,7 +162,7 @@ class Logs:
         """See `RunLogs.texts`."""
         return self._only_run().texts(tag)
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> pd.DataFrame:
         """All scalars as one DataFrame: run, tag, step, value, wall_time. Needs pandas."""
         import pandas as pd
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tracelet.histograms import Histogram
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Int64s = NDArray[np.int64]
+    Float64s = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Scalars:
     """The scalars of one tag, in the order in which they were logged."""
 
-    steps: Any
+    steps: Int64s
     """int64 array of shape (n,)."""
-    values: Any
+    values: Float64s
     """float64 array of shape (n,). A file mostly has float32: then these are its values exactly."""
-    wall_times: Any
+    wall_times: Float64s
     """Seconds since the epoch; float64 array of shape (n,)."""
 
     def latest(self) -> Scalars:
@@ -30,7 +37,7 @@ class Scalars:
         last = _last_of_each_step(self.steps)
         return Scalars(self.steps[last], self.values[last], self.wall_times[last])
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> pd.DataFrame:
         """A DataFrame with the columns step, value, wall_time. Needs pandas."""
         import pandas as pd
 
@@ -46,11 +53,11 @@ class Scalars:
 class Histograms:
     """The histograms of one tag, in the order in which they were logged."""
 
-    steps: Any
+    steps: Int64s
     """int64 array of shape (n,)."""
-    wall_times: Any
+    wall_times: Float64s
     """Seconds since the epoch; float64 array of shape (n,)."""
-    _rows: Any
+    _rows: Sequence[Any]
 
     def __getitem__(self, index: int) -> Histogram:
         """The histogram at a place in `steps`; negative places count from the end."""
@@ -74,9 +81,9 @@ class Histograms:
 class Texts:
     """The texts of one tag, in the order in which they were logged."""
 
-    steps: Any
+    steps: Int64s
     """int64 array of shape (n,)."""
-    wall_times: Any
+    wall_times: Float64s
     """Seconds since the epoch; float64 array of shape (n,)."""
     values: list[str]
 
@@ -84,7 +91,7 @@ class Texts:
         return len(self.steps)
 
 
-def _last_of_each_step(steps: Any) -> Any:
+def _last_of_each_step(steps: Int64s) -> Int64s:
     """Where each step stands the last time, by rising step."""
     _, from_the_end = np.unique(steps[::-1], return_index=True)
     return len(steps) - 1 - from_the_end

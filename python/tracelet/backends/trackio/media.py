@@ -104,14 +104,9 @@ def _row(record: Any, values: Mapping[str, Any], part: int = 0) -> Row:
 
 
 def _histogram_value(found: Histogram) -> Mapping[str, Any]:
-    counts, edges = found.counts, found.bin_edges
-    together = -(-len(counts) // _MOST_BINS)  # so many neighbours become one bin
-    if together > 1:
-        starts = range(0, len(counts), together)
-        edges = [*(edges[start] for start in starts), edges[-1]]
-        counts = [counts[start : start + together].sum() for start in starts]
+    counts, edges = found.folded(_MOST_BINS)
     return {
         "_type": "trackio.histogram",
-        "bins": [float(edge) for edge in edges],
-        "values": [float(count) for count in counts],
+        "bins": edges,
+        "values": counts,
     }

@@ -29,13 +29,7 @@ def histogram_form(found: Histogram) -> Form:
     def make(folder: str) -> Any:
         import wandb
 
-        counts, edges = found.counts, found.bin_edges
-        together = -(-len(counts) // _MOST_BINS)  # so many neighbours become one bin
-        if together > 1:
-            starts = range(0, len(counts), together)
-            edges = [*(edges[start] for start in starts), edges[-1]]
-            counts = [counts[start : start + together].sum() for start in starts]
-        histogram = [float(each) for each in counts], [float(each) for each in edges]
+        histogram = found.folded(_MOST_BINS)
         return wandb.Histogram(np_histogram=histogram)
 
     return Form(make)
