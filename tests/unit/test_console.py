@@ -286,6 +286,7 @@ def test_of_a_killed_process_sync_sends_each_whole_line(run_script, capsys):
         run.log_metric("a", 1.0, 0)
         for n in range(100):
             print("line", n)
+        assert run.flush(60)  # the console alone is left
         os.kill(os.getpid(), 9)
         """,
         check=False,

@@ -87,6 +87,20 @@ def test_commit_branch_remote_and_changes_are_noted_and_shown(repository, capsys
     assert "numpy" in packages
 
 
+def test_a_repository_without_a_commit_is_shown_as_one(repository, capsys):
+    subprocess.run(("git", "init", "-q", "-b", "work"), check=True)
+    record = record_of_run(git_diff=True)
+    assert record.environment["git_branch"] == "work"
+    assert "git_commit" not in record.environment
+    capsys.readouterr()
+    main(["show", record.run_id])
+    assert "no commit yet on work" in capsys.readouterr().out
+    subprocess.run(("git", "add", "train.py"), check=True)
+    found = Git(str(repository)).found(with_diff=True)  # there is nothing to compare it with
+    assert (found["git_branch"], found["git_is_changed"]) == ("work", True)
+    assert found["git"] == "git diff failed (128)"
+
+
 def test_the_diff_is_kept_when_it_is_asked_for_and_git_takes_it_back(repository, capsys):
     commit_all(repository)
     (repository / "train.py").write_text("lr = 2\n")
@@ -134,13 +148,20 @@ def test_without_a_repository_no_git_is_started(tmp_path, monkeypatch):
     assert not (tmp_path / "started").exists()
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [("sleep 1000 &\nsleep 1000\n", "git did not answer in time"),
+     ("sleep 1000 &\nexit 0\n", "git status says nothing that is known"),
+     ("exec >&-\nsleep 1000\n", "git did not answer in time")],
+    ids=["both", "a child alone", "without a pipe"],
+)  # fmt: skip
 def test_a_git_that_hangs_with_a_child_that_holds_its_pipe_is_given_up(
-    repository, tmp_path, monkeypatch
+    repository, tmp_path, monkeypatch, script, words
 ):
     (repository / ".git").mkdir()
-    fake_git(tmp_path, monkeypatch, "sleep 1000 &\nsleep 1000\n")
+    fake_git(tmp_path, monkeypatch, script)
     start_s = time.monotonic()
-    assert Git(str(repository), timeout_s=0.3).found(False) == {"git": "git did not answer in time"}
+    assert Git(str(repository), timeout_s=0.3).found(False) == {"git": words}
     assert time.monotonic() - start_s < 30
 
 

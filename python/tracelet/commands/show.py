@@ -120,7 +120,7 @@ def _environment_facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, st
         yield "machine", cut(f"{about['cpus']} CPUs{gpus}", room)
     if "git_branch" in about:
         changed = ", with changes" if environment.get("git_is_changed") is True else ""
-        commit = about.get("git_commit", "no commit yet")[:12]
+        commit = about["git_commit"][:12] if "git_commit" in about else "no commit yet"
         yield "git", cut(f"{commit} on {about['git_branch']}{changed}", room)
     elif "git" in about:
         yield "git", cut(about["git"], room)

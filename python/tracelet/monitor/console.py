@@ -35,7 +35,7 @@ class ConsoleFile:
 
     def __init__(self, path: str, most_bytes: int = MOST_BYTES) -> None:
         """Raises OSError."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._fd: int | None = private(path, flags)
         self._path = path
         self._left_bytes = most_bytes

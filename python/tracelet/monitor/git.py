@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -22,6 +23,7 @@ MOST_DIFF_BYTES = 64 << 10
 TIMEOUT_S = 10.0
 _MOST_OUTPUT_BYTES = 16 << 20
 _CANCELLED = "the run ended before git had answered"
+_KILLED_S = 5.0
 _READ_BYTES = 1 << 16
 # Before the command: what git would do beside it, in options that older ones know, too.
 _QUIET = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
@@ -60,27 +62,27 @@ class Git:
         with self._lock:
             self._is_cancelled = True
             process = self._process
-        if process is not None:
-            _end(process)
+        self._end(process)
 
     def found(self, with_diff: bool) -> Mapping[str, Any]:
         """What is known of the repository, "git_commit" and so on; what went wrong is "git". Empty
         where there is none."""
         if not has_repository(self._folder):
             return {}
+        found: dict[str, Any] = {}
         try:
-            found = _read_status(self._ask(*_STATUS))
+            found.update(_read_status(self._ask(*_STATUS)))
             with contextlib.suppress(_Failed):  # there is none
                 found["git_remote"] = bare_url(
                     _text(self._ask("config", "--get", "remote.origin.url")).strip()
                 )
             if with_diff and found.get("git_is_changed"):
                 found["git_diff"] = _cut(self._ask(*_DIFF, most_bytes=MOST_DIFF_BYTES + 1))
-            return found
         except FileNotFoundError:
-            return {"git": "the program git is not there"}
+            found["git"] = "the program git is not there"
         except (_Failed, OSError, ValueError) as error:
-            return {"git": str(error)[:200]}
+            found["git"] = str(error)[:200]
+        return found
 
     def _ask(self, *words: str, most_bytes: int = _MOST_OUTPUT_BYTES) -> bytes:
         """What git says, the first `most_bytes` of it. Raises _Failed, OSError."""
@@ -93,23 +95,27 @@ class Git:
                 env=_environment(), start_new_session=True,
             )  # fmt: skip
         # Ends it from beside: a read of its pipe has no deadline of its own.
-        timer = threading.Timer(max(0.0, self._deadline_s - time.monotonic()), _end, [process])
+        left_s = max(0.0, self._deadline_s - time.monotonic())
+        timer = threading.Timer(left_s, self._end, [process])
         timer.daemon = True
-        timer.start()
         try:
+            timer.start()
             assert process.stdout is not None
             output = bytearray()
             while len(output) < most_bytes and (piece := process.stdout.read(_READ_BYTES)):
                 output += piece
             is_whole = len(output) < most_bytes
             if not is_whole:
-                _end(process)
+                self._end(process)
             process.stdout.close()
             code = process.wait(max(1.0, self._deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
-            code = -1
+            self._end(process)
+            code = process.wait(_KILLED_S)
         finally:
             timer.cancel()
+            if process.returncode is None:
+                self._end(process)
             with self._lock:
                 self._process = None
         if is_whole and code != 0:
@@ -119,6 +125,17 @@ class Git:
                 raise _Failed("git did not answer in time")
             raise _Failed("git was ended" if code < 0 else f"git {words[0]} failed ({code})")
         return bytes(output[:most_bytes])
+
+    def _end(self, process: subprocess.Popen[bytes] | None) -> None:
+        """With what it has started, which may hold its pipe open and outlive it: all that is in the
+        session of its own. Its pid is its own as long as nobody has waited for it."""
+        with self._lock, contextlib.suppress(OSError):
+            if process is None or process is not self._process:
+                return
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
 
 
 class _Failed(Exception):  # noqa: N818
@@ -132,16 +149,6 @@ def _environment() -> dict[str, str]:
         "GIT_PAGER": "", "LC_ALL": "C",
     }  # fmt: skip
     return {**os.environ, **quiet}
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """With what it has started itself, which holds its pipe open: it has a session of its own."""
-    with contextlib.suppress(OSError):
-        if process.poll() is None:
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, 9)
-            else:
-                process.kill()
 
 
 def _text(output: bytes) -> str:

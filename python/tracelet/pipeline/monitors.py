@@ -26,6 +26,8 @@ _log = logging.getLogger("tracelet")
 CONSOLE = "console.log"
 _LONGEST_GIT_S = 1.0
 """How long a run's end waits for git, which has not answered so far."""
+_PAUSE_S = 0.1
+"""Before it begins: it would take turns with the thread that starts the run."""
 _AFTER_CANCEL_S = 1.0
 _LONGEST_SAMPLE_S = 1.0
 
@@ -141,9 +143,11 @@ class EnvironmentNoter(threading.Thread):
         self._tell = tell
         self._with_diff = with_diff
         self._folder = os.getcwd()  # that of the start: the program may leave it
+        self._is_ended = threading.Event()
         self._git = Git(program_folder(self._folder))
 
     def run(self) -> None:
+        self._is_ended.wait(_PAUSE_S)
         try:
             found = machine_and_program(self._folder)
             self._keep(found)
@@ -158,6 +162,7 @@ class EnvironmentNoter(threading.Thread):
         """Waits a little for git, then goes on without it."""
         if self.ident is None:
             return
+        self._is_ended.set()
         self.join(min(_LONGEST_GIT_S, max(0.0, deadline_s - time.monotonic()) / 4))
         if self.is_alive():
             self._git.cancel()
