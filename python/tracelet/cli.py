@@ -23,6 +23,7 @@ COMMANDS = (
     "show",
     "compare",
     "tail",
+    "top",
     "export",
     "import",
     "sync",

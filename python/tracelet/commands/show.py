@@ -11,6 +11,7 @@ from typing import Any
 
 from tracelet.checks import in_bytes
 from tracelet.commands import terminal
+from tracelet.commands.ranks_view import of_one_job, print_ranks, ranks_of
 from tracelet.commands.run_views import RunView, counted
 from tracelet.commands.selection import (
     add_run,
@@ -21,6 +22,7 @@ from tracelet.commands.selection import (
 )
 from tracelet.commands.series_plots import plot, values_of_series
 from tracelet.commands.terminal import cut, printable
+from tracelet.runs.stored_run import scan_runs
 
 HELP = "show one run: its parameters, its series with a small plot each, where everything is"
 
@@ -34,12 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--diff", action="store_true",
         help="print the diff alone that the option git_diff has kept: for git apply",
     )  # fmt: skip
+    parser.add_argument(
+        "--ranks", action="store_true",
+        help="all ranks of its job: how far each came, and which stopped first",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for programs: one object")
 
 
 def run(arguments: argparse.Namespace) -> int:
     history_dir = history_dir_of(arguments)
     view = find_view(runs_dir_of(arguments), history_dir, arguments.run)
+    if arguments.ranks:
+        return _print_ranks(view, runs_dir_of(arguments), arguments.json)
     view = counted(view, history_dir, most_bytes=None)
     if arguments.diff:
         return _print_diff(view)
@@ -55,6 +63,19 @@ def run(arguments: argparse.Namespace) -> int:
     _print_params(view.record.params)
     _print_series(view)
     return 0
+
+
+def _print_ranks(view: RunView, runs_dir: str, is_json: bool) -> int:
+    """1 where nothing of it is left but its record."""
+    found, _ = scan_runs(runs_dir)
+    ranks = ranks_of([] if view.stored is None else of_one_job(view.stored, found))
+    if is_json:
+        print(terminal.json_text([each.as_json() for each in ranks]))
+    elif ranks:
+        print_ranks(ranks, [])
+    else:
+        print(f"tracelet: {view.run_id} has ended, and its ring is gone", file=sys.stderr)
+    return 0 if ranks else 1
 
 
 def _as_json(view: RunView) -> dict[str, Any]:

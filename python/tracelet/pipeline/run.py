@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -33,6 +33,7 @@ from tracelet.pipeline.run_end import SYNC_TIMEOUT_S, close_backends, finish_fol
 from tracelet.pipeline.run_lines import RunLines
 from tracelet.pipeline.run_record import RunNotes
 from tracelet.pipeline.verbs import Verbs
+from tracelet.ranks.job import find_job
 from tracelet.records import EVENT
 from tracelet.redact import without_user
 from tracelet.runs.deletion import NothingLogged
@@ -137,7 +138,9 @@ class Run:
             for n, sink in enumerate(sinks)
         ]
         # Before the first point, so that another process knows what to do with all of them.
-        self.folder.update(state="running", ring_id=ring.id, **manifest_of(backends))
+        job = find_job()
+        place = {} if job is None else {"job": asdict(job)}
+        self.folder.update(state="running", ring_id=ring.id, **place, **manifest_of(backends))
         histogram.forget_told()
         self._start_threads(ring, backends, lanes, progress)
 

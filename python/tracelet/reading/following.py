@@ -82,23 +82,29 @@ class RingFollower:
     def new_points(self) -> list[Point]:
         try:
             ring = _core.StoredRing.open(self._path)
-            start = max(self._position, ring.head - ring.capacity, ring.head - _MOST_RECORDS)
-            pieces = []
-            self._position = start
-            while piece := ring.scalars_again(self._position, _MOST_RECORDS):
-                pieces.append(piece)
-                self._position += len(piece) // RECORD_DTYPE.itemsize
-            # A slot that was claimed anew while it was read may be half of a later point's.
-            sound_from = _core.StoredRing.open(self._path).head - ring.capacity
+            records, self._position = scalars_of_ring(ring, self._path, self._position)
         except (OSError, RuntimeError):
             return []  # it has ended
-        records = np.frombuffer(b"".join(pieces), RECORD_DTYPE)
-        is_shown = (records["kind"] == SCALAR) & (records["sequence"].astype(np.int64) > sound_from)
         names = ring.names
         return [
             Point(
                 float(each["wall_time"]), int(each["step"]), names.text(int(each["tag_id"])),
                 float(each["value"]),
             )
-            for each in records[is_shown]
+            for each in records
         ]  # fmt: skip
+
+
+def scalars_of_ring(ring: _core.StoredRing, path: str, start: int) -> tuple[np.ndarray, int]:
+    """The scalars from `start` on that the ring at `path` still has, as RECORD_DTYPE, and where the
+    next look begins. Its process may be logging into it. Raises OSError, RuntimeError."""
+    position = start = max(start, ring.head - ring.capacity, ring.head - _MOST_RECORDS)
+    pieces = []
+    while piece := ring.scalars_again(position, _MOST_RECORDS):
+        pieces.append(piece)
+        position += len(piece) // RECORD_DTYPE.itemsize
+    # A slot that was claimed anew while it was read may be half of a later point's.
+    sound_from = _core.StoredRing.open(path).head - ring.capacity
+    records = np.frombuffer(b"".join(pieces), RECORD_DTYPE)
+    is_sound = records["sequence"].astype(np.int64) > sound_from
+    return records[(records["kind"] == SCALAR) & is_sound], position

@@ -1,0 +1,75 @@
+"""How far a process has come, and how fast: from its ring, also when it is dead, without touching
+anything of it; where the ring is gone, from its event files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tracelet import _core
+from tracelet.reading.following import scalars_of_ring
+from tracelet.reading.logs import read_files
+
+_MOST_RECORDS = 16_384  # the last ones of a ring
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """The last points of one run. What is not known is None."""
+
+    last_step: int | None = None
+    """Of the point that was logged last, by its wall time."""
+    last_point_s: float | None = None
+    """Its wall time, in seconds since 1970."""
+    interval_s: float | None = None
+    """Between two points of its series, on average."""
+    steps_per_s: float | None = None
+    values: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    """The last step and value of each tag."""
+
+
+def pulse_of_ring(path: str) -> Pulse:
+    """Raises OSError or RuntimeError where there is no ring that can be read."""
+    ring = _core.StoredRing.open(path)
+    records, _ = scalars_of_ring(ring, path, max(0, ring.head - _MOST_RECORDS))
+    names = ring.names
+    by_tag = {
+        names.text(int(tag_id)): records[records["tag_id"] == tag_id]
+        for tag_id in np.unique(records["tag_id"])
+    }
+    return _pulse({
+        tag: (each["step"], each["wall_time"], each["value"]) for tag, each in by_tag.items()
+    })  # fmt: skip
+
+
+def pulse_of_files(paths: Sequence[str]) -> Pulse:
+    """Of event files; those that are not there are left out."""
+    series = {}
+    for logs in read_files("", lambda: list(paths), are_absolute=True).runs.values():
+        for tag in logs.tags["scalars"]:
+            each = logs.scalars(tag)
+            series[tag] = (each.steps, each.wall_times, each.values)
+    return _pulse(series)
+
+
+def _pulse(series: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Pulse:
+    """From steps, wall times and values by tag, each in the order logged."""
+    known = {}
+    for tag, columns in series.items():
+        is_known = np.isfinite(columns[1])
+        if is_known.any():
+            known[tag] = [column[is_known] for column in columns]
+    if not known:
+        return Pulse()
+    # Of several that were logged last at once, the one with most points tells the speed best.
+    steps, times, _ = max(known.values(), key=lambda each: (each[1][-1], len(each[1])))
+    took_s, number = float(times[-1] - times[0]), len(times)
+    return Pulse(
+        int(steps[-1]),
+        float(times[-1]),
+        took_s / (number - 1) if number > 1 and took_s > 0 else None,
+        float(int(steps[-1]) - int(steps[0])) / took_s if number > 1 and took_s > 0 else None,
+        {tag: (int(each[0][-1]), float(each[2][-1])) for tag, each in known.items()},
+    )
