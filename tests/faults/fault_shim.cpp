@@ -241,20 +241,41 @@ int open_with(const std::string& path, int flags, Open open_it) {
   return fd;
 }
 
+std::string joined(const struct iovec* pieces, int count) {
+  std::string data;
+  for (int n = 0; n < count; ++n) {
+    data.append(static_cast<const char*>(pieces[n].iov_base), pieces[n].iov_len);
+  }
+  return data;
+}
+
 void note_written(const Recorded& recorded, int fd, const std::string& path, ssize_t written,
                   off_t offset, const struct iovec* pieces, int count) {
   if (!recorded || written <= 0) return;
   const int kept = errno;
   if (offset < 0) offset = lseek(fd, 0, SEEK_CUR) - written;
-  std::string data;
-  for (int n = 0; n < count; ++n) {
-    data.append(static_cast<const char*>(pieces[n].iov_base), pieces[n].iov_len);
-  }
-  data.resize(static_cast<std::size_t>(written));
-  note(kWrite, inode_of(fd), path, "", static_cast<std::uint64_t>(offset), data.size(),
-       data.data());
+  note(kWrite, inode_of(fd), path, "", static_cast<std::uint64_t>(offset),
+       static_cast<std::uint64_t>(written), joined(pieces, count).data());
   errno = kept;
 }
+
+// `write_it` writes so many of the bytes. `offset`: -1 for where the file is.
+template <typename Write>
+ssize_t write_with(int fd, const struct iovec* pieces, int count, off_t offset, Write write_it) {
+  const std::string path = path_of(fd);
+  std::size_t size = 0;
+  for (int n = 0; n < count; ++n) size += pieces[n].iov_len;
+  std::uint64_t random = 0;
+  const int error = fault_of(kWrite, path, &random);
+  if (error > 0) return failed(error);
+  if (error == 0 && size > 1) size = 1 + random % (size - 1);
+  const Recorded recorded(path);
+  const ssize_t written = write_it(size);
+  note_written(recorded, fd, path, written, offset, pieces, count);
+  return written;
+}
+
+bool is_watched() { return is_faulty.load(std::memory_order_acquire) || is_recording.load(); }
 
 }  // namespace
 
@@ -309,80 +330,48 @@ EXPORT void record_end() {
     va_end(list);                               \
   }
 
-EXPORT int open(const char* path, int flags, ...) {
-  OPEN_MODE(flags)
-  REAL(open);
-  return open_with(absolute(AT_FDCWD, path), flags, [&] { return real_open(path, flags, mode); });
-}
-EXPORT int open64(const char* path, int flags, ...) {
-  OPEN_MODE(flags)
-  REAL(open64);
-  return open_with(absolute(AT_FDCWD, path), flags, [&] { return real_open64(path, flags, mode); });
-}
-EXPORT int openat(int folder, const char* path, int flags, ...) {
-  OPEN_MODE(flags)
-  REAL(openat);
-  return open_with(absolute(folder, path), flags,
-                   [&] { return real_openat(folder, path, flags, mode); });
-}
-EXPORT int openat64(int folder, const char* path, int flags, ...) {
-  OPEN_MODE(flags)
-  REAL(openat64);
-  return open_with(absolute(folder, path), flags,
-                   [&] { return real_openat64(folder, path, flags, mode); });
-}
+// libc has each call for files twice: with offsets of 64 bits besides.
+#define OPEN(name)                                                    \
+  EXPORT int name(const char* path, int flags, ...) {                 \
+    OPEN_MODE(flags)                                                  \
+    REAL(name);                                                       \
+    return open_with(absolute(AT_FDCWD, path), flags,                 \
+                     [&] { return real_##name(path, flags, mode); }); \
+  }
+#define OPEN_AT(name)                                                         \
+  EXPORT int name(int folder, const char* path, int flags, ...) {             \
+    OPEN_MODE(flags)                                                          \
+    REAL(name);                                                               \
+    return open_with(absolute(folder, path), flags,                           \
+                     [&] { return real_##name(folder, path, flags, mode); }); \
+  }
+OPEN(open)
+OPEN(open64)
+OPEN_AT(openat)
+OPEN_AT(openat64)
 
 EXPORT ssize_t writev(int fd, const struct iovec* pieces, int count) {
   REAL(writev);
-  const bool is_watched = is_faulty.load(std::memory_order_acquire) || is_recording.load();
-  if (!is_watched) return real_writev(fd, pieces, count);
-  const std::string path = path_of(fd);
-  std::uint64_t random = 0;
-  const int error = fault_of(kWrite, path, &random);
-  if (error > 0) return failed(error);
-  if (error == 0) {
-    std::size_t size = 0;
-    for (int n = 0; n < count; ++n) size += pieces[n].iov_len;
-    if (size > 1) {
-      std::string data;
-      for (int n = 0; n < count; ++n) {
-        data.append(static_cast<const char*>(pieces[n].iov_base), pieces[n].iov_len);
-      }
-      return syscall(SYS_write, fd, data.data(), 1 + random % (size - 1));
-    }
-  }
-  const Recorded recorded(path);
-  const ssize_t written = real_writev(fd, pieces, count);
-  note_written(recorded, fd, path, written, -1, pieces, count);
-  return written;
+  if (!is_watched()) return real_writev(fd, pieces, count);
+  const std::string data = joined(pieces, count);
+  return write_with(fd, pieces, count, -1, [&](std::size_t size) {
+    return size < data.size() ? syscall(SYS_write, fd, data.data(), size)
+                              : real_writev(fd, pieces, count);
+  });
 }
 EXPORT ssize_t write(int fd, const void* data, size_t size) {
   REAL(write);
-  const bool is_watched = is_faulty.load(std::memory_order_acquire) || is_recording.load();
-  if (!is_watched) return real_write(fd, data, size);
-  const std::string path = path_of(fd);
-  std::uint64_t random = 0;
-  const int error = fault_of(kWrite, path, &random);
-  if (error > 0) return failed(error);
-  if (error == 0 && size > 1) size = 1 + random % (size - 1);
-  const Recorded recorded(path);
-  const ssize_t written = real_write(fd, data, size);
+  if (!is_watched()) return real_write(fd, data, size);
   const struct iovec piece{const_cast<void*>(data), size};
-  note_written(recorded, fd, path, written, -1, &piece, 1);
-  return written;
+  return write_with(fd, &piece, 1, -1,
+                    [&](std::size_t some) { return real_write(fd, data, some); });
 }
 
 static ssize_t write_at(int fd, const void* data, size_t size, off_t offset) {
-  const std::string path = path_of(fd);
-  std::uint64_t random = 0;
-  const int error = fault_of(kWrite, path, &random);
-  if (error > 0) return failed(error);
-  if (error == 0 && size > 1) size = 1 + random % (size - 1);
-  const Recorded recorded(path);
-  const ssize_t written = syscall(SYS_pwrite64, fd, data, size, offset);
   const struct iovec piece{const_cast<void*>(data), size};
-  note_written(recorded, fd, path, written, offset, &piece, 1);
-  return written;
+  return write_with(fd, &piece, 1, offset, [&](std::size_t some) {
+    return syscall(SYS_pwrite64, fd, data, some, offset);
+  });
 }
 EXPORT ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
   return write_at(fd, data, size, offset);
@@ -432,8 +421,7 @@ EXPORT int posix_fallocate64(int fd, off64_t offset, off64_t size) {
 }
 
 static void* map(void* address, size_t size, int protection, int flags, int fd, off_t offset) {
-  const bool is_watched = is_faulty.load(std::memory_order_acquire) || is_recording.load();
-  const std::string path = is_watched && fd >= 0 ? path_of(fd) : "";
+  const std::string path = is_watched() && fd >= 0 ? path_of(fd) : "";
   if (!path.empty()) {
     if (const int error = fault_of(kMap, path); error > 0) {
       errno = error;

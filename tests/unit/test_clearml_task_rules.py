@@ -545,6 +545,8 @@ def test_a_sample_that_is_given_again_has_its_place_again(tmp_path, monkeypatch)
     assert len(long.key.rpartition("/")[2]) < 255
     store.close()
     MediaEvent._metric_counters.clear()
+    with open(tmp_path / "samples.jsonl", "a") as file:  # damaged: each costs itself
+        file.write('[1]\n[9, 0, ["x"], "m_v", 1]\n["1", 0, null, "m_v", 9]\n')
     again = SampleStore(task, KeptLines(str(tmp_path), "samples.jsonl"))
     assert [again.place(sequence, 0, "m", "v", ".png") for sequence in range(1, 6)] == places
     after = again.place(7, 0, "m", "v", ".png")

@@ -10,7 +10,7 @@ class Lines:
         self.lines = []
         self.is_closed = False
 
-    def read(self):
+    def read(self, *types):
         return list(self.lines)
 
     def append(self, *line):

@@ -7,6 +7,8 @@ import json
 import os
 
 import pytest
+from tracelet.backends.clearml.names import TaskNames
+from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
 from tracelet.backends.kept_params import KeptParams
 
@@ -22,6 +24,27 @@ def test_a_damaged_line_costs_itself_alone(tmp_path, caplog, damage):
         [1, "a"], [3, "c"],
     ]  # fmt: skip
     assert len([text for text in caplog.messages if "is damaged" in text]) == 1
+
+
+ODD = b'7\n{"a": 1}\n[]\n[1]\n["lines", "d", "t", "k"]\n[1, 0, ["x"], "s", 4]\n["/d", "t", 3]\n'
+ODD += b"[" * 100_000 + b"\n"
+
+
+def test_a_line_of_another_form_costs_itself_alone(tmp_path, caplog):
+    """It was an error of the sink, so that nothing of the run could be sent any more."""
+    (tmp_path / "names.jsonl").write_bytes(ODD + b'["/d", "t", "a name"]\n' + ODD)
+    names = FlatNames(KeptLines(str(tmp_path), "names.jsonl"), str)
+    assert names.name("/d", "t") == "a name"
+    names.close()
+    of_clearml = ODD + b'["scalars", "/d", "t", "key"]\n["samples", "/d", 7, "key"]\n'
+    (tmp_path / "clearml.jsonl").write_bytes(of_clearml)
+    made = TaskNames.kept_in(KeptLines(str(tmp_path), "clearml.jsonl"))
+    assert made.scalars._owner == {"key": ("/d", "t")}
+    assert made.samples._owner == {}
+    (tmp_path / "writer.jsonl").write_bytes(ODD + b'["a writer"]\n')
+    lines = KeptLines(str(tmp_path), "writer.jsonl")
+    assert [writer for (writer,) in lines.read(str)] == ["a writer"]
+    assert caplog.text.count("is damaged") == 3
 
 
 def test_a_closed_file_is_let_go_of(tmp_path):

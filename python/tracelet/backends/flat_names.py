@@ -25,7 +25,7 @@ class FlatNames:
         self._clean = clean
         self._names: dict[tuple[str, str], str] = {}
         self._owners: dict[str, tuple[str, str]] = {}
-        for log_dir, tag, name in lines.read():
+        for log_dir, tag, name in lines.read(str, str, str):
             self._names[log_dir, tag] = name
             self._owners[name] = (log_dir, tag)
 

@@ -61,9 +61,8 @@ class HandleFolder:
         self._lock = threading.RLock()
 
     def _restore(self) -> None:
-        for line in self._lines.read():
-            if isinstance(line, list) and len(line) == 1 and isinstance(line[0], str):
-                self.writer = line[0]
+        for (writer,) in self._lines.read(str):
+            self.writer = writer
 
     @property
     def path(self) -> str:

@@ -30,8 +30,9 @@ class KeptLines:
         self._file: io.FileIO | None = None  # while it is open
         self._is_unsynced = False  # set by who writes, after that; cleared by who syncs, before it
 
-    def read(self) -> Iterator[Any]:
-        """What each whole line holds. A damaged one costs itself, and is told once."""
+    def read(self, *types: type | tuple[type, ...]) -> Iterator[Any]:
+        """What each whole line holds; with `types`, those that are lists of such values. A damaged
+        one costs itself, and is told once."""
         try:
             file = open(self._path, "rb")  # noqa: SIM115
         except FileNotFoundError:
@@ -43,7 +44,9 @@ class KeptLines:
                     return
                 try:
                     values = json.loads(line)
-                except ValueError as error:
+                    if types:
+                        _check(values, types)
+                except (ValueError, RecursionError) as error:
                     if not is_told:
                         _log.warning("tracelet: %s is damaged: %s", self._path, error)
                     is_told = True
@@ -96,6 +99,13 @@ class KeptLines:
         os.replace(self._path + ".new", self._path)
         self._is_unsynced = True
         self.close()
+
+
+def _check(values: Any, types: tuple[type | tuple[type, ...], ...]) -> None:
+    """Raises ValueError."""
+    is_list = isinstance(values, list) and len(values) == len(types)
+    if not is_list or not all(map(isinstance, values, types)):
+        raise ValueError(f"a line is not as it was written: {values!r:.100}")
 
 
 def _cut_torn_line(file: io.FileIO) -> None:

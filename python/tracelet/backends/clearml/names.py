@@ -21,6 +21,7 @@ _SHORTENED_CHARACTERS = 1_000
 # The server's JSON-lines parser turns such strings into dates and then fails the whole batch.
 # Wider than its rule: a name that is put in parentheses without need does no harm.
 _DATE_OR_TIME = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}:\d{2}:\d{2}.*", re.DOTALL)
+_KINDS = ("scalars", "plots", "samples", "configurations")
 _HISTOGRAMS = "Histograms"  # the binding's title for a tag without "/"
 _INVALID_TAG_CHARACTERS = re.compile(r"[^-/\w\.]")
 
@@ -128,9 +129,11 @@ class TaskNames:
         def kept(kind: str) -> SeriesNames:
             return SeriesNames(partial(lines.append, kind))
 
-        names = cls(kept("scalars"), kept("plots"), kept("samples"), kept("configurations"), lines)
-        for kind, log_dir, tag, key in lines.read():
-            getattr(names, kind).restore(log_dir, tag, key)
+        made = {kind: kept(kind) for kind in _KINDS}
+        names = cls(**made, lines=lines)
+        for kind, log_dir, tag, key in lines.read(str, str, str, str):
+            if kind in made:  # else damaged
+                made[kind].restore(log_dir, tag, key)
         return names
 
 

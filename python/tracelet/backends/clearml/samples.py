@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tracelet.backends.clearml.storage import open_storage
@@ -54,9 +54,10 @@ class SampleStore:
         may have sent has the same place, and so the same event, again."""
         from clearml.backend_interface.metrics.events import MediaEvent
 
-        for sequence, part, place, series, count in self._places.read():
-            if place is not None:
-                self._known[sequence, part] = Place(*place)
+        lines = self._places.read(int, int, (list, type(None)), str, int)
+        for sequence, part, place, series, count in lines:
+            if place is not None and len(place) == len(fields(Place)):
+                self._known[sequence, part] = Place(*map(str, place))
             self._counts[series] = max(count, self._counts.get(series, count))
         counters = MediaEvent._metric_counters
         for series, count in self._counts.items():
