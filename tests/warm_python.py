@@ -30,9 +30,11 @@ _LIBRARIES = (
     "numpy", "attr", "dateutil.parser", "furl", "google.protobuf.json_format", "jsonschema", "jwt",
     "multiprocessing.pool", "pandas", "PIL.Image", "psutil", "pyparsing", "requests", "six", "yaml",
 )  # fmt: skip
-# Only for scripts that import it: that it is there changes what the SDK patches.
+# Only for scripts that import it, or start a run, which does, without a word of torch: that it is
+# there changes what the SDK patches.
 _TORCH = ("torch",)
 _IMPORTS_TORCH = re.compile(r"^\s*(import|from) torch\b", re.MULTILINE)
+_STARTS_A_RUN = re.compile(r"\btracelet\.(start_logging|logging)\(")
 # Read by the interpreter, the loader or a library as it starts: such a script has a new process.
 _READ_AT_START = re.compile(
     r"PYTHON(?!PATH$)|LD_|OMP_|MKL_|OPENBLAS|TORCH_|PYTORCH_|MALLOC|GLIBC|LC_|LANG|TZ"
@@ -55,12 +57,17 @@ def run_warm(code: str, environment: dict[str, str], folder: Path, timeout_s: fl
     at_start = _at_start(environment)
     if sys.platform != "linux" or at_start != _at_start(dict(os.environ)):
         return run_new(code, environment, folder, timeout_s)
-    modules = _LIBRARIES + _TORCH if _IMPORTS_TORCH.search(code) else _LIBRARIES
+    modules = _LIBRARIES + _TORCH if _needs_torch(code) else _LIBRARIES
     key = (modules, *sorted(at_start.items()))
     warm = _warm.pop(key, None) or WarmPython(modules)
     done = warm.run(code, environment, folder, timeout_s)
     _warm[key] = warm  # not after an exception, and never used by two threads at once
     return done
+
+
+def _needs_torch(code: str) -> bool:
+    starts_a_run = _STARTS_A_RUN.search(code) is not None and "torch" not in code
+    return starts_a_run or _IMPORTS_TORCH.search(code) is not None
 
 
 def _at_start(environment: dict[str, str]) -> dict[str, str]:
