@@ -94,3 +94,13 @@ def test_what_a_run_runs_in_is_tags_under_mlflow_s_own_names(client, tmp_path, m
     assert tags["mlflow.source.git.dirty"] == "False"
     assert tags["tracelet.host"]
     assert experiment.stats.not_taken == {}
+
+
+def test_what_is_printed_is_an_artifact(client):
+    config = {"mlflow": {"tracking_uri": client.tracking_uri}, "console": True}
+    with tracelet.start_logging("printed", "tests", "mlflow", config) as experiment:
+        print("to be kept")
+    (path,) = [each.path for each in client.list_artifacts(experiment.id)]
+    assert path == "console.log"
+    local = client.download_artifacts(experiment.id, path)
+    assert Path(local).read_text() == "to be kept\n"

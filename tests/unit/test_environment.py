@@ -232,6 +232,18 @@ def test_the_program_s_folder_is_the_script_s_unless_that_is_installed(tmp_path,
     assert environment.program_folder(str(tmp_path)) == str(tmp_path)
 
 
+def test_what_is_no_utf_8_is_made_fit_for_every_tracker(repository, monkeypatch):
+    """A tracker that refuses a text would be asked again and again, to the run's end."""
+    commit_all(repository)
+    (repository / "train.py").write_bytes(b"name = '\xff\x01'\n")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "na\udcffme"], raising=False)
+    about = record_of_run(git_diff=True).environment
+    assert about["command"] == "python train.py na\\udcffme"
+    for text in about.values():
+        assert "\0" not in str(text)
+        str(text).encode()
+
+
 def test_it_is_off_where_the_option_says_so():
     assert record_of_run(environment=False).environment == {}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
 from tracelet import _core
+from tracelet.backends.params import plain
 from tracelet.monitor.environment import machine_and_program, program_folder
 from tracelet.monitor.git import Git
 from tracelet.places import warn_once
@@ -149,10 +150,10 @@ class EnvironmentNoter(threading.Thread):
     def run(self) -> None:
         self._is_ended.wait(_PAUSE_S)
         try:
-            found = machine_and_program(self._folder)
+            found = _fit(machine_and_program(self._folder))
             self._keep(found)
             if of_git := self._git.found(self._with_diff):
-                found.update(of_git)
+                found.update(_fit(of_git))
                 self._keep(found)
             self._tell(found)
         except Exception as error:
@@ -167,3 +168,8 @@ class EnvironmentNoter(threading.Thread):
         if self.is_alive():
             self._git.cancel()
             self.join(min(_AFTER_CANCEL_S, max(0.0, deadline_s - time.monotonic()) / 4))
+
+
+def _fit(found: Mapping[str, Any]) -> dict[str, Any]:
+    """As any tracker takes it: an argument may be bytes that are no UTF-8."""
+    return {name: plain(value) for name, value in found.items()}
