@@ -23,6 +23,7 @@ _log = logging.getLogger("tracelet")
 MOST_BYTES = 64 << 20
 _LONGEST_LINE = 64 << 10
 _TRIMMED_ABOVE = 4 << 10
+_MOST_WAITING = 64
 _END_TIMEOUT_S = 1.0
 
 
@@ -47,6 +48,9 @@ class ConsoleFile:
     def feed(self, stream: str, text: str) -> None:
         """Keeps what was printed. What can't be written is told once, by `logging`."""
         self._queue.append((stream, text))
+        # A `print` writes each of its arguments by itself: no line is whole before the last.
+        if "\n" not in text and len(self._queue) < _MOST_WAITING:
+            return
         # Whoever came while this one held the lock, and left, is looked for again.
         while self._queue and self._lock.acquire(blocking=False):
             try:
@@ -134,9 +138,13 @@ class _Write:
     def __call__(self, text: str) -> Any:
         result = self._before(text)  # first: its errors are the caller's
         keep = self._keep
-        if keep is not None and isinstance(text, str) and os.getpid() == self._pid:
-            with contextlib.suppress(Exception):  # whatever it is, no `print` is to fail for it
-                keep(self._name, text)
+        if keep is not None:
+            # Whatever it is, no `print` is to fail for it. Not by contextlib: it takes longer.
+            try:
+                if isinstance(text, str) and os.getpid() == self._pid:
+                    keep(self._name, text)
+            except Exception:
+                pass
         return result
 
     def undo(self) -> None:
