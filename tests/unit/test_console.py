@@ -194,6 +194,33 @@ def test_a_file_that_can_t_be_made_is_told_and_the_run_goes_on(streams, monkeypa
     assert "write" not in vars(out)
 
 
+def test_several_backends_get_it_and_without_hard_links_none_is_left(streams, monkeypatch, caplog):
+    streams()
+    tracelet.register_sink("plain", lambda info: Plain())
+    with tracelet.start_logging("c", "tests", ["tensorboard", "plain"], {"console": True}) as run:
+        print("x")
+    assert run.stats.artifacts == {"uploaded": 1}
+    assert list(run.stats.not_taken) == ["plain: no form for artifacts"]
+
+    def fails(*paths: str) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", fails)
+    with tracelet.start_logging("d", "tests", ["tensorboard", "plain"], {"console": True}) as run:
+        print("x")
+        folder = lifecycle.active_run().folder.artifacts_path
+        assert os.listdir(folder) == []
+    assert "what is printed is not kept" in caplog.text
+    assert run.stats.artifacts == {}
+    assert os.listdir("tracelet-runs") == []
+
+
+class Plain(tracelet.Backend):
+    """A tracker without a form for artifacts."""
+
+    name = "plain"
+
+
 def test_errors_of_a_stream_are_the_caller_s_and_odd_streams_are_left_alone(
     tmp_path, monkeypatch, caplog
 ):

@@ -322,6 +322,16 @@ def test_a_forked_child_samples_nothing(tmp_path):
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def test_an_ended_run_s_sampler_holds_no_ring(tmp_path):
+    """A ring stays mapped for as long as somebody has it, and users hold on to their experiment."""
+    config = {**FAST, "log_dir": str(tmp_path / "log")}
+    with tracelet.start_logging("s", "tests", backend="tensorboard", config=config) as run:
+        wait_until(lambda: run.stats.system_points > 0, "no samples")
+        monitors = lifecycle.active_run()._monitors
+    assert monitors._sampler is None
+    assert run.stats.system_points > 0
+
+
 def test_a_process_that_ends_without_a_stop_is_not_held_up(run_script):
     script = """
     import time, tracelet

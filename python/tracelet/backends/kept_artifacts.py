@@ -61,21 +61,30 @@ def keep(artifact: Artifact, backend: str, model: Model | None = None) -> None:
 
 def keep_growing(folder: str, name: str, backends: Sequence[str]) -> list[Artifact]:
     """An empty file that is written to until the run ends, one name of it for each backend; in the
-    folder of a run's artifacts. One of a dead process is sent as far as it goes. Raises OSError."""
+    folder of a run's artifacts. One of a dead process is sent as far as it goes. Raises OSError,
+    also where the file system has no hard links and there are several; nothing is left then."""
     made: list[Artifact] = []
-    for number, backend in enumerate(backends):
-        place = os.path.join(folder, f"growing-{number}")
-        os.makedirs(place, mode=0o700)
-        path = os.path.join(place, name)
-        if made:
-            os.link(made[0].content.path, path)
-        else:
-            open(path, "xb", opener=private).close()
-        content = Content("custom", name, "", None)
-        keep(Artifact(name, content, place), backend)  # without a size: it has none so far
-        content.path = path
-        made.append(Artifact(name, content, place))
+    try:
+        for number, backend in enumerate(backends):
+            made.append(artifact := _new_growing(folder, number, name))
+            path = os.path.join(artifact.place, name)
+            if number:
+                os.link(made[0].content.path, path)
+            else:
+                open(path, "xb", opener=private).close()
+            keep(artifact, backend)  # without a path, and so a size: it has none so far
+            artifact.content.path = path
+    except BaseException:
+        for artifact in made:
+            artifact.discard()
+        raise
     return made
+
+
+def _new_growing(folder: str, number: int, name: str) -> Artifact:
+    place = os.path.join(folder, f"growing-{number}")
+    os.makedirs(place, mode=0o700)
+    return Artifact(name, Content("custom", name, "", None), place)
 
 
 def _fields_of(model: Model) -> dict[str, Any]:

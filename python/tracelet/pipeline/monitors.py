@@ -112,8 +112,10 @@ class Monitors:
         if self._sampler is not None:
             left_s = max(0.0, deadline_s - time.monotonic())
             self._sampler.end(min(_LONGEST_SAMPLE_S, left_s / 4))
+            self._sampler = None  # it has the ring, which is unmapped now
         if self._environment is not None:
             self._environment.end(deadline_s)
+            self._environment = None
         if self._console_files:
             self._end_console()
 
