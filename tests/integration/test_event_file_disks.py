@@ -106,8 +106,8 @@ def test_an_event_files_disk_that_is_full_for_a_while(small_disk, tmp_path, capl
     log(writer, range(60, 70))
     tracelet.stop_logging()
     check(writer.log_dir, 70)
-    assert caplog.text.count("the sink 'tensorboard' can't take points now") == 1
-    assert caplog.text.count("the sink 'tensorboard' takes points again") == 1
+    assert caplog.text.count("the backend 'tensorboard' can't take points now") == 1
+    assert caplog.text.count("the backend 'tensorboard' takes points again") == 1
     assert len(caplog.records) == 2
     assert run.stats.delivered["tensorboard"] == run.stats.accepted == 210
     assert not run.stats.dropped

@@ -190,7 +190,7 @@ def test_while_the_server_is_away_the_run_is_offline_and_knows_what_may_have_bee
     made = open_task(OPTIONS)
     assert (made.is_offline, made.is_owned, type(made.stand_in)) == (True, True, StandIn)
     assert order == ["abandon", ("stand in", "made", "token" if is_unsure else None), "mend"]
-    assert "this run goes on offline, to its end, in /session" in caplog.text
+    assert "this run goes on offline, until its end. It is kept in /session" in caplog.text
 
     def fail():
         raise RuntimeError("no")

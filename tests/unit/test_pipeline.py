@@ -195,7 +195,7 @@ def test_after_an_outage_one_line_says_that_it_is_over_and_how_much_went(is_remo
     tracelet.stop_logging()
     (line,) = [each.getMessage() for each in caplog.records if "again: " in each.msg]
     assert re.fullmatch(
-        r"tracelet: the sink 'mine' takes points again: 700 that had waited went to it, \d+ s "
+        r"tracelet: the backend 'mine' takes points again: 700 that had waited were sent, \d+ s "
         r"after it had failed\.", line
     )  # fmt: skip
     assert not any(told_early)

@@ -81,7 +81,7 @@ class KeptParams:
         """Takes up what a dead process has left."""
         for line in self._lines.read():
             if not _is_call(line):
-                _log.warning("tracelet: %s: damaged %s are passed over", self._backend, self.name)
+                _log.warning("tracelet: %s: damaged %s are left out", self._backend, self.name)
                 continue
             number, *params = line
             if params:

@@ -109,7 +109,7 @@ def complete(ticket: int) -> Completed | None:
             return None
         return parked.finish(parked.result.cpu())
     except RuntimeError as error:  # what CUDA raises
-        _log.warning("tracelet: a value could not be had from its device: %.300s", error)
+        _log.warning("tracelet: a value could not be read from its device: %.300s", error)
         return None
 
 

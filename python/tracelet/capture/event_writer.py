@@ -242,7 +242,9 @@ def _append_at_exit(key: str, event: Any) -> None:
             _files_at_exit[key] = new_event_file(key, time.time())
         append_to(_files_at_exit[key], _core.framed_event(event.SerializeToString()))
     except (OSError, ImportError) as error:
-        _log.warning("tracelet: an event at the process' end is in no event file: %s", error)
+        _log.warning(
+            "tracelet: an event that was logged as the process ended is in no event file: %s", error
+        )
 
 
 _classes: dict[tuple[type, type], type] = {}

@@ -86,7 +86,7 @@ def _tell_of_odd(method: str, tag: object, argument: str, given: object) -> None
     _told_odd.add(key)
     _log.warning(
         "tracelet: %s(%.200r): %s=%s is taken as torch takes it, as a number; give an int for a "
-        "step and a number for a value. Further ones of this tag are not told.",
+        "step and a number for a value. This is said once for a tag.",
         method, tag, argument, describe(given),
     )  # fmt: skip
 

@@ -109,8 +109,8 @@ class ModelWatch:
     def _tell(self, what: str, error: Exception) -> None:
         if not self._told:
             _log.warning(
-                "tracelet: watch: %s can't be logged, training goes on: %r. Further troubles of "
-                "this watch are not told.", what, error,
+                "tracelet: watch: %s can't be logged: %r. The training goes on. This is said once "
+                "for each call of watch.", what, error,
             )  # fmt: skip
         self._told.add(what)
 

@@ -23,7 +23,7 @@ from tracelet.runs.deletion import UsersWish
 from tracelet.runs.history import IMPORTED, record_paths
 from tracelet.runs.stored_run import UnreadableRun, scan_runs
 
-HELP = "remove what finished runs have left, and files that belong to no run; asks first"
+HELP = "remove files that finished runs have left, or that belong to no run; asks first"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--history",
         action="store_true",
-        help="remove the records of runs that have ended, all or that of RUN; nothing else",
+        help="remove only the records of ended runs: all, or that of RUN",
     )
 
 
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             unsent = ", what its server may lack is NOT SENT"
         print(f"{each.run_id}  {in_bytes(each.size_bytes())}{unsent}")
     for path in orphans:
-        print(f"{path}  (of no run)")
+        print(f"{path}  (belongs to no run)")
     if not _may_go_on(arguments):
         return 0 if arguments.dry_run else 1
     code = 0

@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("a", "b"):
         parser.add_argument(
             name, metavar="RUN|LOGDIR",
-            help="a run's id or name, or how one begins; or a folder of event files",
+            help="a run's id or name, or the first letters of one; or a folder of event files",
         )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="for programs: one object")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from tracelet.monitor.environment import gpu_names
 from tracelet.options import from_environment
 from tracelet.ranks.job import find_job
 
-HELP = "check installation, disks, credentials and servers, with a fix for each failing line"
+HELP = "check the installation, disks, credentials and servers, and say how to fix what fails"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{'ok  ' if check.is_ok else 'FAIL'}  {check.name}: {check.found}", flush=True)
         if check.fix:
             print(f"      fix: {check.fix}", flush=True)
-    print("all is well" if not failed else f"{failed} to be put right")
+    print("all is well" if not failed else f"{failed} of them failed")
     return 1 if failed else 0
 
 

@@ -27,17 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         metavar="RUN|LOGDIR",
-        help="a run's id or name, or how one begins; or a folder of event files, or one such file",
-    )
-    parser.add_argument("--to", choices=FORMS, default="csv", help="the form (default: csv)")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", help="written whole or not at all (default: stdout)"
+        help="a run's id or name, or the first letters of one; or event files: a folder or one",
     )
     parser.add_argument(
-        "--tag", metavar="PATTERN", default="*", help='such tags alone, like "train/*"'
+        "--to", choices=FORMS, default="csv", help="the file's format (default: csv)"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="where to write (default: stdout)")
+    parser.add_argument(
+        "--tag", metavar="PATTERN", default="*", help='only tags like this, as in "train/*"'
     )
     parser.add_argument(
-        "--latest", action="store_true", help="each step once, as it was logged last"
+        "--latest", action="store_true", help="keep each step once: the value that was logged last"
     )
 
 
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{count:,} points of {_counted(selection)} to {where}", file=sys.stderr)
     if left_out := selection.left_out():
         names = ", ".join(f"{number:,} {kind}" for kind, number in left_out.items())
-        print(f"not exported, as they are no scalars: {names} (by tag)", file=sys.stderr)
+        print(f"not exported, as they are no scalars: {names} (tags)", file=sys.stderr)
     return 0
 
 

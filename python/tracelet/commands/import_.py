@@ -17,23 +17,23 @@ from tracelet.recovery.importing import Imported, Source, import_run
 from tracelet.recovery.result import table_of
 from tracelet.runs.history import read_record
 
-HELP = "make runs in a tracker of event files that are there: torch's, TensorFlow's, tensorboardX'"
+HELP = "send event files that you have to a tracker: torch's, TensorFlow's, Keras', tensorboardX'"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
     parser.add_argument(
-        "logdir", metavar="LOGDIR", help="a run's folder, or one with the folders of runs in it"
+        "logdir", metavar="LOGDIR", help="the folder of a run, or a folder with several of them"
     )
     parser.add_argument(
-        "--backend", required=True, help="where they go: clearml, mlflow, trackio, wandb ..."
+        "--backend", required=True, help="the tracker: clearml, mlflow, trackio, wandb ..."
     )
     parser.add_argument("--project", help="the project's name (default: that of LOGDIR)")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be imported, and send nothing"
     )
     parser.add_argument(
-        "--again", action="store_true", help="as new runs, also what was imported before"
+        "--again", action="store_true", help="make new runs also of what was imported before"
     )
 
 

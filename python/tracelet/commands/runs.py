@@ -14,7 +14,7 @@ from tracelet.commands.selection import add_runs_dir, history_dir_of, runs_dir_o
 from tracelet.commands.terminal import cut, printable
 from tracelet.runs.stored_run import UnreadableRun
 
-HELP = "list runs: those that go on, those that left something on disk, those that have ended"
+HELP = "list runs: running ones, those with something left to send, and ended ones"
 
 _MOST_ENDED = 20
 _HEADER = ("RUN", "STATE", "PENDING", "SIZE", "AGE", "STEPS", "POINTS", "LAST", "BACKEND", "URL",
@@ -25,9 +25,9 @@ _NARROW = ("RUN", "STATE", "STEPS", "POINTS", "LAST", "AGE")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
     parser.add_argument(
-        "--all", action="store_true", help=f"all that have ended, not the last {_MOST_ENDED} alone"
+        "--all", action="store_true", help=f"list all ended runs, not only the last {_MOST_ENDED}"
     )
-    parser.add_argument("--json", action="store_true", help="for programs: a list of objects")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def run(arguments: argparse.Namespace) -> int:

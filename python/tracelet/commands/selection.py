@@ -25,14 +25,14 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs-dir",
         metavar="FOLDER",
-        help="where the runs are (default: TRACELET_DIR, or ~/.tracelet/runs)",
+        help="the folder of the runs (default: TRACELET_DIR, or ~/.tracelet/runs)",
     )
 
 
 def add_run(parser: argparse.ArgumentParser, about: str, is_needed: bool = True) -> None:
     parser.add_argument(
         "run", metavar="RUN", nargs=None if is_needed else "?",
-        help=f"{about}: its id or its name, as `tracelet runs` lists them, or how one begins",
+        help=f"{about}: its id or name, as `tracelet runs` lists them, or the first letters of one",
     )  # fmt: skip
 
 

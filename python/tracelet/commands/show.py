@@ -24,14 +24,14 @@ from tracelet.commands.series_plots import plot, values_of_series
 from tracelet.commands.terminal import cut, printable
 from tracelet.runs.stored_run import scan_runs
 
-HELP = "show one run: its parameters, its series with a small plot each, where everything is"
+HELP = "show one run: its parameters, a small plot of each series, and where its files are"
 
 _FACT_INDENT = 14
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
-    add_run(parser, "what is shown")
+    add_run(parser, "the run to show")
     parser.add_argument(
         "--diff", action="store_true",
         help="print the diff alone that the option git_diff has kept: for git apply",
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ranks", action="store_true",
         help="all ranks of its job: how far each came, and which stopped first",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="for programs: one object")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def run(arguments: argparse.Namespace) -> int:

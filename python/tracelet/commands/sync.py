@@ -22,13 +22,15 @@ from tracelet.recovery.resend import RunGoneError, resend
 from tracelet.recovery.result import Result, table_of
 from tracelet.runs.stored_run import StoredRun, scan_runs
 
-HELP = "send what a run has left: to the same task, and to new event files of the same folders"
+HELP = "send the points that a run could not send, to the same task and the same folders"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
-    add_run(parser, "what is sent", is_needed=False)
-    parser.add_argument("--all", action="store_true", help="every unsent run, oldest first")
+    add_run(parser, "the run to send", is_needed=False)
+    parser.add_argument(
+        "--all", action="store_true", help="send every unsent run, the oldest first"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be sent, and send nothing"
     )

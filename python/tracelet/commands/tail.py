@@ -25,7 +25,7 @@ from tracelet.reading.following import EventFileFollower, Point, RingFollower
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
 from tracelet.runs.stored_run import StoredRun
 
-HELP = "follow a run that goes on: its values as they come, until it ends"
+HELP = "follow a running run: print its values as they come, until it ends"
 
 _sleep = time.sleep
 _POLL_S = 0.2
@@ -36,12 +36,12 @@ _MOST_LINES = 200  # of one look: a terminal can't show what a loop can log
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runs_dir(parser)
-    add_run(parser, "what is followed")
+    add_run(parser, "the run to follow")
     parser.add_argument(
-        "-n", "--lines", type=int, default=10, help="of what is there already (default: 10)"
+        "-n", "--lines", type=int, default=10, help="begin so many values back (default: 10)"
     )
     parser.add_argument(
-        "--tag", metavar="PATTERN", default="*", help='such tags alone, like "train/*"'
+        "--tag", metavar="PATTERN", default="*", help='only tags like this, as in "train/*"'
     )
 
 

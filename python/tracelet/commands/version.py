@@ -9,7 +9,7 @@ import numpy as np
 
 from tracelet._version import __version__
 
-HELP = "print the version of tracelet, and of the Python it runs on"
+HELP = "print the versions of tracelet and Python"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

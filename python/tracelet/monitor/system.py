@@ -68,7 +68,7 @@ class System:
             except Exception as error:
                 if name not in self._told:
                     self._told.add(name)
-                    _log.warning("tracelet: system metrics of the %s lack: %r", name, error)
+                    _log.warning("tracelet: no system metrics of the %s: %r", name, error)
         return {PREFIX + name: value for name, value in found.items()}
 
     def _cpu(self, elapsed_s: float) -> Mapping[str, float]:

@@ -236,7 +236,7 @@ class Drainer(threading.Thread):
             except RuntimeError as error:
                 if name not in self._without_thread and not self._is_stopping:
                     _log.warning(
-                        "tracelet: no thread for %r now (%s); it is tried again", name, error
+                        "tracelet: no thread for %r now (%s); tracelet tries again", name, error
                     )
                 self._without_thread.add(name)
                 continue

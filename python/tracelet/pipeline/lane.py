@@ -198,8 +198,8 @@ class Lane:
         now_s = time.monotonic()
         if not self.is_failing and now_s - self._failed_at_s >= _QUIET_S:
             _log.warning(
-                "tracelet: the sink %r can't take points now (%.500s). They are kept and given to "
-                "it again; training goes on.", self.sink.name, str(error),
+                "tracelet: the backend %r can't take points now (%.500s). They are kept and "
+                "sent again later; the training goes on.", self.sink.name, str(error),
             )  # fmt: skip
             self._outage = self._outage or _Outage(now_s, self.delivered)
         _log.debug("tracelet: the sink %r failed", self.sink.name, exc_info=error)
@@ -222,8 +222,8 @@ class Lane:
             return
         self._outage = None
         _log.warning(
-            "tracelet: the sink %r takes points again: %s that had waited went to it, %.0f s after "
-            "it had failed.",
+            "tracelet: the backend %r takes points again: %s that had waited were sent, %.0f s "
+            "after it had failed.",
             self.sink.name, f"{self.delivered - outage.delivered:,}",
             time.monotonic() - outage.since_s,
         )  # fmt: skip

@@ -343,8 +343,8 @@ def _patch_for(run: Run | AttachedRun | None) -> None:
             _patches.extend(patch_add_embedding(cls, _note_embedding))
     except (AttributeError, KeyError) as error:  # a stand-in of a test, another version
         _log.warning(
-            "tracelet: torch's SummaryWriter or its FileWriter is not as it is known, and what it "
-            "logs is not captured: %r", error,
+            "tracelet: this version of torch's SummaryWriter is not known, and what it logs is not "
+            "captured: %r", error,
         )  # fmt: skip
     _patches.append(TensorboardXCapture(_flush_event_files, beside, _note_embedding))
     _patches_are_beside = beside

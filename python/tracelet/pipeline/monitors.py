@@ -58,7 +58,7 @@ class Monitors:
                 self._environment = EnvironmentNoter(keep, tell, options.git_diff)
                 self._environment.start()
         except Exception as error:  # no thread is to be had, or the working folder is gone
-            _log.warning("tracelet: what the run runs in is not noted: %r", error)
+            _log.warning("tracelet: the environment of the run is not noted: %r", error)
         try:
             if options.system_metrics and is_sampled_here(run):
                 self._begin_sampling(run)
@@ -159,7 +159,7 @@ class EnvironmentNoter(threading.Thread):
                 self._keep(found)
             self._tell(found)
         except Exception as error:
-            _log.warning("tracelet: what the run runs in is not noted: %r", error)
+            _log.warning("tracelet: the environment of the run is not noted: %r", error)
 
     def end(self, deadline_s: float) -> None:
         """Waits a little for git, then goes on without it."""

@@ -57,8 +57,8 @@ class RunLogs:
             damaged = self._reader.damaged_records
             if damaged > self._damaged:
                 _log.warning(
-                    "tracelet: %d damaged records of run %r were passed over; the rest is read",
-                    damaged - self._damaged, self.name,
+                    "tracelet: run %r has %d damaged records, which are left out; the rest is read",
+                    self.name, damaged - self._damaged,
                 )  # fmt: skip
             self._damaged = damaged
 

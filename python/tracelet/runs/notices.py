@@ -78,7 +78,7 @@ def tell_of_network_file_system(folder: str) -> None:
     """One line when the folder is on one; nothing where that can't be told."""
     if kind := network_file_system_of(folder):
         _log.warning(
-            "tracelet: the run's folder %s is on a network file system (%s). What was logged is "
-            "there after the death of the process, but not for certain after that of the machine; "
-            "TRACELET_DIR chooses a local disk.", folder, kind,
+            "tracelet: the run's folder %s is on a network file system (%s). What is logged "
+            "survives a crash of the process, but maybe not one of the machine. Set TRACELET_DIR "
+            "to a folder on a local disk.", folder, kind,
         )  # fmt: skip

@@ -126,8 +126,8 @@ def _open_session(
 
 def _tell_of_offline(why: str, folder: Any) -> None:
     _log.warning(
-        "tracelet: %s: this run goes on offline, to its end, in %s. `tracelet sync` sends it once "
-        "the server is back.", why, folder,
+        "tracelet: %s: this run goes on offline, until its end. It is kept in %s. `tracelet sync` "
+        "sends it when the server is back.", why, folder,
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ class SeriesEncoder:
             reason = "it is not finite" if is_not_finite else "it is beyond float32"
             _log.warning(
                 "tracelet: %.200s is %r at step %d and not sent to ClearML: %s. The event file has "
-                "it; further ones of this series are counted in stats without a line.",
+                "it. Others of this series are counted in stats, without a message.",
                 batch.tag(tag_id), value, step, reason,
             )  # fmt: skip
 

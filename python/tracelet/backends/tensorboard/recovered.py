@@ -73,8 +73,8 @@ class RecoveredFiles:
         self._entries = [Entry(*row) for row in self.ledger.entries()]
         if self._is_damaged:
             _log.warning(
-                "tracelet: %s is damaged: what was acknowledged of its files is not known. All "
-                "that is here is compared with what they have.", os.path.join(run_dir, LEDGER),
+                "tracelet: %s is damaged, so it is not known which points the event files have. "
+                "All points of the run are compared with them.", os.path.join(run_dir, LEDGER),
             )  # fmt: skip
         # Without an entry it may be as new, or have lost all: what is in the files tells.
         self._is_damaged |= not self._entries

@@ -111,7 +111,7 @@ class WandbSink:
                 except OSError:
                     raise
                 except Exception as error:
-                    _log.warning("tracelet: %.100r is nothing that W&B shows: %.300s", name, error)
+                    _log.warning("tracelet: W&B can't show %.100r: %.300s", name, error)
                     del values[name]
                     bad += 1
             self._rows.log_row(number, row.step, row.wall_time_s, values)
