@@ -10,8 +10,9 @@ class Run:
 
     def __init__(self, path, offline=True, tags=None):
         self.settings = SimpleNamespace(
-            sync_file=str(path), root_dir=str(path.parent), base_url="http://joe:x@h:1/"
-        )
+            sync_file=str(path), root_dir=str(path.parent), base_url="http://joe:x@h:1/",
+            console="off", x_disable_stats=True,
+        )  # fmt: skip
         self.id, self.url, self.starting_step = "w1", "http://h:1/w1", 4
         self.offline, self.disabled, self.tags, self.notes = offline, False, tags, None
         self.rows, self.defined, self.codes, self.configs = [], [], [], []

@@ -44,6 +44,14 @@ def test_neighbours_are_remembered_together_and_no_others():
         assert len(index_of(first, other)) == 2
 
 
+def test_whether_anything_was_let_go_of_is_told_of_one_span_too():
+    index = index_of(*neighbours(10))
+    assert index.release(9) is False
+    assert index.release(10) is True
+    assert (len(index), index.size_bytes) == (0, 0)
+    assert index.release(10) is False
+
+
 def test_spans_grow_up_to_what_is_read_at_once(monkeypatch):
     first, second, third = neighbours(10, 10, 10)
     monkeypatch.setattr(indexes, "_JOINED_BYTES", first.size_bytes * 2)

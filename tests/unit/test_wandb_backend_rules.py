@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections import Counter
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from tracelet.backends.wandb import backend as backend_module
 from tracelet.backends.wandb import run as sdk
 from tracelet.backends.wandb import uploads
 from tracelet.backends.wandb.backend import WandbBackend
-from tracelet.backends.wandb.log_file import row_column
+from tracelet.backends.wandb.log_file import RunLog, row_column
 from tracelet.backends.wandb.uploads import ArtifactUpload, Config, nested
 from tracelet.errors import BackendError
 from tracelet.options import Options
@@ -56,10 +57,13 @@ def test_a_new_run_says_how_it_is_gone_on_with(played, path):
         "may_lack": True, "base_url": "http://h:1",
     }  # fmt: skip
     assert (made.id, made.url) == ("w1", "http://h:1/w1")
+    assert (made.captures_console, made.samples_system) == (False, False)
     assert made.log.paths == [str(path)]
     assert made.log.column == row_column("a-run")
     played.run.offline = True
+    played.run.settings.console, played.run.settings.x_disable_stats = "wrap", False
     offline = played.opened()
+    assert (offline.captures_console, offline.samples_system) == (True, True)
     assert (offline.reopen_state["may_lack"], offline.reopen_state["base_url"]) == (False, None)
     assert offline.url == str(path.parent)
 
@@ -201,6 +205,17 @@ class Log:
 
     def wait_for(self, is_there, what):
         self.waits.append((what, is_there()))
+
+
+def test_a_fork_waits_for_no_lock_of_its_parent():
+    for made in (Config(None, None), RunLog([], "column", False)):
+        assert made._lock.acquire(blocking=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork
+            pid = os.fork()
+        if pid == 0:
+            os._exit(0 if made._lock.acquire(blocking=False) else 1)
+        assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_of_the_config_what_changed_is_sent_as_a_whole():
