@@ -355,10 +355,8 @@ class Experiment:
                 f"{method}: the run is another process'; tracelet.read(FOLDER) reads its files"
             )
         # A child that was forked knows no sink's place but by what all have acknowledged.
-        is_there = run.flush(
-            check_seconds("timeout_s", timeout_s), event_files_only=not run.is_forked
-        )
-        if not is_there:
+        flush = run.flush if run.is_forked else run.flush_event_files
+        if not flush(check_seconds("timeout_s", timeout_s)):
             raise TraceletError(f"{method}: the event files lack points after {timeout_s:g} s")
         if self._logs is None:
             self._logs = read_files(self.name, run.event_files, are_absolute=True)

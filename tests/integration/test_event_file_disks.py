@@ -74,7 +74,7 @@ def check(folder, count):
 def wait_until_failing(run):
     (lane,) = (lane for lane in run._run._live.lanes if lane.sink.name == "tensorboard")
     while not lane.is_failing:
-        assert not run._run.flush(0.05, event_files_only=True)
+        assert not run._run.flush_event_files(0.05)
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_an_event_files_disk_that_is_full_for_a_while(small_disk, tmp_path, capl
         log(writer, range(40, 60))
         assert run.stats.pending > 0
         while len(sink.points) < 180:  # the others go on
-            assert not run._run.flush(0.05, event_files_only=True)
+            assert not run._run.flush_event_files(0.05)
             time.sleep(0.01)
         ballast.unlink()
         assert run.flush(20)

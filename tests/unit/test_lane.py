@@ -58,13 +58,13 @@ def give(lane, first, end):
 
 
 def test_a_batch_that_failed_is_to_be_given_again_with_as_many_records(sink, lane):
-    assert lane.retry_count == 0
+    assert lane.redeliver_at_least == 0
     sink.is_away = True
     assert not give(lane, 0, 30)
-    assert (lane.retry_count, lane.position) == (30, 0)
+    assert (lane.redeliver_at_least, lane.position) == (30, 0)
     sink.is_away = False
     assert give(lane, 0, 30)
-    assert (lane.retry_count, lane.position) == (0, 30)
+    assert (lane.redeliver_at_least, lane.position) == (0, 30)
 
 
 def test_records_that_are_given_again_in_part_are_not_folded_twice(sink, lane):
@@ -86,7 +86,7 @@ def test_after_a_skip_nothing_of_the_batch_that_failed_is_given(sink, lane):
     sink.is_away = True
     assert not give(lane, 0, 30)
     lane.skip_to(100, "gone")
-    assert (lane.retry_count, lane.position, lane.set_aside["gone"]) == (0, 100, 100)
+    assert (lane.redeliver_at_least, lane.position, lane.set_aside["gone"]) == (0, 100, 100)
     sink.is_away = False
     assert give(lane, 100, 130)
     assert lane.deliver_rest()

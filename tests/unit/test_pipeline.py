@@ -281,7 +281,7 @@ def test_a_slow_remote_sink_does_not_hold_back_the_event_file_or_the_calls(tmp_p
     before = time.monotonic()
     for step in range(20_000):
         experiment.log_metric("a", step, step)
-    assert experiment._run.flush(10, event_files_only=True)
+    assert experiment._run.flush_event_files(10)
     assert time.monotonic() - before < 1.0
     assert experiment.stats.delivered["tensorboard"] == 20_000
     tracelet.stop_logging()

@@ -131,7 +131,7 @@ def test_a_batch_is_shipped_when_it_is_full_or_old_or_wanted(made, clock):
     shipper.hurry(1)
     shipper.hurry(0)  # an earlier wish takes none back
     assert shipper._wait_for_batch() == 9
-    shipper._lane.position = 1
+    shipper._lane.acknowledge(1)
     clock.waits.clear()
     assert shipper._wait_for_batch() == 8
     assert clock.waits == pytest.approx([4.0])
@@ -161,10 +161,10 @@ def test_nothing_is_waited_for_without_an_end_until_something_comes_or_all_is_sh
     clock.at_wait = come
     assert shipper._wait_for_batch() == 10
     assert clock.waits == [None, None]
-    shipper._lane.position = 12
+    shipper._lane.acknowledge(12)
     shipper.stop()
     assert shipper._wait_for_batch() == 0
-    shipper._lane.position = 11
+    shipper._lane.acknowledge(11)
     assert shipper._wait_for_batch() == 1  # at once
     assert clock.waits == [None, None]
 
@@ -172,7 +172,7 @@ def test_nothing_is_waited_for_without_an_end_until_something_comes_or_all_is_sh
 def test_a_batch_that_failed_is_shipped_with_no_fewer_records(made, clock):
     shipper, journal, _ = made
     journal.end = 20
-    shipper._lane.retry_count = 15
+    shipper._lane.redeliver_at_least = 15
     assert shipper._wait_for_batch() == 15
     journal.end = 14
 

@@ -92,7 +92,7 @@ class LoggerRun:
         if (own := self._own) is not None and own.is_active:
             self._is_between_trainings = True
             if isinstance(own._run, Run):
-                own._run.flush(_FLUSH_TIMEOUT_S, event_files_only=True)
+                own._run.flush_event_files(_FLUSH_TIMEOUT_S)
 
     def finish(self, failure: BaseException | None = None) -> None:
         """Ends the run if it is the logger's own; with `failure` it is a failed one."""

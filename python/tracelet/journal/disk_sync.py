@@ -22,8 +22,10 @@ _log = logging.getLogger("tracelet")
 
 
 class _Lane(Protocol):
-    position: int
     durable_position: int
+
+    @property
+    def position(self) -> int: ...
 
     def sync_sink(self) -> None: ...
 

@@ -116,13 +116,17 @@ class Drainer(threading.Thread):
                     self._warn_of_skips()
                     continue
                 break
-            # Released only when it succeeds: otherwise the same records are leased again.
-            self._hand_over(lease, first)
+            # Released only when all of it succeeds: otherwise the same records are leased again.
+            kinds = self._complete_records(lease, first)
+            self._deliver(lease, first, kinds)
+            self._retain(lease)
             lease.release()
             drained = True
         return drained
 
-    def _hand_over(self, lease: _Lease, first: int) -> None:
+    def _complete_records(self, lease: _Lease, first: int) -> int:
+        """Puts in what devices had to compute, counts and notes what there is. Returns a bit for
+        each kind of record."""
         end = first + len(lease)
         kinds, awaited, files, self._observed_position = _core.inspect(
             lease, self._payloads, self.summaries, self._observed_position
@@ -134,6 +138,12 @@ class Drainer(threading.Thread):
                 self._observed_position = end
             self._payload_files.extend(file for file in files if file[0] > self._completed_position)
             self._completed_position = end
+        return kinds
+
+    def _deliver(self, lease: _Lease, first: int, kinds: int) -> None:
+        """To each sink that takes its records here; one that waits for a network, or fails, gets a
+        thread of its own."""
+        end = first + len(lease)
         for lane in self._lanes:
             if lane.sink.name in self.shippers or lane.position >= end:
                 continue
@@ -149,11 +159,15 @@ class Drainer(threading.Thread):
                 self._start_shipper(lane)
             if lease.exports:
                 self._note_keeper(lane)
-        if self.shippers:
-            self._write_journal(lease)
-            for shipper in self.shippers.values():
-                shipper.notify()
-            self._journal.release(self._releasable())
+
+    def _retain(self, lease: _Lease) -> None:
+        """For the sinks with threads of their own: the journal keeps it until all have it."""
+        if not self.shippers:
+            return
+        self._write_journal(lease)
+        for shipper in self.shippers.values():
+            shipper.notify()
+        self._journal.release(self._releasable())
 
     def _remove_payload_files(self) -> None:
         """Removes the files of payloads that every sink has."""

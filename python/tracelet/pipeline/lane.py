@@ -38,8 +38,8 @@ _REDUCE = {
 class Lane:
     """The way to one sink: folds what its option says, counts, and remembers its position.
 
-    `position` is the acknowledged one: the sink has every record before it. `acknowledge` is told
-    of it, for what outlives the process. `durable_position` outlives a loss of power, too. One
+    `position` is the acknowledged one: the sink has every record before it. `on_acknowledge` is
+    told of it, for what outlives the process. `durable_position` outlives a loss of power, too. One
     thread delivers at a time; the counters may be read by any.
     """
 
@@ -49,10 +49,10 @@ class Lane:
         names: Names,
         aggregate: Mapping[str, Mapping[str, Any]],
         position: int = 0,
-        acknowledge: Callable[[int], None] = lambda position: None,
+        on_acknowledge: Callable[[int], None] = lambda position: None,
     ) -> None:
         self.sink = sink
-        self._acknowledge = acknowledge
+        self._on_acknowledge = on_acknowledge
         self._position = position
         self.durable_position = position
         """Written by the thread that syncs, read by the drainer: an int, so either sees a whole
@@ -73,7 +73,7 @@ class Lane:
         self._outage: _Outage | None = None
         self._names = names
         self._fold = _LaneFold(aggregate) if aggregate and not sink.takes_every_point else None
-        self.retry_count = 0
+        self.redeliver_at_least = 0
         """How many records the batch had that failed last; it is to be given again with at least
         these, so that a sink may count on having seen them."""
         # The batch at hand after the fold, while it fails: its records are not folded twice.
@@ -83,10 +83,10 @@ class Lane:
     def position(self) -> int:
         return self._position
 
-    @position.setter
-    def position(self, position: int) -> None:
-        self._position = position
-        self._acknowledge(position)
+    def acknowledge(self, end: int) -> None:
+        """The sink has all before `end`: it outlives the process from here on."""
+        self._position = end
+        self._on_acknowledge(end)
 
     @property
     def folded(self) -> int:
@@ -114,18 +114,18 @@ class Lane:
             # could be read again: the others must not be folded twice.
             kept, count = self._folded.count, self._folded.passed
         if not self._write(shipped, payloads):
-            self.retry_count = count
+            self.redeliver_at_least = count
             return False
         self.not_meant += count - kept
-        self.position = first + count
-        self.retry_count = 0
+        self.acknowledge(first + count)
+        self.redeliver_at_least = 0
         self._folded = None
         return True
 
     def pass_by(self, end: int) -> None:
         """Goes on at `end`: no record before it is of a kind that the sink is given."""
         self.not_meant += end - self.position
-        self.position = end
+        self.acknowledge(end)
 
     def sync_sink(self) -> None:
         """Has what the sink has taken reach the disk, where that is this machine's. By a thread of
@@ -163,8 +163,8 @@ class Lane:
     def skip_to(self, position: int, reason: str) -> None:
         """Goes on at `position`; the records before it are gone, and counted under the reason."""
         self.set_aside[reason] += position - self.position
-        self.position = position
-        self.retry_count = 0
+        self.acknowledge(position)
+        self.redeliver_at_least = 0
         self._folded = None
 
     def deliver_rest(self) -> bool:

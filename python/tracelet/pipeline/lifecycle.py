@@ -279,7 +279,7 @@ def _stop_all(longest_s: float = math.inf) -> None:
 
 def _flush_event_files() -> None:
     if (run := active_run()) is not None:
-        run.flush(_FLUSH_EVENT_FILES_TIMEOUT_S, event_files_only=True)
+        run.flush_event_files(_FLUSH_EVENT_FILES_TIMEOUT_S)
 
 
 def _note_embedding() -> None:

@@ -134,7 +134,7 @@ class Run:
         sinks = [sink for backend in backends for sink in backend.sinks]
         progress = Progress.create(self.folder.path, [0] * len(sinks))
         lanes = [
-            Lane(sink, ring, self.options.aggregate, acknowledge=partial(progress.__setitem__, n))
+            Lane(sink, ring, self.options.aggregate, 0, partial(progress.__setitem__, n))
             for n, sink in enumerate(sinks)
         ]
         # Before the first point, so that another process knows what to do with all of them.
@@ -309,37 +309,35 @@ class Run:
         live = self._live
         return live.drainer.cpu_with_gil_ns if live else 0
 
-    def flush(self, timeout_s: float, event_files_only: bool = False) -> bool:
+    def flush(self, timeout_s: float) -> bool:
         """Waits until the points logged before this call are delivered.
 
-        False when that took longer than `timeout_s`, or the drainer is gone. With
-        `event_files_only`, as a training step calls it by a writer's flush, also when the files
-        can't be written now.
+        False when that took longer than `timeout_s`, or the drainer is gone.
         """
         live = self._live
         if live is None:
             return self.stats().pending == 0
         if self.is_forked:
-            return event_files_only or flush_from_outside(live.ring, live.progress, timeout_s)
-        end = live.ring.head
-        lanes = live.lanes
-        if event_files_only:
-            lanes = [lane for lane in lanes if lane.sink.name == EVENT_FILES]
+            return flush_from_outside(live.ring, live.progress, timeout_s)
         deadline_s = time.monotonic() + timeout_s
-        live.ring.wake()
-        while lagging := [lane for lane in lanes if lane.position < end]:
-            if event_files_only and any(lane.is_failing for lane in lagging):
-                return False
-            for shipper in list(live.drainer.shippers.values()):
-                shipper.hurry(end)
-            if time.monotonic() >= deadline_s or not live.drainer.is_alive():
-                return False
-            time.sleep(_POLL_S)
-        while not event_files_only and not self.verbs.calls.is_idle:
+        if not live.wait_for(live.lanes, deadline_s):
+            return False
+        while not self.verbs.calls.is_idle:
             if time.monotonic() >= deadline_s:
                 return False
             time.sleep(_POLL_S)
         return True
+
+    def flush_event_files(self, timeout_s: float) -> bool:
+        """The same for the event files alone, as a training step calls it by a writer's `flush`:
+        False also when they can't be written now. Nothing is waited for in a forked child."""
+        live = self._live
+        if live is None:
+            return self.stats().pending == 0
+        if self.is_forked:
+            return True
+        files = [lane for lane in live.lanes if lane.sink.name == EVENT_FILES]
+        return live.wait_for(files, time.monotonic() + timeout_s, or_failure=True)
 
     def stop(self, timeout_s: float, process_is_ending: bool) -> None:
         """Delivers what is left and ends the run, within the time-out.

@@ -104,7 +104,7 @@ class Shipper(threading.Thread):
             while True:
                 waiting = self._journal.end - self._lane.position
                 is_wanted = self._is_stopping or self._lane.position < self._haste_until_position
-                if waiting <= 0 or waiting < self._lane.retry_count:
+                if waiting <= 0 or waiting < self._lane.redeliver_at_least:
                     if self._is_stopping and waiting <= 0:
                         return 0
                     self._oldest_seen_s = 0.0
@@ -119,7 +119,9 @@ class Shipper(threading.Thread):
                     or age_s >= options.batch_max_age_s
                 ):
                     self._oldest_seen_s = 0.0
-                    return max(min(waiting, options.batch_max_points), self._lane.retry_count)
+                    return max(
+                        min(waiting, options.batch_max_points), self._lane.redeliver_at_least
+                    )
                 self._changed.wait(options.batch_max_age_s - age_s)
 
     def _ship(self, count: int) -> bool:

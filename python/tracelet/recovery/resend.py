@@ -297,7 +297,7 @@ class _Resending:
         dropped = self._drops.count_between(first, position)
         way.dropped += dropped
         self._note_missing(way, position - first - dropped)
-        way.lane.position = position
+        way.lane.acknowledge(position)
 
     def _note_missing(self, way: Way, count: int) -> None:
         """To be called before the sink's position passes them."""
