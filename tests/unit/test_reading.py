@@ -192,3 +192,32 @@ def test_scalars_become_a_data_frame(tmp_path):
     assert list(frame.columns) == ["run", "tag", "step", "value", "wall_time"]
     rows = frame[["run", "tag", "step", "value"]].to_numpy().tolist()
     assert rows == [["one", "a", 1, 1.0], ["one", "b", 2, 2.0], ["two", "a", 3, 3.0]]
+
+
+def test_the_folders_that_keras_writes_are_two_runs(tmp_path):
+    """As its TensorBoard callback writes them: tensors, a model's graph, pictures as strings."""
+
+    def number(value):
+        return b"\x08\x01" + message(5, struct.pack("<f", value))
+
+    rows = np.array([[0, 1, 2.0], [1, 2, 3.0]]).tobytes()
+    histogram = b"\x08\x02" + message(2, message(2, b"\x08\x02") * 2) + message(4, rows)
+    strings = [b"2", b"1", b"\x89PNG"]
+    picture = b"\x08\x07" + b"".join(message(8, each) for each in strings)
+    model = b"\x08\x07" + message(8, b'{"class_name": "Sequential"}')
+    write(
+        tmp_path / "train",
+        event(0, tensor("keras", "graph_keras_model", model))
+        + b"".join(event(step, tensor("epoch_loss", "scalars", number(step))) for step in range(3))
+        + event(0, tensor("dense/kernel/histogram", "histograms", histogram))
+        + event(0, tensor("dense/kernel/image", "images", picture)),
+    )
+    write(tmp_path / "validation", event(0, tensor("epoch_loss", "scalars", number(0.5))))
+    logs = tracelet.read(tmp_path)
+    assert list(logs.runs) == ["train", "validation"]
+    train = logs.runs["train"]
+    assert train.scalars("epoch_loss").values.tolist() == [0, 1, 2]
+    assert train.histograms("dense/kernel/histogram")[0].counts.tolist() == [2, 3]
+    assert train.tags["others"] == ["keras", "dense/kernel/image"]
+    assert logs.runs["validation"].scalars("epoch_loss").values.tolist() == [0.5]
+    assert train.damaged_records == 0
