@@ -14,11 +14,16 @@ from benchmarks.contender import cpu_time_s
 from benchmarks.harness import Entrant, Settings, column, interleave, ratios, worker
 from benchmarks.report import Figure, Part
 
-_TRACKERS = ("clearml", "mlflow", "trackio", "wandb")
+_TRACKERS = ("clearml", "mlflow", "trackio", "wandb", "aim")
 _TAGS = [f"tag {number}" for number in range(20)]
 _DICT = dict.fromkeys(_TAGS, loops.VALUE)
 _TIMEOUT_S = 600.0
-_LEAST_AND_AIM = {"mlflow": (3.0, 3.4), "trackio": (1.5, 4.0), "wandb": (0.9, 1.1)}
+_LEAST_AND_AIM = {
+    "mlflow": (3.0, 3.4),
+    "trackio": (1.5, 4.0),
+    "wandb": (0.9, 1.1),
+    "aim": (1.0, 1.5),
+}
 
 
 def run(settings: Settings) -> Part:
@@ -203,6 +208,13 @@ class Theirs:
             settings = wandb.Settings(console="off", x_disable_stats=True)  # as ours
             run = wandb.init(project="bench", settings=settings)
             self._log, self._end = run.log, run.finish
+        elif name == "aim":
+            import aim
+
+            run = aim.Run(  # as ours
+                experiment="bench", system_tracking_interval=None, capture_terminal_logs=False
+            )
+            self._log, self._end = run.track, run.close
         else:
             import trackio
 

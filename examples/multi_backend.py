@@ -1,8 +1,8 @@
 """One run in several trackers: python examples/multi_backend.py [BACKEND ...]
 
 Without an argument, all whose package is installed. None needs an account or a server: ClearML gets
-an offline session, MLflow a database in this folder, trackio its local one; without a login W&B has
-an offline run.
+an offline session, MLflow a database and Aim a repository in this folder, trackio its local one;
+without a login W&B has an offline run.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ import sys
 import tracelet
 from torch.utils.tensorboard import SummaryWriter
 
-names = ("clearml", "mlflow", "trackio", "wandb")
+names = ("clearml", "mlflow", "wandb", "aim", "trackio")
 installed = [name for name in names if importlib.util.find_spec(name)]
 backends = sys.argv[1:] or [*installed, "tensorboard"]
 

@@ -36,7 +36,7 @@ def start_logging(
 ) -> Experiment:
     """Starts a run: from now on torch's SummaryWriter logs into it.
 
-    `exp_name` and `project` name it; `backend` is "clearml", "mlflow", "trackio", "wandb",
+    `exp_name` and `project` name it; `backend` is "clearml", "mlflow", "wandb", "aim", "trackio",
     "tensorboard" (event files alone), the name of a sink of your own, or a list of those; event
     files are written with any of them. Without one it is `TRACELET_BACKEND`, else "clearml" where
     ClearML is installed and set up, else "tensorboard". `config` holds further options, see

@@ -73,3 +73,4 @@ class Config(TypedDict, total=False):
     child_task: bool | None
     mlflow: Mapping[str, object] | None
     wandb: Mapping[str, object] | None
+    aim: Mapping[str, object] | None

@@ -147,9 +147,9 @@ class Options:
     project: str = _option(Text("a name (a str)"), "Default Project")
     """The project's name; "A/B" nests on ClearML."""
     backend: tuple[str, ...] = _option(_Backends(), ("clearml",))
-    """The sinks besides the event files: "clearml", "mlflow", "trackio", "wandb", "tensorboard"
-    (event files alone), names given to `register_sink`. Where none is named, here or by the
-    variable: "clearml" where ClearML's SDK is installed and set up, else "tensorboard"."""
+    """The sinks besides the event files: "clearml", "mlflow", "wandb", "aim", "trackio",
+    "tensorboard" (event files alone), names given to `register_sink`. Where none is named, here or
+    by the variable: "clearml" where ClearML's SDK is installed and set up, else "tensorboard"."""
     log_dir: str | None = _option(Folder())
     """Folder of the event file for `Experiment.log_metric`. None: no event file for those points,
     unless "tensorboard" is a backend: it takes the first SummaryWriter's folder, or runs/EXP_NAME
@@ -307,6 +307,10 @@ class Options:
     """W&B's, as in wandb.init: {"entity", "mode", "dir", "group", "job_type", "id", "resume",
     "console", "system_metrics"}. Default: the active run's, else those of W&B's own variables; its
     capture of the console and of system metrics is off."""
+
+    aim: Mapping[str, Any] | None = _option(Table())
+    """Aim's: {"repo", "experiment", "run_hash"}. Default: a new run in the repository that Aim
+    finds (the folder `.aim` here or above, else a new one here), experiment by `project`."""
 
     @property
     def handle_log_dir(self) -> str:

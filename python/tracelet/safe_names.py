@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 
 LONGEST_FILE_NAME_BYTES = 200
@@ -23,6 +24,19 @@ def file_name(name: str) -> str:
         safe = "_" * max(1, len(safe))
     safe = safe.rstrip(". ")
     return within_bytes(safe, LONGEST_FILE_NAME_BYTES)
+
+
+def relative_path(name: str, filename: str, reserved: str = "") -> str:
+    """Where an artifact goes, always below a folder: its name, with the end that its file has.
+    Never `reserved`."""
+    parts = name.replace("\\", "/").split("/")
+    parts = [file_name(part) for part in parts if part not in ("", ".", "..")] or ["artifact"]
+    if parts == [reserved]:
+        parts = [f"artifact-{reserved}"]
+    end = os.path.splitext(filename)[1]
+    if not parts[-1].endswith(end):
+        parts[-1] += end
+    return os.path.join(*parts)
 
 
 def within_bytes(text: str, longest: int) -> str:

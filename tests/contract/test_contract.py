@@ -22,6 +22,7 @@ from tracelet.errors import BackendError, ConfigurationError
 from tracelet.runs.stored_run import find_runs
 from trackers import (
     EXAMPLES,
+    Aim,
     ClearMLOffline,
     JsonLines,
     MLflow,
@@ -62,9 +63,15 @@ def mlflow_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("mlflow-database")
 
 
+@pytest.fixture(scope="module")
+def aim_folder(tmp_path_factory):
+    """One repository for all: Aim takes some seconds to make it, too."""
+    return tmp_path_factory.mktemp("aim")
+
+
 @pytest.fixture(
     params=[
-        "tensorboard", "json_lines", "clearml", "mlflow", "trackio", "wandb",
+        "tensorboard", "json_lines", "clearml", "mlflow", "trackio", "wandb", "aim",
         pytest.param("mlflow server", marks=pytest.mark.slow),
     ]
 )  # fmt: skip
@@ -86,6 +93,9 @@ def tracker(request, tmp_path, monkeypatch):
     if request.param == "wandb":
         pytest.importorskip("wandb")
         return Wandb(tmp_path)
+    if request.param == "aim":
+        pytest.importorskip("aim")
+        return Aim(request.getfixturevalue("aim_folder"))
     pytest.importorskip("mlflow")
     if request.param == "mlflow":
         return MLflow(request.getfixturevalue("mlflow_folder"))

@@ -8,13 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from trackers import EXAMPLES, ClearMLOffline, ClearMLServer, MLflow, TensorBoard, Trackio, Wandb
+from trackers import (
+    EXAMPLES,
+    Aim,
+    ClearMLOffline,
+    ClearMLServer,
+    MLflow,
+    TensorBoard,
+    Trackio,
+    Wandb,
+)
 
-for package in ("clearml", "mlflow", "trackio", "wandb", "torch", "tensorboard"):
+for package in ("clearml", "mlflow", "trackio", "wandb", "aim", "torch", "tensorboard"):
     pytest.importorskip(package)
 pytestmark = pytest.mark.slow
 
-NAMES = ["clearml", "mlflow", "trackio", "wandb", "tensorboard"]
+NAMES = ["clearml", "mlflow", "trackio", "wandb", "aim", "tensorboard"]
 COUNT = 1_000
 SLOW_S = 10.0
 MODES = ["well", "dead", "refusing", "slow"]
@@ -105,7 +114,7 @@ def test_one_that_is_dead_refuses_or_is_slow_costs_the_others_nothing(
     expected = [(step, step * 0.5) for step in range(len(MODES) * COUNT)]
     for tracker in (
         ClearMLServer(tmp_path, clearml_server), MLflow(tmp_path), Trackio(tmp_path),
-        Wandb(tmp_path), TensorBoard(tmp_path),
+        Wandb(tmp_path), Aim(tmp_path), TensorBoard(tmp_path),
     ):  # fmt: skip
         found = tracker.scalars(ids.get(tracker.backend))
         assert found[tracker.tag("train/loss")] == expected, tracker.backend
@@ -173,6 +182,7 @@ def trackers_of(one_word, what, project):
         "mlflow": lambda: MLflow(folder),
         "trackio": lambda: Trackio(folder),
         "wandb": lambda: Wandb(folder),
+        "aim": lambda: Aim(folder / what),  # the folder that the program runs in
         "tensorboard": lambda: TensorBoard(folder, log_dir),
     }
     for name in names:
@@ -209,8 +219,15 @@ def test_the_pages_program_arrives_alike_whichever_word_stands_there(what, one_w
         metadata = json.loads(tracker.artifact(run_id, "metadata/training_metadata.json"))
         assert metadata["total_parameters"] == 101_770
         assert len(tracker.artifact(run_id, "models/model.pth")) > 4 * 101_770
-        if tracker.has_status:
-            assert tracker.status(run_id) == "finished"
+        status = tracker.status(run_id) if tracker.has_status else "-"
+        assert status in ("finished", "-")
+        numbers = [len(found[tracker.tag(tag)]) for tag in ("batch/loss", "epoch/loss")]
+        # `pytest -s` shows them as a table.
+        print(
+            f"\n{what:12} {tracker.backend:12} {numbers[0]:3} of 96 batch/loss, "
+            f"{numbers[1]} of 3 epoch/loss, 4 of 4 parameters, 2 of 2 artifacts, {status}",
+            end="",
+        )
 
 
 def test_the_example_of_several_backends_has_all_in_each(one_word):

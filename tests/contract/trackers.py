@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -370,6 +371,65 @@ class Wandb(Tracker):
         codes = [r.exit.exit_code for r in self.records(run_id) if r.HasField("exit")]
         status = {0: "finished", 1: "failed", 137: "killed"}
         return status[codes[-1]] if codes else "killed"
+
+
+class Aim(Tracker):
+    """A repository of its own, by the SDK: a run that is opened for writing, since one that is not
+    shows nothing before it is indexed."""
+
+    backend = "aim"
+    kept_not_finite = True
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.config = {"aim": {"repo": str(folder)}}
+
+    @contextlib.contextmanager
+    def run(self, run_id):
+        import aim
+
+        run = aim.Run(
+            run_id, repo=str(self.folder), system_tracking_interval=None,
+            capture_terminal_logs=False,
+        )  # fmt: skip
+        try:
+            yield run
+        finally:
+            run.close()
+
+    def scalars(self, run_id):
+        found = {}
+        with self.run(run_id) as run:
+            for metric in run.metrics():
+                rows = metric.dataframe(include_run=False)
+                assert metric.name not in found
+                found[metric.name] = list(zip(rows["step"].tolist(), rows["value"].tolist()))
+        return {name: sorted(each, key=lambda p: p[0]) for name, each in found.items()}
+
+    def params(self, run_id):
+        def flat(value, name=""):
+            if not isinstance(value, dict):
+                return {name: str(value)}
+            found = {}
+            for key, each in value.items():
+                found.update(flat(each, f"{name}/{key}" if name else key))
+            return found
+
+        with self.run(run_id) as run:
+            return flat({name: each for name, each in run[...].items() if name != "tracelet"})
+
+    def described(self, run_id):
+        with self.run(run_id) as run:
+            return list(run.tags), run.description
+
+    def artifact(self, run_id, name):
+        with self.run(run_id) as run:
+            found = run.artifacts[name]
+            return Path(found.download(str(self.folder / "downloaded" / name))).read_bytes()
+
+    def status(self, run_id):
+        with self.run(run_id) as run:
+            return run["tracelet", "status"]
 
 
 class MLflowServer:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-SETTINGS = ("CLEARML_", "TRAINS_", "TRACELET_", "MLFLOW_", "WANDB_", "TRACKIO_")
+SETTINGS = ("CLEARML_", "TRAINS_", "TRACELET_", "MLFLOW_", "WANDB_", "TRACKIO_", "__AIM_")
 
 
 def blocks(language, page="README.md"):

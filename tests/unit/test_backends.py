@@ -11,7 +11,7 @@ import tracelet
 from readers import event_file_scalars
 from recording_sink import RecordingSink
 from tracelet.backends.base import Backend
-from tracelet.backends.tensorboard.files import relative_path
+from tracelet.safe_names import relative_path
 
 PARAMS = {"lr": 0.1, "model": {"depth": 3, "wide": True}, "name": "a|b"}
 
@@ -215,7 +215,7 @@ def shown_params(folder):
     ],
 )
 def test_an_artifacts_copy_lies_below_the_folder(name, filename, path):
-    assert relative_path(name, filename) == path
+    assert relative_path(name, filename, "index.jsonl") == path
 
 
 def test_an_options_name_is_no_sinks_name():

@@ -101,6 +101,7 @@ WRONG = [
     ("exit_timeout_s", "x", "not 'x' (a str)"),
     ("mlflow", "http://host", "mlflow must be"),
     ("wandb", "offline", "wandb must be"),
+    ("aim", "folder", "aim must be"),
     ("start_timeout_s", "30", "start_timeout_s must be a number of seconds"),
     ("on_unreachable", "offlin", "not 'offlin' (a str); did you mean 'offline'?"),
     ("exit_timeout_s", -(10**400), "not an int of 1329 bits"),

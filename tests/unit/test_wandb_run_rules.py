@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("wandb")
 
 import wandb
+from tracelet.backends.ending import uncaught
 from tracelet.backends.wandb import run as sdk
-from tracelet.backends.wandb.backend import _exit_code, _uncaught
+from tracelet.backends.wandb.backend import _exit_code
 from tracelet.backends.wandb.names import STEP
 from tracelet.backends.wandb.run import SdkRun
 from tracelet.errors import BackendError, ConfigurationError
@@ -340,9 +341,9 @@ def test_how_a_run_ended_is_its_exit_code(monkeypatch):
     assert codes == [0, 0, 0, 3, 1, 130, 1]
     monkeypatch.delattr(sys, "ps1", raising=False)
     monkeypatch.delattr(sys, "last_value", raising=False)
-    assert _uncaught() is None
+    assert uncaught() is None
     error = ValueError()
     monkeypatch.setattr(sys, "last_value", error, raising=False)
-    assert _uncaught() is error
+    assert uncaught() is error
     monkeypatch.setattr(sys, "ps1", ">", raising=False)
-    assert _uncaught() is None  # of a call before, at the prompt
+    assert uncaught() is None  # of a call before, at the prompt

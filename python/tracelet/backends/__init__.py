@@ -43,6 +43,12 @@ def _trackio(info: RunInfo) -> Backend:
     return open_trackio(info)
 
 
+def _aim(info: RunInfo) -> Backend:
+    from tracelet.backends.aim import open_aim
+
+    return open_aim(info)
+
+
 def _wandb(info: RunInfo) -> Backend:
     from tracelet.backends.wandb import open_wandb
 
@@ -53,7 +59,7 @@ EVENT_FILES = "tensorboard"
 """The backend that every run has: it writes the SummaryWriters' files."""
 _OWN: dict[str, SinkFactory] = {
     "clearml": _clearml, EVENT_FILES: _tensorboard, "mlflow": _mlflow, "trackio": _trackio,
-    "wandb": _wandb,
+    "wandb": _wandb, "aim": _aim,
 }  # fmt: skip
 _factories = dict(_OWN)
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "logdir", metavar="LOGDIR", help="the folder of a run, or a folder with several of them"
     )
     parser.add_argument(
-        "--backend", required=True, help="the tracker: clearml, mlflow, trackio, wandb ..."
+        "--backend", required=True, help="the tracker: clearml, mlflow, wandb, aim, trackio ..."
     )
     parser.add_argument("--project", help="the project's name (default: that of LOGDIR)")
     parser.add_argument(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Backend, Description, Identity, Later, RunInfo, Upload
+from tracelet.backends.ending import status_of, uncaught
 from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
 from tracelet.backends.kept_params import KeptParams
@@ -169,7 +169,7 @@ class MLflowBackend(Backend):
             return
         end_ms = int(time.time() * 1000)
         if not self._is_reopened:
-            status = _status(self._failure or (_uncaught() if process_is_ending else None))
+            status = status_of(self._failure or (uncaught() if process_is_ending else None)).upper()
             self._store.update_run(self._state.run_id, status, end_ms)
         elif self._store.run(self._state.run_id).status == "RUNNING":
             self._store.update_run(self._state.run_id, "KILLED", end_ms)
@@ -207,14 +207,3 @@ def _url(store: Store, uri: str, state: RunState) -> str:
         return without_secret(uri)
     base = without_secret(uri).rstrip("/")
     return f"{base}/#/experiments/{state.experiment_id}/runs/{state.run_id}"
-
-
-def _status(failure: BaseException | None) -> str:
-    if failure is None or (isinstance(failure, SystemExit) and not failure.code):
-        return "FINISHED"
-    return "KILLED" if isinstance(failure, KeyboardInterrupt) else "FAILED"
-
-
-def _uncaught() -> BaseException | None:
-    """What ends the process, if that is an exception."""
-    return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)

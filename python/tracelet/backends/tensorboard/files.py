@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, FileUpload, Model, sha256_of
-from tracelet.safe_names import file_name
+from tracelet.safe_names import relative_path
 
 INDEX = "index.jsonl"
 """A line for each file: name, path, size, sum, time; of two lines of one name the last counts."""
@@ -26,7 +26,7 @@ class CopyUpload(FileUpload):
 
     def upload(self) -> None:
         source = self.make_file()
-        relative = relative_path(self.artifact.name, self.artifact.content.filename)
+        relative = relative_path(self.artifact.name, self.artifact.content.filename, INDEX)
         target = os.path.join(self._folder, relative)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.copyfile(source, target + ".new")
@@ -50,15 +50,3 @@ def _about(model: Model | None) -> Mapping[str, Any]:
     metadata = {str(name): str(value) for name, value in model.metadata.items()}
     about = {"framework": model.framework, "tags": list(model.tags or ()), "metadata": metadata}
     return {"model": about}
-
-
-def relative_path(name: str, filename: str) -> str:
-    """Where an artifact goes, always below the folder: its name, with the end that its file has."""
-    parts = name.replace("\\", "/").split("/")
-    parts = [file_name(part) for part in parts if part not in ("", ".", "..")] or ["artifact"]
-    if parts == [INDEX]:
-        parts = [f"artifact-{INDEX}"]
-    end = os.path.splitext(filename)[1]
-    if not parts[-1].endswith(end):
-        parts[-1] += end
-    return os.path.join(*parts)

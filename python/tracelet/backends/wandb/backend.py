@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Backend, Description, Identity, Later, RunInfo, Upload
+from tracelet.backends.ending import uncaught
 from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
 from tracelet.backends.kept_params import KeptParams
@@ -214,7 +214,7 @@ class WandbBackend(Backend):
                 self._sdk_run()
             code = _KILLED if self.log.exit_code is None else self.log.exit_code
         else:
-            failure = self._failure or (_uncaught() if process_is_ending else None)
+            failure = self._failure or (uncaught() if process_is_ending else None)
             code = _exit_code(failure)
         self.begin_end()
         if self._run is not None and self._run.is_owned:
@@ -257,8 +257,3 @@ def _exit_code(failure: BaseException | None) -> int:
     if isinstance(failure, SystemExit):
         return failure.code if isinstance(failure.code, int) else int(failure.code is not None)
     return _INTERRUPTED if isinstance(failure, KeyboardInterrupt) else 1
-
-
-def _uncaught() -> BaseException | None:
-    """What ends the process, if that is an exception."""
-    return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)

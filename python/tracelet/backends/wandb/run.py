@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import logging
 import os
-import threading
 import time
 from collections.abc import Mapping
-from typing import Any, Callable
+from typing import Any
 
+from tracelet.backends.deadline import within
+from tracelet.backends.own_options import checked
 from tracelet.backends.wandb.names import STEP, project_name, tag_names
 from tracelet.errors import BackendError, ConfigurationError
-from tracelet.option_kinds import describe, nearest
 from tracelet.options import Options
-from tracelet.redact import bare_url, without_user
+from tracelet.redact import bare_url
 
 _log = logging.getLogger("tracelet")
+_within = functools.partial(within, "wandb")
 
 _OPTIONS: Mapping[str, tuple[type, ...]] = {
     "entity": (str,), "mode": (str,), "dir": (str, os.PathLike), "group": (str,),
@@ -42,19 +44,13 @@ _LATEST_S = 1e11  # a wall time beyond it is none
 
 def own_options(options: Options) -> dict[str, Any]:
     """config["wandb"], checked. Raises ConfigurationError."""
-    own = dict(options.wandb or {})
+    own = checked("wandb", options.wandb, _OPTIONS)
     for key, value in own.items():
-        where = f"config['wandb'][{key!r}]"
-        if key not in _OPTIONS:
-            near = nearest(key, list(_OPTIONS)) if isinstance(key, str) else None
-            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(_OPTIONS)}"
-            raise ConfigurationError(f"config['wandb'] has no option {key!r}; {hint}")
-        if not isinstance(value, _OPTIONS[key]):
-            wanted = "a bool" if bool in _OPTIONS[key] else "a str"
-            raise ConfigurationError(f"{where} must be {wanted}, not {describe(value)}")
         choices = {"mode": _MODES, "resume": _RESUMES}.get(key)
         if choices and value not in choices:
-            raise ConfigurationError(f"{where} must be one of {', '.join(choices)}, not {value!r}")
+            raise ConfigurationError(
+                f"config['wandb'][{key!r}] must be one of {', '.join(choices)}, not {value!r}"
+            )
     return own
 
 
@@ -336,45 +332,3 @@ def _is_refusal(error: BackendError) -> bool:
 
     cause = error.__cause__
     return isinstance(cause, (AuthenticationError, UsageError)) and not isinstance(cause, CommError)
-
-
-def _within(
-    timeout_s: float, what: str, do: Callable[[], Any], undo: Callable[[Any], None] | None = None
-) -> Any:
-    """What `do` returns, from a thread of its own. What comes too late, or behind a Ctrl-C, is
-    undone. Raises BackendError."""
-    lock = threading.Lock()
-    done: list[Any] = []
-    failed: list[BaseException] = []
-    is_late = False
-
-    def work() -> None:
-        try:
-            result = do()
-        except BaseException as error:
-            failed.append(error)
-            return
-        with lock:
-            done.append(result)
-            is_for_nobody = is_late
-        if is_for_nobody and undo is not None and result is not None:
-            with contextlib.suppress(Exception):
-                undo(result)
-
-    thread = threading.Thread(target=work, name="tracelet-wandb-start", daemon=True)
-    thread.start()
-    try:
-        thread.join(timeout_s)
-    except BaseException:
-        with lock:
-            is_late = True
-        if done and undo is not None and done[0] is not None:  # it has just come, and may wait
-            threading.Thread(target=undo, args=done, name=thread.name, daemon=True).start()
-        raise
-    with lock:
-        is_late = not done
-        if done:
-            return done[0]
-    if failed:
-        raise BackendError(f"wandb: {without_user(str(failed[0])):.500}") from failed[0]
-    raise BackendError(f"wandb did not {what} within {timeout_s:g} s")
