@@ -199,6 +199,7 @@ def test_without_aims_inside_points_go_by_its_public_call(repo, monkeypatch, ope
     assert points(opened(experiment.id), "a") == [(7, 0.5)]
 
 
+@pytest.mark.slow
 def test_a_forked_child_ends_no_run_of_its_parents(repo, run_script, opened):
     done = run_script(f"""
         import os, tracelet
