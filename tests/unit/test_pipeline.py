@@ -273,18 +273,22 @@ def test_a_sink_that_is_gone_costs_one_warning_and_leaves_the_points_on_disk(cap
 
 
 def test_a_slow_remote_sink_does_not_hold_back_the_event_file_or_the_calls(tmp_path):
-    def slow(call):
-        time.sleep(1.0)
+    is_called, may_go_on = threading.Event(), threading.Event()
 
-    sink = Collecting(True, slow)
+    def hold(call):
+        is_called.set()
+        may_go_on.wait(120)
+
+    sink = Collecting(True, hold)
     experiment = start(sink, ring_slots=256, log_dir=str(tmp_path / "log"), batch_max_age_s=0.01)
-    before = time.monotonic()
     for step in range(20_000):
         experiment.log_metric("a", step, step)
-    assert experiment._run.flush_event_files(10)
-    assert time.monotonic() - before < 1.0
+    assert experiment._run.flush_event_files(60)
     assert experiment.stats.delivered["tensorboard"] == 20_000
-    tracelet.stop_logging()
+    assert is_called.wait(60)
+    assert len(sink.records) == 0  # it has taken nothing yet
+    may_go_on.set()
+    tracelet.stop_logging(60)
     assert np.array_equal(sink.records["step"], np.arange(20_000))
 
 
@@ -302,7 +306,7 @@ def test_a_full_ring_waits_then_drops_with_a_count(caplog):
     before = time.monotonic()
     for step in range(1, 100):
         experiment.log_metric("a", step, step)
-    assert 0.25 < time.monotonic() - before < 2.0  # one wait, not one for each point
+    assert 0.25 < time.monotonic() - before < 10.0  # one wait, not one for each of 84 points
     stats = experiment.stats
     assert stats.accepted + stats.dropped["ring full"] == 100
     assert stats.accepted == 16
