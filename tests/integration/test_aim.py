@@ -144,6 +144,17 @@ def test_a_run_is_gone_on_with_by_its_hash(repo, opened):
     assert tracelet.get_active_experiment() is None
 
 
+def test_a_run_that_was_made_just_now_is_gone_on_with(repo):
+    """Aim remembers for half a second which runs there are, and knew nothing of that one."""
+    for _ in range(2):  # the first one makes the repository
+        first = start(repo)
+        aim.Repo.from_path(repo).run_exists("0" * 24)  # from here on it remembers
+        tracelet.stop_logging(60)
+    config = {"aim": {"repo": repo, "run_hash": first.id}}
+    second = tracelet.start_logging("second", "tests", "aim", config)
+    assert second.id == first.id
+
+
 def test_a_series_that_aim_refuses_is_counted_and_holds_up_none(repo, opened):
     first = start(repo)
     first.log_image("mixed", np.zeros((4, 4, 3), np.uint8), 0)

@@ -11,6 +11,7 @@ import datetime
 import inspect
 import os
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, Callable
 
@@ -24,6 +25,7 @@ REFUSED = "refused by aim"
 OURS = "tracelet"
 """What we tell of a run, among its parameters."""
 _END_TIME_S = 253_402_300_800.0  # a wall time beyond it is none
+_MEMORY_OF_RUNS_S = 0.6  # 0.5 in Aim 3.29 (`Repo._all_run_hashes`)
 _LOCAL_S = 120.0  # a new repository takes seconds, and a slow disk longer
 _REFUSALS = (ValueError, TypeError, OverflowError)
 
@@ -36,13 +38,22 @@ def open_run(
     """A new run, or with a hash one that is gone on with. `is_forced`: whoever has its lock is
     dead. Raises BackendError."""
 
-    def make() -> Any:
+    def make_once() -> Any:
         import aim
 
         return aim.Run(
             run_hash, repo=repo, force_resume=is_forced, system_tracking_interval=None,
             capture_terminal_logs=False, log_system_params=False,
         )  # fmt: skip
+
+    def make() -> Any:
+        from aim.sdk.errors import MissingRunError
+
+        try:
+            return make_once()
+        except MissingRunError:  # or one that is as young as Aim's memory of which there are
+            time.sleep(_MEMORY_OF_RUNS_S)
+            return make_once()
 
     timeout_s = max(timeout_s, _LOCAL_S)
     return AimRun(within("aim", timeout_s, "open the run", make, lambda late: late.close()))
