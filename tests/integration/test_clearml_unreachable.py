@@ -307,6 +307,7 @@ def test_after_a_run_that_could_not_be_closed_its_task_is_current_no_more(run_wi
     parent = Task.init("tests", "parent", auto_resource_monitoring=False)
     run_with_an_outage(tracelet.logging("clearml", exp_name="child", config=config))
     assert Task.current_task() is Binding._current_task is parent
+    config["stop_timeout_s"] = 60  # this one has its server, and is to be closed in time
     with tracelet.logging("clearml", exp_name="second child", config=config) as experiment:
         ids.append(experiment.id)
         experiment.log_metric("during", 2.0, 2)
