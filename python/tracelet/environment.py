@@ -25,6 +25,8 @@ from tracelet.option_kinds import nearest
 PREFIX = "TRACELET_"
 PARENT_RUN = PREFIX + "PARENT_RUN"
 """The run of the process that started this one, see `ParentRun`. Set by tracelet, for children."""
+OF_THE_JOB = tuple(PREFIX + word for word in ("RANK", "WORLD_SIZE", "NODE", "JOB"))
+"""Which rank of which job this process is: see `ranks.job`. They set no option."""
 _ALIASES = {"exp_name": "EXPERIMENT_NAME", "runs_dir": "DIR"}
 _CLEARML_NAMES = {"project": "CLEARML_PROJECT_NAME", "exp_name": "CLEARML_TASK_NAME"}
 # Of the build and the tests of tracelet itself.
@@ -138,7 +140,7 @@ _warned: set[str] = set()  # of this process
 def warn_of_unknown_variables(options: Sequence[str]) -> None:
     """Tells, once each, of `TRACELET_...` variables that set nothing: a typo, most likely."""
     known = {PREFIX + name.upper() for name in options}
-    known |= {PREFIX + alias for alias in _ALIASES.values()} | {PARENT_RUN}
+    known |= {PREFIX + alias for alias in _ALIASES.values()} | {PARENT_RUN, *OF_THE_JOB}
     for variable in sorted(os.environ):
         is_ours = variable.upper().startswith(PREFIX) and not variable.startswith(_OF_THE_BUILD)
         if not is_ours or variable in known or variable in _warned:

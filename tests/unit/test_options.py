@@ -244,6 +244,14 @@ def test_an_unknown_variable_is_told_once_with_the_nearest_name(monkeypatch, cap
     assert "TRACELET_RING_SLOT sets no option; did you mean TRACELET_RING_SLOTS?" in told[0]
 
 
+def test_the_variables_that_name_a_job_are_no_typos(monkeypatch, caplog):
+    monkeypatch.setattr(environment, "_warned", set())
+    for name in ("RANK", "WORLD_SIZE", "NODE", "JOB"):
+        monkeypatch.setenv(f"TRACELET_{name}", "1")
+    resolve_options(None, None, None, None)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_times_without_an_end_are_a_year():
     config = {
         "stop_timeout_s": math.inf, "drain_interval_s": 1e10, "batch_max_age_s": 10**400,

@@ -284,7 +284,8 @@ def test_a_ring_may_go_when_nothing_of_it_is_needed(
 
 def test_folders_in_which_nothing_was_logged_and_those_half_removed_are_orphans(place):
     place.folder("start", RUN_LOCK)
-    place.folder("claimed", RUN_LOCK, f"{RUN_LOCK}.claim", f"{MANIFEST}.new", "sync.lock")
+    names = (RUN_LOCK, f"{RUN_LOCK}.claim", f"{RUN_LOCK}.claim.0a", f"{MANIFEST}.new", "sync.lock")
+    place.folder("claimed", *names)
     place.folder(f"{REMOVED_PREFIX}run", "journal-0.bin")
     place.folder("empty")
     place.folder("a-run", RUN_LOCK, MANIFEST)

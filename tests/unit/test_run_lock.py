@@ -63,18 +63,84 @@ def test_no_descriptor_is_left_by_one_that_is_not_had_or_is_let_go(path):
     assert len(os.listdir("/dev/fd")) == unlocked
 
 
+def claim_of_the_dead():
+    code = "import json; from tracelet.runs.process_identity import process_identity as p; "
+    code += "print(json.dumps(p()))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+
+
+def test_of_two_that_find_the_dead_at_once_one_gets_the_lock(tmp_path, monkeypatch):
+    """Without flock: the second one's look at the dead claim comes before the first one takes it,
+    its removal after: it removed the first one's claim, and both had the lock."""
+    monkeypatch.setattr(run_lock, "_flock", lambda fd, shared: None)
+    path, claim = str(tmp_path / "lock"), tmp_path / "lock.claim"
+    first, second, third = RunLock(path), RunLock(path), RunLock(path)
+    claim.write_bytes(claim_of_the_dead())
+    for name in ("rename", "unlink"):
+        real = getattr(os, name)
+
+        def act(*arguments, real=real):
+            monkeypatch.undo()
+            monkeypatch.setattr(run_lock, "_flock", lambda fd, shared: None)
+            assert first.acquire(30.0)
+            real(*arguments)
+            third.acquire()  # amid the second one's: it finds no claim by the common name
+            assert not third._has_claim
+
+        monkeypatch.setattr(os, name, act)
+    assert not second.acquire()
+    assert first._has_claim
+    assert RunLock.is_held(path)
+    assert not second.acquire(0.05)
+    assert RunLock.doubt(path) == ""
+    first.release()
+    assert RunLock.is_held(path) is False
+    assert os.listdir(tmp_path) == ["lock"]
+    assert second.acquire()
+    second.release()
+
+
+def test_who_lets_go_removes_no_claim_of_another(tmp_path, monkeypatch):
+    """As where a person removed its own, as a claim in doubt says; also amid its look at it."""
+    monkeypatch.setattr(run_lock, "_flock", lambda fd, shared: None)
+    path, claim = str(tmp_path / "lock"), tmp_path / "lock.claim"
+    first, second = RunLock(path), RunLock(path)
+    assert first.acquire()
+    claim.unlink()
+    assert second.acquire()
+    first.release()
+    assert RunLock.is_held(path)
+    second.release()
+    assert first.acquire()
+    is_own = first._is_own
+
+    def look(path):
+        found = is_own(path)
+        if path == str(claim) and found:
+            claim.unlink()
+            assert second.acquire()
+        return found
+
+    first._is_own = look
+    first.release()
+    del first._is_own
+    assert RunLock.is_held(path)
+    assert not first.acquire()
+    second.release()
+    assert RunLock.is_held(path) is False
+
+
 def test_a_claim_is_taken_from_the_dead_and_from_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "_flock", lambda fd, shared: None)
     path = str(tmp_path / "lock")
-    code = "import json; from tracelet.runs.process_identity import process_identity as p; "
-    code += "print(json.dumps(p()))"
-    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     claim = tmp_path / "lock.claim"
-    claim.write_bytes(dead)
+    claim.write_bytes(claim_of_the_dead())
     assert RunLock.is_held(path) is False
     lock = RunLock(path)
     assert lock.acquire(30.0)
-    assert json.loads(claim.read_text()) == json.loads(json.dumps(process_identity()))
+    claimed = json.loads(claim.read_text())
+    assert claimed.pop("claim")
+    assert claimed == json.loads(json.dumps(process_identity()))
     lock.release()
     claim.write_text(json.dumps({**process_identity(), "host": "another"}))
     (tmp_path / "lock").touch()

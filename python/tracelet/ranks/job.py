@@ -14,7 +14,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tracelet.environment import OF_THE_JOB
 from tracelet.runs.process_identity import start_of
+
+_RANK, _WORLD_SIZE, _NODE, _JOB = OF_THE_JOB
 
 _MOST_DIGITS = 9  # no job has more processes; and Python makes no number of thousands
 _NO_RUN_ID = "none"  # torchrun's default, the same for all jobs
@@ -88,9 +91,9 @@ def _job(
     """None unless both numbers are there and the rank is one of the world's."""
     if rank is None or not world_size or rank >= world_size:
         return None
-    named = of.number("TRACELET_NODE")
+    named = of.number(_NODE)
     return Job(
-        of.text("TRACELET_JOB") or job_id,
+        of.text(_JOB) or job_id,
         rank,
         world_size,
         local_rank if local_rank is not None else rank,
@@ -102,8 +105,7 @@ def _job(
 
 def _named(of: _Variables) -> Job | None:
     return _job(
-        of, "TRACELET_RANK", "", of.number("TRACELET_RANK"), of.number("TRACELET_WORLD_SIZE"),
-        of.number("LOCAL_RANK"),
+        of, _RANK, "", of.number(_RANK), of.number(_WORLD_SIZE), of.number("LOCAL_RANK")
     )  # fmt: skip
 
 

@@ -89,7 +89,8 @@ def _is_empty_start(path: str) -> bool:
     """A run's folder in which there is nothing but what a start makes before its manifest. With
     anything else in it, it may have points though its manifest is lost: `tracelet runs` names it.
     """
-    names = set(_names_in(path))
+    of_claims = f"{RUN_LOCK}.claim."  # which were taken away when the machine stopped
+    names = {name for name in _names_in(path) if not name.startswith(of_claims)}
     if not {RUN_LOCK} <= names <= {RUN_LOCK, f"{RUN_LOCK}.claim", f"{MANIFEST}.new", "sync.lock"}:
         return False
     return RunLock.is_held(os.path.join(path, RUN_LOCK)) is False

@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 from tracelet.fork import renew_at_fork
 from tracelet.runs.ownership import NotOwnError, open_own, read_own
@@ -14,6 +16,8 @@ from tracelet.runs.process_identity import is_alive, process_identity, processes
 
 _POLL_S = 0.02
 _MOST_CLAIM_BYTES = 1 << 16
+# What reading a claim can raise: it is being written, is gone, or is none.
+_UNREADABLE = (OSError, ValueError, AttributeError, KeyError, TypeError, NotOwnError)
 
 
 class RunLock:
@@ -22,6 +26,11 @@ class RunLock:
     By flock, which the kernel gives back when the last process that has the file open is gone: so
     children of a fork close it. Where the file system has no
     flock, by a file that is created exclusively and names its process, and is taken from the dead.
+
+    Such a claim is never removed by the name that all share: between a look at it and its removal
+    it may have become another's. It is renamed first, to a name that nobody else makes, and looked
+    at there. One that turns out to be somebody's holds the lock by that name too: who creates a
+    claim has the lock only when it then sees none of another beside its own.
     """
 
     def __init__(self, path: str) -> None:
@@ -29,6 +38,7 @@ class RunLock:
         self._claim_path = f"{path}.claim"
         self._fd: int | None = None
         self._has_claim = False
+        self._token = ""  # which claim is its own
         renew_at_fork(self)
 
     def renew_in_child(self) -> None:
@@ -52,8 +62,7 @@ class RunLock:
     def seize(self) -> bool:
         """Takes it also from a claim that is in `doubt`: for what nobody holds for long."""
         if self.doubt(self._path):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._claim_path)
+            _remove_claims(self._claim_path, _is_in_doubt)
         return self.acquire()
 
     def _try_acquire(self) -> bool:
@@ -68,13 +77,26 @@ class RunLock:
         try:
             fd = os.open(self._claim_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            if _claim_is_dead(self._claim_path):
-                os.unlink(self._claim_path)
+            _remove_claims(self._claim_path, _claim_is_dead)
             return False  # a caller that can wait tries again
+        self._token = os.urandom(8).hex()
         with open(fd, "w", encoding="utf-8") as file:
-            json.dump(process_identity(), file)
+            json.dump({**process_identity(), "claim": self._token}, file)
         self._has_claim = True
-        return True
+        others = (path for path in _claims(self._claim_path) if not self._is_own(path))
+        if any(os.path.exists(path) and not _claim_is_dead(path) for path in others):
+            self._let_go_of_claim()
+        return self._has_claim
+
+    def _is_own(self, path: str) -> bool:
+        with contextlib.suppress(*_UNREADABLE):
+            return bool(_read_claim(path)["claim"] == self._token)
+        return False
+
+    def _let_go_of_claim(self) -> None:
+        self._has_claim = False
+        with contextlib.suppress(OSError):  # no descriptor is left: it ends with this process
+            _remove_claims(self._claim_path, self._is_own)
 
     def release(self) -> None:
         """Lets go, also where forked children have the file open."""
@@ -86,9 +108,7 @@ class RunLock:
             fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
         if self._has_claim:
-            with contextlib.suppress(FileNotFoundError):  # gone with the run's folder
-                os.unlink(self._claim_path)
-            self._has_claim = False
+            self._let_go_of_claim()
 
     @classmethod
     def is_held(cls, path: str) -> bool | None:
@@ -106,8 +126,8 @@ class RunLock:
             os.close(fd)
         if locked is not None:
             return not locked
-        claim_path = f"{path}.claim"
-        return os.path.exists(claim_path) and not _claim_is_dead(claim_path)
+        claims = _claims(f"{path}.claim")
+        return any(os.path.exists(claim) and not _claim_is_dead(claim) for claim in claims)
 
     @classmethod
     def doubt(cls, path: str) -> str:
@@ -116,20 +136,13 @@ class RunLock:
         taken from nobody, and would hold the lock for ever: people are told. "" else."""
         if cls.is_held(path) is False or _has_flock(path):
             return ""
-        claim_path = f"{path}.claim"
-        try:
-            claim = json.loads(read_own(claim_path, _MOST_CLAIM_BYTES))
-            if is_alive(claim) is not None:
-                return ""
-            process = f"process {claim.get('pid')} on {claim.get('host')}"
-        except FileNotFoundError:
-            return ""
-        except (OSError, ValueError, AttributeError, NotOwnError):
-            process = "a process that it does not name"
-        return (
-            f"{claim_path} is of {process}, and whether that one lives can't be told here. If it "
-            "has ended, remove this file"
-        )
+        for claim_path in _claims(f"{path}.claim"):
+            if _is_in_doubt(claim_path):
+                return (
+                    f"{claim_path} is of {_process_of(claim_path)}, and whether that one lives "
+                    "can't be told here. If it has ended, remove this file"
+                )
+        return ""
 
 
 def take_from_users(path: str) -> int | None:
@@ -186,8 +199,51 @@ def _has_flock(path: str) -> bool:
         os.close(fd)
 
 
+def _claims(path: str) -> list[str]:
+    """Where claims may lie: the name by which they are created, and what was renamed."""
+    folder, name = os.path.split(path)
+    try:
+        names = sorted(os.listdir(folder or "."))
+    except FileNotFoundError:
+        return []
+    return [path, *(os.path.join(folder, each) for each in names if each.startswith(f"{name}."))]
+
+
+def _remove_claims(path: str, is_meant: Callable[[str], bool]) -> None:
+    """Removes those that are meant, and none that another process has made meanwhile."""
+    if is_meant(path):
+        with contextlib.suppress(FileNotFoundError):  # another was first, or it was moved
+            os.rename(path, f"{path}.{os.urandom(8).hex()}")
+    for moved in _claims(path)[1:]:
+        if is_meant(moved):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(moved)
+
+
+def _read_claim(path: str) -> Any:
+    return json.loads(read_own(path, _MOST_CLAIM_BYTES))
+
+
 def _claim_is_dead(path: str) -> bool:
     try:
-        return is_alive(json.loads(read_own(path, _MOST_CLAIM_BYTES))) is False
-    except (OSError, ValueError, AttributeError, NotOwnError):
+        return is_alive(_read_claim(path)) is False
+    except _UNREADABLE:
         return False  # being written, or just gone
+
+
+def _is_in_doubt(path: str) -> bool:
+    """Whether nobody here can tell if its process lives, or which one that is."""
+    try:
+        return is_alive(_read_claim(path)) is None
+    except FileNotFoundError:
+        return False
+    except _UNREADABLE:
+        return True
+
+
+def _process_of(path: str) -> str:
+    try:
+        claim = _read_claim(path)
+        return f"process {claim.get('pid')} on {claim.get('host')}"
+    except _UNREADABLE:
+        return "a process that it does not name"
