@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -32,9 +31,9 @@ from tracelet.pipeline.live import Live
 from tracelet.pipeline.run_end import SYNC_TIMEOUT_S, close_backends, finish_folder
 from tracelet.pipeline.run_lines import RunLines
 from tracelet.pipeline.run_record import RunNotes
+from tracelet.pipeline.run_stats import stats_of
 from tracelet.pipeline.verbs import Verbs
 from tracelet.ranks.job import find_job
-from tracelet.records import EVENT
 from tracelet.redact import without_user
 from tracelet.runs.deletion import NothingLogged
 from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
@@ -271,37 +270,8 @@ class Run:
         return named(live.drainer.summaries.read(), live.ring.text)
 
     def _stats_of(self, live: Live) -> Stats:
-        """Without the points that this process' calls dropped after the run's end."""
-        ring, lanes = live.ring, live.lanes
-        # Before the head, which only grows: the other way round a lane may seem to be beyond it.
-        positions = [lane.position - lane.held for lane in lanes]
-        accepted = ring.head
-        dropped: Counter[str] = Counter(ring.dropped)
-        dropped["producer died"] = ring.skipped
-        for lane in lanes:
-            dropped.update(lane.set_aside)
-        return Stats(
-            accepted=accepted,
-            delivered={
-                lane.sink.name: lane.delivered
-                for lane in lanes
-                # One for events alone is not mentioned before there are any.
-                if lane.kinds & ~(1 << EVENT)
-                or lane.delivered
-                or lane.sink.name in live.drainer.shippers
-            },
-            pending=max((accepted - position for position in positions), default=0),
-            retried=sum(lane.retried for lane in lanes),
-            folded=sum(lane.folded for lane in lanes),
-            dropped={reason: count for reason, count in dropped.items() if count},
-            not_finite=max((lane.not_finite for lane in lanes), default=0),
-            artifacts=self.verbs.uploads.counts,
-            not_taken=self.verbs.not_taken,
-            unsent_calls=self.verbs.unsent,
-            system_points=self._monitors.system_points if self._monitors is not None else 0,
-            not_finite_values=ring.not_finite_values,
-            lanes={lane.sink.name: lane.stats() for lane in lanes},
-        )
+        system_points = self._monitors.system_points if self._monitors is not None else 0
+        return stats_of(live, self.verbs, system_points)
 
     @property
     def drainer_cpu_with_gil_ns(self) -> int:
