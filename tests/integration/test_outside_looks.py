@@ -153,6 +153,7 @@ def test_a_process_of_another_pid_namespace_may_live(monkeypatch):
     assert process_identity.is_alive(before) is False
 
 
+@pytest.mark.slow
 def test_two_that_import_one_session_make_one_task_of_it(run_script, clearml_server, tmp_path):
     pytest.importorskip("clearml")
     run_script("""
