@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
 import tracelet
 from tracelet.cli import main
-from tracelet.commands import ranks_view, terminal
-from tracelet.commands.ranks_view import RankView, first_stopped, lines_of, ranks_of
+from tracelet.commands import ranks_view, terminal, top
+from tracelet.commands.ranks_view import RankView, first_stopped, lines_of, of_one_job, ranks_of
 from tracelet.reading.pulse import Pulse, pulse_of_files, pulse_of_ring
+from tracelet.runs.run_folder import write_manifest
 from tracelet.runs.stored_run import StoredRun, find_runs, scan_runs
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
@@ -158,3 +160,110 @@ def test_wall_times_that_are_none_and_one_point_alone_give_no_speed():
     pulse = pulse_of_ring(run.ring_path)
     assert (pulse.last_step, pulse.steps_per_s, pulse.interval_s) == (3, None, None)
     assert isinstance(RankView.as_json(ranks_of([run])[0])["values"], dict)
+
+
+def test_what_the_machine_does_is_no_progress():
+    """Its series has the last point nearly always: a rank that hung was never stuck."""
+    experiment = tracelet.start_logging("m", "tests", "tensorboard", {"log_dir": "log"})
+    (run,) = find_runs(os.environ["TRACELET_DIR"])
+    experiment.log_metric("system/cpu", 0.5, 3600)
+    assert pulse_of_ring(run.ring_path).last_step == 3600  # there is nothing else
+    for step in range(5):
+        experiment.log_metric("rate", step, step)
+    for second in range(9):
+        experiment.log_metric("system/cpu", 0.5, 3601 + second)
+    (view,) = ranks_of([run])
+    assert view.pulse.last_step == 4
+    assert view.pulse.values == {"rate": (4, 4.0), "system/cpu": (3609, 0.5)}
+    assert "rate 4" in lines_of([view], [])[1]
+    assert "system/cpu 0.5" in lines_of([view], ["system/*"])[1]
+
+
+def test_wall_times_of_the_users_own_tell_of_no_age():
+    """An epoch's number as the wall time: the run was stuck since 1970."""
+    tensorboard = pytest.importorskip("torch.utils.tensorboard")
+    tracelet.start_logging("own", "tests", "tensorboard")
+    writer = tensorboard.SummaryWriter("log")
+    for step in range(20):
+        writer.add_scalar("loss", 1.0, step, walltime=float(step))
+    (run,) = find_runs(os.environ["TRACELET_DIR"])
+    (view,) = ranks_of([run])
+    assert (view.state, view.age_s, view.pulse.last_step) == ("running", None, 19)
+    assert view.steps_per_s is None
+    assert first_stopped([replace(view, state="died")]) is None
+    later = replace(view, pulse=replace(view.pulse, last_point_s=view.now_s + 3600))
+    assert later.age_s is None  # a clock that was set back since
+    writer.add_scalar("lr", 1.0, 7, walltime=3.0)
+    assert ranks_of([run])[0].pulse.last_step == 7  # the last one by its place, not its time
+
+
+def left_run(name, **manifest):
+    """Of a process that died; without a ring."""
+    path = os.path.join(os.environ["TRACELET_DIR"], name)
+    os.makedirs(path, exist_ok=True)
+    write_manifest(
+        path, {"format": 1, "run": name, "ring": "/nowhere", "state": "running", **manifest}
+    )
+    return path
+
+
+def test_a_rank_that_is_no_number_has_a_row_of_its_own(capsys):
+    """A manifest of somebody else's making: a list as its rank ended `top`."""
+    for name, rank in (("a", [1]), ("b", {}), ("c", 1), ("d", None), ("e", 1)):
+        left_run(name, job={"id": "x", "rank": rank})
+    runs = find_runs(os.environ["TRACELET_DIR"])
+    assert [run.run_id for run in of_one_job(runs[0], runs)] == ["a", "b", "e", "d"]
+    assert main(["top", "--all", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 5
+
+
+def test_a_folder_that_goes_between_two_looks_at_it_ends_nothing(monkeypatch, capsys):
+    left_run("a", state="finished")
+    left_run("b")
+    found = top.scan_runs
+
+    def scan(*arguments, **options):
+        runs = found(*arguments, **options)
+        shutil.rmtree(runs[0][0].path)
+        return runs
+
+    monkeypatch.setattr(top, "scan_runs", scan)
+    assert main(["top", "--all", "--json"]) == 0
+    assert [each["run"] for each in json.loads(capsys.readouterr().out)] == ["b"]
+
+
+def test_of_what_has_ended_nothing_is_read_a_second_time(monkeypatch):
+    """Of 1,500 runs that were left each look took seconds, once a second."""
+    for n in range(8):
+        left_run(f"run{n}")
+    read = []
+    real = StoredRun.__init__, ranks_view._pulse_of
+    monkeypatch.setattr(
+        StoredRun, "__init__", lambda run, path: (real[0](run, path), read.append(path))[0]
+    )
+    monkeypatch.setattr(
+        ranks_view, "_pulse_of", lambda run: (real[1](run), read.append(run.run_id))[0]
+    )
+    looks = top._Looks(os.environ["TRACELET_DIR"], True, 3)
+    first = looks.look()
+    assert [view.run_id for view in first] == ["run5", "run6", "run7"]  # the newest
+    assert (looks.not_shown, len(read)) == (5, 8 + 3)
+    read.clear()
+    for _ in range(25):
+        later = looks.look()
+    assert read == []
+    assert [view.run_id for view in later] == ["run5", "run6", "run7"]
+    assert later[0].now_s > first[0].now_s
+    changed = left_run("run6", exp_name="sent")
+    shutil.rmtree(left_run("run7"))
+    assert [view.name for view in looks.look()] == ["", "", "sent"]
+    assert read == [changed, "run4", "run6"]
+
+
+def test_one_that_goes_on_after_all_is_seen_within_some_looks(monkeypatch):
+    left_run("run")
+    looks = top._Looks(os.environ["TRACELET_DIR"], False)
+    assert looks.look() == []
+    monkeypatch.setattr(StoredRun, "is_alive", True)  # a forked child has begun to log
+    found = [view.state for _ in range(20) for view in looks.look()]
+    assert set(found) == {"running"}

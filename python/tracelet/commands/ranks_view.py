@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tracelet.commands import terminal
 from tracelet.commands.terminal import cut, printable
 from tracelet.errors import TraceletError
+from tracelet.monitor import SYSTEM_PREFIX
 from tracelet.reading.pulse import Pulse, pulse_of_files, pulse_of_ring
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
 from tracelet.runs.stored_run import StoredRun
@@ -19,6 +21,7 @@ from tracelet.runs.stored_run import StoredRun
 _STUCK_AFTER_S = 10.0  # and ten of its usual pauses
 _STUCK_AFTER_PAUSES = 10
 _BEHIND_S = 10.0
+_CLOCKS_APART_S = 60.0  # of the hosts of a job
 _HEADER = ("RANK", "STATE", "STEP", "STEPS/S", "LAST POINT", "PENDING", "LAST VALUE", "RUN")
 _NUMBERS = (0, 2, 3, 4, 5)
 _RED = ("stuck", "behind", "died")
@@ -42,12 +45,21 @@ class RankView:
     pending: int | None
     pulse: Pulse
     now_s: float
+    started_s: float = 0.0
 
     @property
     def age_s(self) -> float | None:
-        """Since its last point."""
+        """Since its last point; None where its wall time is of no clock: the user's own (the number
+        of an epoch), or from before the run, or to come."""
         last_s = self.pulse.last_point_s
-        return None if last_s is None else max(0.0, self.now_s - last_s)
+        first_s, end_s = self.started_s - _CLOCKS_APART_S, self.now_s + _CLOCKS_APART_S
+        if last_s is None or not first_s <= last_s <= end_s:
+            return None
+        return max(0.0, self.now_s - last_s)
+
+    @property
+    def steps_per_s(self) -> float | None:
+        return None if self.age_s is None else self.pulse.steps_per_s
 
     def as_json(self) -> dict[str, Any]:
         pulse = self.pulse
@@ -56,7 +68,7 @@ class RankView:
             "world_size": self.world_size, "host": self.host, "pid": self.pid,
             "state": self.state, "pending": self.pending, "last_step": pulse.last_step,
             "last_point_s": pulse.last_point_s, "age_s": self.age_s,
-            "steps_per_s": pulse.steps_per_s,
+            "steps_per_s": self.steps_per_s,
             "values": {tag: list(each) for tag, each in pulse.values.items()},
         }  # fmt: skip
 
@@ -66,32 +78,63 @@ def of_one_job(run: StoredRun, runs: Sequence[StoredRun]) -> list[StoredRun]:
     job = _job_of(run)
     if job is None:
         return [run]
-    by_rank = {_place_of(each).get("rank"): each for each in runs if _job_of(each) == job}
-    by_rank[_place_of(run).get("rank")] = run
+    by_rank = {_rank_or_id(each): each for each in runs if _job_of(each) == job}
+    by_rank[_rank_or_id(run)] = run
     return list(by_rank.values())
 
 
-def ranks_of(runs: Sequence[StoredRun], now_s: float | None = None) -> list[RankView]:
-    """By job, the oldest first, and rank. One that ends while it is looked at is left out."""
+def ranks_of(
+    runs: Sequence[StoredRun],
+    now_s: float | None = None,
+    known: Mapping[str, RankView] | None = None,
+) -> list[RankView]:
+    """By job, the oldest first, and rank. One that ends while it is looked at is left out; of those
+    that are `known` by their ids nothing is read."""
     now_s = time.time() if now_s is None else now_s
     views = []
     for run in runs:
-        try:
-            views.append(_view_of(run, now_s))
-        except (OSError, TraceletError):
-            if os.path.isdir(run.path):
-                raise
-    oldest: dict[str, int] = {}
-    for place, view in enumerate(views):
-        oldest.setdefault(view.job, place)
-    views = [_judged(view, [each for each in views if each.job == view.job]) for view in views]
-    return sorted(views, key=lambda view: (oldest[view.job], view.rank or 0))
+        before = None if known is None else known.get(run.run_id)
+        with unless_gone(run):
+            views.append(replace(before, now_s=now_s) if before else _view_of(run, now_s))
+    jobs = _by_job(views)  # the oldest first
+    return [
+        _judged(view, job)
+        for job in jobs.values()
+        for view in sorted(job, key=lambda view: view.rank or 0)
+    ]
+
+
+@contextlib.contextmanager
+def unless_gone(run: StoredRun) -> Iterator[None]:
+    """Around a look at a run, which may end, and its folder go, at any time: that is no error."""
+    try:
+        yield
+    except (OSError, TraceletError):
+        if os.path.isdir(run.path):
+            raise
+
+
+def _by_job(views: Sequence[RankView]) -> dict[str, list[RankView]]:
+    jobs: dict[str, list[RankView]] = {}
+    for view in views:
+        jobs.setdefault(view.job, []).append(view)
+    return jobs
+
+
+def _rank_or_id(run: StoredRun) -> int | str:
+    rank = _number(_place_of(run).get("rank"))
+    return run.run_id if rank is None else rank
 
 
 def first_stopped(views: Sequence[RankView]) -> RankView | None:
     """Of one job's ranks the one that was the first to log nothing more while it had not ended;
-    None where all go on."""
-    stopped = [view for view in views if view.state in ("stuck", "died")]
+    None where all go on. One without points stopped before the others; one whose wall times are of
+    no clock can't be compared."""
+    stopped = [
+        view for view in views
+        if view.state in ("stuck", "died")
+        and (view.pulse.last_point_s is None or view.age_s is not None)
+    ]  # fmt: skip
     return min(stopped, key=lambda view: view.pulse.last_point_s or 0.0, default=None)
 
 
@@ -109,6 +152,7 @@ def _view_of(run: StoredRun, now_s: float) -> RankView:
         run.pending(),
         _pulse_of(run),
         now_s,
+        _seconds(manifest.get("started_s")),
     )
 
 
@@ -131,6 +175,10 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e12 else 0.0
+
+
 def _pulse_of(run: StoredRun) -> Pulse:
     try:
         return pulse_of_ring(run.ring_path)
@@ -146,7 +194,7 @@ def _judged(view: RankView, job: Sequence[RankView]) -> RankView:
     if age_s > max(_STUCK_AFTER_S, _STUCK_AFTER_PAUSES * (pulse.interval_s or 0.0)):
         return replace(view, state="stuck")
     ahead = max(each.pulse.last_step or 0 for each in job) - pulse.last_step
-    if pulse.steps_per_s and ahead / pulse.steps_per_s > _BEHIND_S:
+    if view.steps_per_s and ahead / view.steps_per_s > _BEHIND_S:
         return replace(view, state="behind")
     return view
 
@@ -166,8 +214,7 @@ def lines_of(views: Sequence[RankView], patterns: Sequence[str]) -> list[str]:
         is_red = view.state in _RED
         line = cut(line, terminal.width())
         shown.append(terminal.coloured(line, "red") if is_red else line)
-    for job in dict.fromkeys(view.job for view in views):
-        ranks = [view for view in views if view.job == job]
+    for ranks in _by_job(views).values():
         first = first_stopped(ranks)
         if first is not None and len(ranks) > 1:
             age_s = first.age_s
@@ -185,7 +232,7 @@ def _rank(view: RankView) -> str:
 
 def _row(view: RankView, patterns: Sequence[str]) -> tuple[str, ...]:
     pulse, age_s = view.pulse, view.age_s
-    speed = "" if pulse.steps_per_s is None else f"{pulse.steps_per_s:.3g}"
+    speed = "" if view.steps_per_s is None else f"{view.steps_per_s:.3g}"
     return (
         _rank(view), view.state, terminal.count(pulse.last_step), speed,
         "" if age_s is None else f"{terminal.in_time(age_s)} ago",
@@ -200,7 +247,8 @@ def _values(pulse: Pulse, patterns: Sequence[str]) -> str:
     tags = [tag for pattern in patterns for tag in values if fnmatch.fnmatchcase(tag, pattern)]
     if not patterns and values:
         losses = sorted((tag for tag in values if "loss" in tag.lower()), key=len)
-        tags = losses[:1] or [max(values, key=lambda tag: values[tag][0])]
+        logged = [tag for tag in values if not tag.startswith(SYSTEM_PREFIX)] or list(values)
+        tags = losses[:1] or [max(logged, key=lambda tag: values[tag][0])]
     return "  ".join(
         f"{printable(tag)} {terminal.value(values[tag][1])}" for tag in dict.fromkeys(tags)
     )

@@ -7,3 +7,6 @@ gpus.py         NVIDIA GPUs
 console.py      what is printed
 git.py          the repository that the program lies in, within a deadline
 """
+
+SYSTEM_PREFIX = "system/"
+"""Begins the tags of what the machine does."""

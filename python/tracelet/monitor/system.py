@@ -15,12 +15,12 @@ from typing import Any, Callable
 
 import psutil
 
+from tracelet.monitor import SYSTEM_PREFIX
 from tracelet.monitor.cgroups import cpu_limit, memory_limit
 from tracelet.monitor.gpus import open_gpus
 
 _log = logging.getLogger("tracelet")
 
-PREFIX = "system/"
 _GIB, _MIB = 1 << 30, 1 << 20
 _SLOW = ("disk", "network")
 _SLOW_S = 10.0
@@ -69,7 +69,7 @@ class System:
                 if name not in self._told:
                     self._told.add(name)
                     _log.warning("tracelet: no system metrics of the %s: %r", name, error)
-        return {PREFIX + name: value for name, value in found.items()}
+        return {SYSTEM_PREFIX + name: value for name, value in found.items()}
 
     def _cpu(self, elapsed_s: float) -> Mapping[str, float]:
         """Of the CPUs that this process may use, all of them busy being 100."""

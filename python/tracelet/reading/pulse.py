@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tracelet import _core
+from tracelet.monitor import SYSTEM_PREFIX
 from tracelet.reading.following import scalars_of_ring
 from tracelet.reading.logs import read_files
 
@@ -17,10 +18,14 @@ _MOST_RECORDS = 16_384  # the last ones of a ring
 
 @dataclass(frozen=True)
 class Pulse:
-    """The last points of one run. What is not known is None."""
+    """The last points of one run. What is not known is None.
+
+    What the machine did (`system/...`) is no progress: it is among the values, and tells of step,
+    age and speed only where there is nothing else.
+    """
 
     last_step: int | None = None
-    """Of the point that was logged last, by its wall time."""
+    """Of the point that was logged last: by its place in the ring, in event files by wall time."""
     last_point_s: float | None = None
     """Its wall time, in seconds since 1970."""
     interval_s: float | None = None
@@ -35,13 +40,13 @@ def pulse_of_ring(path: str) -> Pulse:
     ring = _core.StoredRing.open(path)
     records, _ = scalars_of_ring(ring, path, max(0, ring.head - _MOST_RECORDS))
     names = ring.names
-    by_tag = {
-        names.text(int(tag_id)): records[records["tag_id"] == tag_id]
-        for tag_id in np.unique(records["tag_id"])
-    }
-    return _pulse({
-        tag: (each["step"], each["wall_time"], each["value"]) for tag, each in by_tag.items()
-    })  # fmt: skip
+    series, places = {}, {}
+    for tag_id in np.unique(records["tag_id"]):
+        at = np.flatnonzero(records["tag_id"] == tag_id)
+        each, tag = records[at], names.text(int(tag_id))
+        series[tag] = (each["step"], each["wall_time"], each["value"])
+        places[tag] = float(at[-1])
+    return _pulse(series, places)
 
 
 def pulse_of_files(paths: Sequence[str]) -> Pulse:
@@ -54,8 +59,12 @@ def pulse_of_files(paths: Sequence[str]) -> Pulse:
     return _pulse(series)
 
 
-def _pulse(series: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Pulse:
-    """From steps, wall times and values by tag, each in the order logged."""
+def _pulse(
+    series: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    places: Mapping[str, float] | None = None,
+) -> Pulse:
+    """From steps, wall times and values by tag, each in the order logged; and the place of each
+    one's last point among all, where that is known: wall times may be the user's own."""
     known = {}
     for tag, columns in series.items():
         is_known = np.isfinite(columns[1])
@@ -64,7 +73,9 @@ def _pulse(series: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> P
     if not known:
         return Pulse()
     # Of several that were logged last at once, the one with most points tells the speed best.
-    steps, times, _ = max(known.values(), key=lambda each: (each[1][-1], len(each[1])))
+    progress = [tag for tag in known if not tag.startswith(SYSTEM_PREFIX)] or list(known)
+    ends = places or {tag: float(known[tag][1][-1]) for tag in progress}
+    steps, times, _ = known[max(progress, key=lambda tag: (ends[tag], len(known[tag][1])))]
     took_s, number = float(times[-1] - times[0]), len(times)
     return Pulse(
         int(steps[-1]),

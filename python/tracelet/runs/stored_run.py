@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -337,12 +337,18 @@ def find_runs(runs_dir: str, most: int | None = None) -> list[StoredRun]:
 
 
 def scan_runs(
-    runs_dir: str, most: int | None = None
+    runs_dir: str,
+    most: int | None = None,
+    known: Callable[[str], StoredRun | None] = lambda path: None,
 ) -> tuple[list[StoredRun], list[UnreadableRun]]:
-    """The runs of a folder, oldest first, the newest `most` of them, and what can't be read."""
+    """The runs of a folder, oldest first, the newest `most` of them, and what can't be read. Those
+    that are `known`, by their paths, are not read once more."""
     runs, unreadable = [], []
     for name in sorted(_names_in(runs_dir))[-most if most else None :]:
         path = os.path.join(runs_dir, name)
+        if (run := known(path)) is not None:
+            runs.append(run)
+            continue
         if name.startswith(REMOVED_PREFIX) or not _may_be_a_run(path):
             continue
         try:
