@@ -175,12 +175,13 @@ class Options:
 
     # What a run is told of by itself.
     environment: bool = _option(Flag(), True)
-    """What the run runs in is noted: git commit, branch, whether files are changed; command line,
-    packages, Python, machine, GPUs. Without secrets; see "Environment" in docs/monitor.md. For
-    `tracelet show` and MLflow; ClearML and W&B find it out themselves."""
+    """What the run runs in is noted: git commit, branch and remote; command line, packages, Python,
+    machine, GPUs. Without secrets, and no process is started for it; see "Environment" in
+    docs/monitor.md. For `tracelet show` and MLflow; ClearML and W&B find it out themselves."""
     git_diff: bool = _option(Flag(), False)
-    """With it, what `git diff HEAD` says, its first 64 KiB. It holds whatever the files hold, a
-    secret too: so it is off."""
+    """With it, whether files are changed, and what `git diff HEAD` says, its first 64 KiB. It holds
+    whatever the files hold, a secret too, and the program git is started for it, by the leading
+    rank: so it is off."""
 
     system_metrics: bool = _option(Flag(), False)
     """CPUs, memory, disk, network and NVIDIA GPUs are logged as series "system/...", their step the

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import tracelet
 from tracelet.cli import main
-from tracelet.monitor import environment, git
-from tracelet.monitor.git import Git
+from tracelet.monitor import environment, git_diff
+from tracelet.monitor.git import repository as read
 from tracelet.pipeline.monitors import EnvironmentNoter
 from tracelet.runs.history import RunRecord, read_record, write_record
 
@@ -54,6 +56,10 @@ def fake_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
 
 
+def changes(folder: Path, timeout_s: float = 60) -> dict[str, object]:
+    return dict(git_diff.changes(str(folder), threading.Event(), timeout_s))
+
+
 def record_of_run(**config: object) -> RunRecord:
     experiment = tracelet.start_logging("r", "tests", backend="tensorboard", config=config)
     tracelet.stop_logging()
@@ -67,16 +73,18 @@ def test_commit_branch_remote_and_changes_are_noted_and_shown(repository, capsys
     subprocess.run(
         ("git", "remote", "add", "origin", "https://me:SECRET@example.org/x.git"), check=True
     )
-    about = record_of_run().environment
+    about = record_of_run(git_diff=True).environment
     assert about["git_commit"] == commit
     assert about["git_branch"] == "work"
     assert about["git_is_changed"] is False
+    assert "git_diff" not in about
     assert about["git_remote"] == "https://example.org/x.git"
     (repository / "train.py").write_text("lr = 2\n")
     (repository / "new.py").write_text("not of git\n")
-    record = record_of_run()
+    assert record_of_run().environment.keys().isdisjoint({"git_is_changed", "git_diff"})  # off
+    record = record_of_run(git_diff=True)
     assert record.environment["git_is_changed"] is True
-    assert "git_diff" not in record.environment  # off unless asked for
+    assert "lr = 2" in record.environment["git_diff"]
     capsys.readouterr()
     assert main(["show", record.run_id]) == 0
     shown = capsys.readouterr().out
@@ -96,9 +104,8 @@ def test_a_repository_without_a_commit_is_shown_as_one(repository, capsys):
     main(["show", record.run_id])
     assert "no commit yet on work" in capsys.readouterr().out
     subprocess.run(("git", "add", "train.py"), check=True)
-    found = Git(str(repository)).found(with_diff=True)  # there is nothing to compare it with
-    assert (found["git_branch"], found["git_is_changed"]) == ("work", True)
-    assert found["git"] == "git diff failed (128)"
+    found = changes(repository)  # there is nothing to compare it with
+    assert found == {"git_is_changed": True, "git": "git diff failed (128)"}
 
 
 def test_the_diff_is_kept_when_it_is_asked_for_and_git_takes_it_back(repository, capsys):
@@ -117,9 +124,9 @@ def test_the_diff_is_kept_when_it_is_asked_for_and_git_takes_it_back(repository,
 def test_a_diff_beyond_the_limit_is_cut_and_says_so(repository):
     commit_all(repository)
     (repository / "train.py").write_text("x" * 60 + "\n" + "long line\n" * 100_000)
-    diff = Git(str(repository)).found(with_diff=True)["git_diff"]
+    diff = changes(repository)["git_diff"]
     assert diff.endswith("\n(cut here: only the beginning is kept)\n")
-    assert len(diff) < git.MOST_DIFF_BYTES + 100
+    assert len(diff) < git_diff.MOST_DIFF_BYTES + 100
     # It fits into a record with the most packages that one takes.
     run_id = "20260101-000000-0123abcd"
     about = {"git_diff": diff, "packages": "p" * 100_000}
@@ -134,62 +141,174 @@ def test_git_runs_no_program_of_the_repository_and_writes_nothing(repository):
     (repository / "train.py").write_text("lr = 3\n")
     (repository / ".git" / "index.lock").touch()  # another git is at work, or died
     before = (repository / ".git" / "index").stat().st_mtime_ns
-    found = Git(str(repository / "deep")).found(with_diff=True)
+    found = changes(repository / "deep")
     assert found["git_is_changed"] is True
     assert "+lr = 3" in found["git_diff"]
     assert not (repository / "was-run").exists()
     assert (repository / ".git" / "index").stat().st_mtime_ns == before
 
 
-def test_without_a_repository_no_git_is_started(tmp_path, monkeypatch):
+def test_without_a_repository_or_the_option_no_git_is_started(tmp_path, monkeypatch):
     monkeypatch.delenv("GIT_DIR", raising=False)
     fake_git(tmp_path, monkeypatch, f"touch {tmp_path}/started\n")
-    assert Git(str(tmp_path)).found(with_diff=True) == {}
+    assert read(str(tmp_path)) == {}
+    assert changes(tmp_path) == {}
+    (tmp_path / ".git").mkdir()
+    assert record_of_run().environment["python"]
     assert not (tmp_path / "started").exists()
 
 
-@pytest.mark.parametrize(
-    ("script", "words"),
-    [("sleep 1000 &\nsleep 1000\n", "git did not answer in time"),
-     ("sleep 1000 &\nexit 0\n", "git status says nothing that is known"),
-     ("exec >&-\nsleep 1000\n", "git did not answer in time")],
-    ids=["both", "a child alone", "without a pipe"],
-)  # fmt: skip
-def test_a_git_that_hangs_with_a_child_that_holds_its_pipe_is_given_up(
-    repository, tmp_path, monkeypatch, script, words
+def test_git_is_started_by_the_leading_rank_alone(repository, monkeypatch):
+    commit_all(repository)
+    monkeypatch.setattr("tracelet.pipeline.monitors.rank_here", lambda: 1)
+    about = record_of_run(git_diff=True).environment
+    assert "git_commit" in about
+    assert "git_is_changed" not in about
+
+
+def git(*words: str) -> str:
+    done = subprocess.run(("git", *words), check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_files_say_what_git_says_packed_detached_in_a_worktree_and_in_a_submodule(
+    repository, monkeypatch
 ):
+    commit = commit_all(repository)
+    git("config", "remote.origin.url", "git@example.org:x.git")
+    wanted = {
+        "git_commit": commit, "git_branch": "work", "git_remote": "git@example.org:x.git",
+    }  # fmt: skip
+    assert read(str(repository / "deep")) == wanted
+    git("pack-refs", "--all")
+    assert not (repository / ".git/refs/heads/work").exists()
+    assert read(str(repository)) == wanted
+    git("worktree", "add", "-q", "-b", "feature/x", "../tree")
+    assert read(str(repository.parent / "tree")) == {**wanted, "git_branch": "feature/x"}
+    git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repository), "sub")
+    assert (repository / "sub" / ".git").is_file()
+    assert read(str(repository / "sub"))["git_commit"] == commit
+    monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
+    assert read("/") == wanted
+    git("checkout", "-q", "--detach")
+    assert read("/") == {**wanted, "git_branch": "(detached)"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("HEAD", b""), ("HEAD", b"ref: ../../secret\n"), ("HEAD", b"ref: refs/../../secret\n"),
+     ("HEAD", b"\xff\0\n"), ("HEAD", None), ("refs/heads/work", b"nonsense\n"),
+     ("refs/heads/work", None), ("commondir", None), ("refs/heads/work", b"ref: refs/\0\n")],
+)  # fmt: skip
+def test_a_damaged_repository_gives_nothing_and_no_pipe_is_waited_for(repository, name, content):
+    commit_all(repository)
+    path = repository / ".git" / name
+    path.unlink(missing_ok=True)
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content)
+    assert "git_commit" not in read(str(repository))
+
+
+def test_a_git_file_that_is_none_gives_nothing(repository):
+    for content in (b"", b"gitdir: \0\n", b"gitdir: ../nowhere\n", b"x" * 100_000):
+        (repository / ".git").write_bytes(content)
+        assert read(str(repository)) == {}
+    (repository / ".git").unlink()
+    os.mkfifo(repository / ".git")
+    assert read(str(repository)) == {}
+
+
+def test_a_ref_among_very_many_packed_ones_is_found(repository):
+    commit = commit_all(repository)
+    git("pack-refs", "--all")
+    path = repository / ".git" / "packed-refs"
+    line = f"{'0' * 40} refs/heads/other-%06d\n"
+    path.write_text("".join(line % n for n in range(40_000)) + path.read_text())
+    assert path.stat().st_size > 2 << 20
+    assert read(str(repository))["git_commit"] == commit
+
+
+def test_a_token_in_the_remote_s_url_is_not_noted(repository):
+    commit_all(repository)
+    for url in ("https://h/x.git?private_token=SECRET", "https://u:pa/SECRET@h/x.git"):
+        git("config", "remote.origin.url", url)
+        assert read(str(repository))["git_remote"] in ("https://h/x.git", "https://h/x.git")
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["sleep 60 &\nsleep 60\n", "sleep 60 &\nexit 0\n", "exec >&-\nsleep 60\n",
+     f"exec {sys.executable} -c 'import os, time\nif not os.fork(): os.setsid(); time.sleep(9)'\n"],
+    ids=["both", "a child alone", "without a pipe", "a child in a session of its own"],
+)  # fmt: skip
+def test_a_git_that_hangs_is_given_up_and_leaves_nothing(repository, tmp_path, monkeypatch, script):
     (repository / ".git").mkdir()
     fake_git(tmp_path, monkeypatch, script)
+    open_before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+    threads = threading.active_count()
     start_s = time.monotonic()
-    assert Git(str(repository), timeout_s=0.3).found(False) == {"git": words}
-    assert time.monotonic() - start_s < 30
+    assert changes(repository, timeout_s=0.3) == {"git": "git did not answer in time"}
+    assert time.monotonic() - start_s < 8  # neither read to its end
+    assert threading.active_count() == threads
+    with pytest.raises(ChildProcessError):  # no zombie
+        os.waitpid(-1, os.WNOHANG)
+    if open_before:
+        assert set(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_a_git_that_says_very_much_is_ended_at_its_first_byte(repository, tmp_path, monkeypatch):
+    (repository / ".git").mkdir()
+    fake_git(tmp_path, monkeypatch, "exec yes ' M some/file'\n")
+    found = changes(repository)
+    assert found["git_is_changed"] is True
+    assert len(str(found["git_diff"])) < git_diff.MOST_DIFF_BYTES + 100
 
 
 def test_a_run_ends_while_git_hangs_and_has_all_else(repository, tmp_path, monkeypatch):
     (repository / ".git").mkdir()
-    fake_git(tmp_path, monkeypatch, "exec sleep 1000\n")
+    fake_git(tmp_path, monkeypatch, "exec sleep 60\n")
     start_s = time.monotonic()
-    about = record_of_run().environment
+    about = record_of_run(git_diff=True).environment
     assert time.monotonic() - start_s < 30
     assert about["git"] == "the run ended before git had answered"
     assert about["python"].startswith(f"{sys.version_info[0]}.")
 
 
+def test_a_run_ends_while_the_start_of_git_hangs(repository, monkeypatch):
+    """A fork of the user's, just then, keeps the pipe by which the new process tells that it is
+    there."""
+    (repository / ".git").mkdir()
+    is_over = threading.Event()
+
+    def hangs(*_: object, **__: object) -> None:
+        is_over.wait(60)
+        raise OSError("over")
+
+    monkeypatch.setattr(git_diff.subprocess, "Popen", hangs)
+    start_s = time.monotonic()
+    try:
+        assert record_of_run(git_diff=True).environment["python"]
+        assert time.monotonic() - start_s < 30
+    finally:
+        is_over.set()
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
-    [("exit 128\n", "git status failed (128)"), ("echo nonsense\n", "nothing that is known"),
-     ("printf '\\377\\n'; kill -9 $$\n", "git was ended")],
-)  # fmt: skip
+    [("exit 128\n", "git status failed (128)"), ("kill -9 $$\n", "git was ended")],
+)
 def test_a_git_that_fails_costs_itself(repository, tmp_path, monkeypatch, script, words):
     (repository / ".git").mkdir()
     fake_git(tmp_path, monkeypatch, script)
-    assert words in Git(str(repository)).found(False)["git"]
+    assert changes(repository) == {"git": words}
 
 
 def test_without_the_program_git_it_is_told(repository, monkeypatch):
     (repository / ".git").mkdir()
     monkeypatch.setenv("PATH", "")
-    assert Git(str(repository)).found(False) == {"git": "the program git is not there"}
+    assert changes(repository) == {"git": "the program git is not there"}
 
 
 def test_secrets_of_a_command_line_are_not_in_it():
@@ -205,10 +324,60 @@ def test_secrets_of_a_command_line_are_not_in_it():
         assert shown in line
 
 
-def test_code_given_on_the_command_line_is_not_in_it(run_script):
-    code = "from tracelet.monitor.environment import command_line as c; print(c(), 'SECRET' in c())"
-    done = subprocess.run((sys.executable, "-c", f"{code} #SECRET"), capture_output=True, text=True)
-    assert done.stdout.strip().endswith("-c (code) False"), done
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["postgresql://u:HUNTER@h/db?sslmode=require"], ["https://u:pa/HUNTER@h/x"],
+        ["--set", "db.password=HUNTER"], ["-o", "api_key=HUNTER"], ["-e", "HF_TOKEN=HUNTER"],
+        ["-DPASSWORD=HUNTER"], ["db[password]=HUNTER"], ["--api-key=HUNT ER, HUNTER"],
+        ["--api-keys", "HUNTER", "HUNTER"], ["--api-keys", "a=HUNTER", "http://h/?a=HUNTER"],
+        ["--password", "--HUNTER"], ["--use-auth", "--password", "-HUNTER", "HUNTER"],
+        ["pretrained=x,token=HUNTER"], ['{"api_key": "HUNT,ER"}'], ["wandb={api_key:HUNTER}"],
+        ["{'password': 'HUNT\"ER'}"], ["--api-key:HUNTER"], ["train --api-key HUNTER"],
+        ["http://h/x?token=HUNTER"], ["--url=http://h/x?a=1&sig=HUNTER"],
+        ["Authorization: Bearer HUNTER"], ["-H", "Bearer HUNTER"], ["x" * 5000 + "HUNTER"],
+        ["--pw", "HUNTER"], ["--pass=HUNTER"], ["--passwd=HUNTER"], ["--creds=HUNTER"],
+        ["--credential=HUNTER"], ["auth=HUNTER"], ["--gh-pat", "HUNTER"], ["sig=HUNTER"],
+    ],
+)  # fmt: skip
+def test_a_secret_in_a_command_line_is_hidden_wherever_its_name_stands(words):
+    line = environment.command_line(["train.py", *words, "--lr", "0.1"])
+    assert "HUNT" not in line
+    assert "ER" not in line
+    assert "(redacted)" in line
+    assert line.startswith("train.py ")
+    assert line.endswith(" --lr 0.1")
+
+
+def test_what_is_no_secret_is_shown_in_a_command_line():
+    line = (
+        "--max-tokens 512 --tokenizer bpe --tokens 1 2 model.tokenizer=/x/y:z a=b,c=d "
+        "http://localhost:8080/x@v2?page=2 s3://bucket/x {'a': 1} num_keys=3 --trust-remote-code -v"
+    )
+    assert environment.command_line(line.split()) == line
+
+
+@pytest.mark.parametrize("word", ["a-", "key=", "token=a,", "-a ", "w://a:", "?a=", "a=b,"])
+def test_a_long_word_costs_no_time(word):
+    start_s = time.monotonic()
+    environment.command_line([word * (4_000 // len(word))])
+    assert time.monotonic() - start_s < 5  # 0.1 s at most; it would be hours
+
+
+@pytest.mark.parametrize("option", ["-c", "-uc", "-c as one word"])
+def test_code_given_on_the_command_line_is_not_in_it(option):
+    code = "from tracelet.monitor.environment import command_line as c; print(c()) #SECRET"
+    words = ["-c" + code] if option == "-c as one word" else [option, code]
+    done = subprocess.run((sys.executable, *words, "--lr"), capture_output=True, text=True)
+    assert done.stdout.strip().endswith("-c (code) --lr"), done
+
+
+def test_code_is_not_shown_where_the_program_has_set_its_arguments_anew(monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-I", "-Bc", "SECRET"], raising=False)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--lr"])
+    assert environment.command_line().endswith("-c (code) --lr")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-I", "t.py", "-c", "x"], raising=False)
+    assert environment.command_line() == "python -I t.py -c x"
 
 
 def test_packages_are_those_that_the_metadata_names():
@@ -217,6 +386,41 @@ def test_packages_are_those_that_the_metadata_names():
     found = {name.lower().replace("_", "-"): version for name, version in environment.packages()}
     for name in ("numpy", "pytest", "torch", "tensorboard"):
         assert found[name] == importlib.metadata.version(name)
+
+
+def test_many_files_beside_the_script_cost_little_and_odd_entries_of_the_path_nothing(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "x-1.0.dist-info").mkdir()
+    for n in range(50):
+        (tmp_path / f"{n:03}{'-a' * 120}").touch()
+    monkeypatch.setattr(sys, "path", [os.fsencode(tmp_path), tmp_path, None, "\0", "/nowhere"])
+    looked_at = []
+    monkeypatch.setattr(environment, "_DISTRIBUTION", Looked(environment._DISTRIBUTION, looked_at))
+    assert environment.packages() == [("x", "1.0")]
+    assert looked_at == ["x-1.0.dist-info"]
+    monkeypatch.setattr(environment, "_MOST_ENTRIES", 0)
+    assert environment.packages() == []
+
+
+class Looked:
+    """A pattern that notes what it is asked of."""
+
+    def __init__(self, pattern: re.Pattern[str], names: list[str]) -> None:
+        self.pattern, self.names = pattern, names
+
+    def fullmatch(self, name: str) -> re.Match[str] | None:
+        self.names.append(name)
+        return self.pattern.fullmatch(name)
+
+
+def test_the_search_for_packages_ends_when_the_run_does(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name / f"{name}-1.dist-info").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "a"), str(tmp_path / "b")])
+    is_given_up = threading.Event()
+    is_given_up.set()
+    assert environment.packages(is_given_up) == [("a", "1")]
 
 
 def test_the_program_s_folder_is_the_script_s_unless_that_is_installed(tmp_path, monkeypatch):
@@ -249,7 +453,7 @@ def test_it_is_off_where_the_option_says_so():
 
 
 def test_what_goes_wrong_in_it_is_told_and_ends_nothing(monkeypatch, caplog):
-    def fails(folder: str) -> None:
+    def fails(*_: object) -> None:
         raise RuntimeError("odd machine")
 
     monkeypatch.setattr("tracelet.pipeline.monitors.machine_and_program", fails)
@@ -270,6 +474,10 @@ def test_a_working_folder_that_is_gone_costs_no_run(tmp_path, monkeypatch):
     experiment.log_metric("a", 1.0, 0)
     tracelet.stop_logging()
     assert experiment.stats.accepted == 1
+    record = read_record(os.environ["TRACELET_HISTORY_DIR"], experiment.id)
+    assert record is not None
+    assert record.environment["folder"] == "(gone)"  # it costs itself alone
+    assert record.environment["packages"]
 
 
 def test_a_killed_run_has_it_too(run_script, capsys):

@@ -1,178 +1,163 @@
-"""The git repository that the program lies in: commit, branch, whether it is changed, the diff.
+"""The git repository that the program lies in: commit, branch and remote, read from its files.
 
-By the program `git`, which reads more kinds of repositories than one would write down here. It may
-hang (a network file system, a lock, millions of files), so it has a deadline, and is ended when the
-run is. It changes nothing: no lock is taken, no hook or other program of the repository is run.
+No process is started for them: a child of this process is one that the user's `os.wait()` returns,
+and starting it may wait for another thread's fork. What needs one (the diff) is in git_diff.py.
+
+Nothing in there is believed: each file is read to a bound, no pipe is waited for, and a repository
+that is damaged gives nothing. Format: gitrepository-layout(5), git-config(1).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import subprocess
-import threading
-import time
-from collections.abc import Mapping
+import re
+import stat
+from collections.abc import Iterator
 from typing import Any
 
 from tracelet.redact import bare_url
 
-MOST_DIFF_BYTES = 64 << 10
-"""What is kept of a diff: it lies in the run's record, and those have a budget."""
-TIMEOUT_S = 10.0
-_MOST_OUTPUT_BYTES = 16 << 20
-_CANCELLED = "the run ended before git had answered"
-_KILLED_S = 5.0
-_READ_BYTES = 1 << 16
-# Before the command: what git would do beside it, in options that older ones know, too.
-_QUIET = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
-_STATUS = (
-    "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules=dirty",
-)  # fmt: skip
-_DIFF = (
-    "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=dirty",
-)  # fmt: skip
+_MOST_SMALL_BYTES = 4 << 10
+_MOST_CONFIG_BYTES = 1 << 20
+_MOST_PACKED_BYTES = 64 << 20
+_PIECE_BYTES = 1 << 20
+_MOST_LINKS = 5
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_REF = re.compile(r"refs/[^\x00-\x20\x7f~^:?*\[\\]+")
+_SECTION = re.compile(r'\[\s*([\w.-]+)\s*(?:"((?:[^"\\]|\\.)*)")?\s*\]')
+# Neither is there on Windows, which has no pipes in folders.
+_FLAGS: int = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 
-def has_repository(folder: str) -> bool:
-    """Whether git would find one from there, without starting it."""
-    if os.environ.get("GIT_DIR"):
-        return True
+def find_git_folder(folder: str) -> str | None:
+    """Where the repository's own files are, looked for from there upward, as git does it."""
+    if chosen := os.environ.get("GIT_DIR"):
+        return chosen
     while not os.path.lexists(os.path.join(folder, ".git")):
         above = os.path.dirname(folder)
         if above == folder:
-            return False
+            return None
         folder = above
-    return True
+    place = os.path.join(folder, ".git")
+    if os.path.isdir(place):
+        return place
+    # Of a worktree or a submodule: a file that says where they are.
+    word, _, path = _small(place).partition(": ")
+    return os.path.join(folder, path) if word == "gitdir" and path else None
 
 
-class Git:
-    """Asks git, for at most `timeout_s` in all. `cancel` may be called by any thread."""
-
-    def __init__(self, folder: str, timeout_s: float = TIMEOUT_S) -> None:
-        self._folder = folder
-        self._deadline_s = time.monotonic() + timeout_s
-        self._lock = threading.Lock()  # of the two below; never held while one waits
-        self._process: subprocess.Popen[bytes] | None = None
-        self._is_cancelled = False
-
-    def cancel(self) -> None:
-        """Ends what is asked now, and answers nothing more."""
-        with self._lock:
-            self._is_cancelled = True
-            process = self._process
-        self._end(process)
-
-    def found(self, with_diff: bool) -> Mapping[str, Any]:
-        """What is known of the repository, "git_commit" and so on; what went wrong is "git". Empty
-        where there is none."""
-        if not has_repository(self._folder):
-            return {}
-        found: dict[str, Any] = {}
-        try:
-            found.update(_read_status(self._ask(*_STATUS)))
-            with contextlib.suppress(_Failed):  # there is none
-                found["git_remote"] = bare_url(
-                    _text(self._ask("config", "--get", "remote.origin.url")).strip()
-                )
-            if with_diff and found.get("git_is_changed"):
-                found["git_diff"] = _cut(self._ask(*_DIFF, most_bytes=MOST_DIFF_BYTES + 1))
-        except FileNotFoundError:
-            found["git"] = "the program git is not there"
-        except (_Failed, OSError, ValueError) as error:
-            found["git"] = str(error)[:200]
-        return found
-
-    def _ask(self, *words: str, most_bytes: int = _MOST_OUTPUT_BYTES) -> bytes:
-        """What git says, the first `most_bytes` of it. Raises _Failed, OSError."""
-        with self._lock:
-            if self._is_cancelled:
-                raise _Failed(_CANCELLED)
-            process = self._process = subprocess.Popen(
-                ["git", "-C", self._folder, *_QUIET, *words],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=_environment(), start_new_session=True,
-            )  # fmt: skip
-        # Ends it from beside: a read of its pipe has no deadline of its own.
-        left_s = max(0.0, self._deadline_s - time.monotonic())
-        timer = threading.Timer(left_s, self._end, [process])
-        timer.daemon = True
-        try:
-            timer.start()
-            assert process.stdout is not None
-            output = bytearray()
-            while len(output) < most_bytes and (piece := process.stdout.read(_READ_BYTES)):
-                output += piece
-            is_whole = len(output) < most_bytes
-            if not is_whole:
-                self._end(process)
-            process.stdout.close()
-            code = process.wait(max(1.0, self._deadline_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self._end(process)
-            code = process.wait(_KILLED_S)
-        finally:
-            timer.cancel()
-            if process.returncode is None:
-                self._end(process)
-            with self._lock:
-                self._process = None
-        if is_whole and code != 0:
-            if self._is_cancelled:
-                raise _Failed(_CANCELLED)
-            if time.monotonic() >= self._deadline_s:
-                raise _Failed("git did not answer in time")
-            raise _Failed("git was ended" if code < 0 else f"git {words[0]} failed ({code})")
-        return bytes(output[:most_bytes])
-
-    def _end(self, process: subprocess.Popen[bytes] | None) -> None:
-        """With what it has started, which may hold its pipe open and outlive it: all that is in the
-        session of its own. Its pid is its own as long as nobody has waited for it."""
-        with self._lock, contextlib.suppress(OSError):
-            if process is None or process is not self._process:
-                return
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
+def repository(folder: str) -> dict[str, Any]:
+    """What is known of the repository: "git_commit", "git_branch", "git_remote". Empty where there
+    is none, or where it is damaged. Never raises for what it finds."""
+    try:
+        own = find_git_folder(folder)
+        return _read(own) if own else {}
+    except (OSError, ValueError):
+        return {}
 
 
-class _Failed(Exception):  # noqa: N818
-    """git could not say it."""
-
-
-def _environment() -> dict[str, str]:
-    """It asks nobody, fetches nothing, pages nothing and writes no index."""
-    quiet = {
-        "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1",
-        "GIT_PAGER": "", "LC_ALL": "C",
-    }  # fmt: skip
-    return {**os.environ, **quiet}
-
-
-def _text(output: bytes) -> str:
-    return output.decode("utf-8", "replace")
-
-
-def _read_status(output: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    is_changed = False
-    for line in _text(output).splitlines():
-        if line.startswith("# branch.oid ") and "(initial)" not in line:
-            found["git_commit"] = line.split(" ", 2)[2]
-        elif line.startswith("# branch.head "):
-            found["git_branch"] = line.split(" ", 2)[2]
-        elif line and not line.startswith("#"):
-            is_changed = True
-    if "git_branch" not in found:
-        raise ValueError("git status says nothing that is known")
-    found["git_is_changed"] = is_changed
+def _read(own: str) -> dict[str, Any]:
+    # Of a worktree: it has a HEAD of its own, and shares all else.
+    path = _small(os.path.join(own, "commondir")) if _is_there(own, "commondir") else ""
+    shared = os.path.join(own, path)
+    head = _small(os.path.join(own, "HEAD"))
+    if _COMMIT.fullmatch(head):
+        found = {"git_commit": head, "git_branch": "(detached)"}
+    else:
+        ref = _ref(head)
+        found = {"git_branch": ref[len("refs/heads/") :] if ref.startswith("refs/heads/") else ref}
+        if commit := _commit_of(ref, own, shared):
+            found["git_commit"] = commit
+    if remote := _origin(shared):
+        # A token may stand in the query, too.
+        found["git_remote"] = re.split(r"[?#]", bare_url(remote))[0]
     return found
 
 
-def _cut(diff: bytes) -> str:
-    if len(diff) <= MOST_DIFF_BYTES:
-        return _text(diff)
-    whole = diff[:MOST_DIFF_BYTES].rpartition(b"\n")[0]
-    return _text(whole) + "\n(cut here: only the beginning is kept)\n"
+def _is_there(folder: str, name: str) -> bool:
+    return os.path.lexists(os.path.join(folder, name))
+
+
+def _ref(text: str) -> str:
+    """The name behind "ref:". Raises ValueError unless it is one that stays in its folder."""
+    word, _, name = text.partition(":")
+    name = name.strip()
+    if word != "ref" or not _REF.fullmatch(name) or any(p in ("", ".", "..") for p in _parts(name)):
+        raise ValueError("no name of a ref")
+    return name
+
+
+def _parts(name: str) -> list[str]:
+    return name.split("/")
+
+
+def _commit_of(ref: str, own: str, shared: str) -> str:
+    """ "" where there is no commit yet."""
+    for _ in range(_MOST_LINKS):
+        place = next(
+            (each for each in (own, shared) if os.path.isfile(os.path.join(each, ref))), ""
+        )
+        if not place:
+            return _packed(ref, os.path.join(shared, "packed-refs"))
+        text = _small(os.path.join(place, ref))
+        if _COMMIT.fullmatch(text):
+            return text
+        ref = _ref(text)
+    return ""
+
+
+def _packed(ref: str, path: str) -> str:
+    """By pieces and without a loop over its lines: there may be a million of them."""
+    if not os.path.lexists(path):
+        return ""
+    wanted, before = b" " + os.fsencode(ref) + b"\n", b"\n"
+    for piece in _pieces(path, _MOST_PACKED_BYTES):
+        text = before + piece
+        if (at := text.find(wanted)) >= 0:
+            commit = text[text.rfind(b"\n", 0, at) + 1 : at].decode("ascii", "replace")
+            return commit if _COMMIT.fullmatch(commit) else ""
+        before = text[-len(wanted) - 128 :]
+    return ""
+
+
+def _origin(shared: str) -> str:
+    """The first URL of the remote "origin"; "" where there is none, or the file can't be read."""
+    try:
+        data = b"".join(_pieces(os.path.join(shared, "config"), _MOST_CONFIG_BYTES))
+    except OSError:
+        return ""
+    is_origin = False
+    for line in data.decode("utf-8", "replace").splitlines():
+        text = line.strip()
+        if match := _SECTION.match(text):
+            section = (match[1].lower(), match[2])
+            is_origin = section in (("remote", "origin"), ("remote.origin", None))
+            text = text[match.end() :].strip()
+        name, is_set, value = text.partition("=")
+        if is_origin and is_set and name.strip().lower() == "url":
+            return _unquoted(value.strip())
+    return ""
+
+
+def _unquoted(value: str) -> str:
+    if value.startswith('"'):
+        return re.sub(r"\\(.)", r"\1", value[1:].rpartition('"')[0])
+    return re.split(r"\s+[#;]", value)[0]
+
+
+def _small(path: str) -> str:
+    """The one line of a small file. Raises OSError, ValueError."""
+    data = b"".join(_pieces(path, _MOST_SMALL_BYTES))
+    return os.fsdecode(data).rstrip("\r\n")
+
+
+def _pieces(path: str, most_bytes: int) -> Iterator[bytes]:
+    """A regular file's content, as far as `most_bytes`. Raises OSError; never waits for a pipe."""
+    fd = os.open(path, _FLAGS)
+    with open(fd, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(f"{path} is no regular file")
+        left_bytes = most_bytes
+        while left_bytes > 0 and (piece := file.read(min(left_bytes, _PIECE_BYTES))):
+            left_bytes -= len(piece)
+            yield piece

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Callable
 from tracelet import _core
 from tracelet.backends.params import plain
 from tracelet.monitor.environment import machine_and_program, program_folder
-from tracelet.monitor.git import Git
+from tracelet.monitor.git import repository
+from tracelet.monitor.git_diff import changes
 from tracelet.places import warn_once
-from tracelet.ranks.job import find_job
+from tracelet.ranks.job import find_job, rank_here
 
 if TYPE_CHECKING:
     from tracelet.backends.artifact import Artifact
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tracelet")
 
 CONSOLE = "console.log"
-_LONGEST_GIT_S = 1.0
-"""How long a run's end waits for git, which has not answered so far."""
+_LONGEST_NOTING_S = 1.0
+"""How long a run's end waits for what is not found out so far."""
 _PAUSE_S = 0.1
 """Before it begins: it would take turns with the thread that starts the run."""
 _AFTER_CANCEL_S = 1.0
@@ -55,7 +56,8 @@ class Monitors:
         try:
             if options.environment:
                 keep, tell = run.notes.note_environment, run.verbs.note_environment
-                self._environment = EnvironmentNoter(keep, tell, options.git_diff)
+                with_diff = options.git_diff and rank_here() == 0
+                self._environment = EnvironmentNoter(keep, tell, with_diff)
                 self._environment.start()
         except Exception as error:  # no thread is to be had, or the working folder is gone
             _log.warning("tracelet: the environment of the run is not noted: %r", error)
@@ -128,7 +130,8 @@ def is_sampled_here(run: Run) -> bool:
 
 
 class EnvironmentNoter(threading.Thread):
-    """Finds out what the run runs in: what is known at once first, then what git says.
+    """Finds out what the run runs in: what is known at once first, then what git says, where the
+    user asks for that.
 
     Made by the thread that starts the run: all modules are there by then, so that a process that
     forks meanwhile has no half-imported one.
@@ -145,31 +148,41 @@ class EnvironmentNoter(threading.Thread):
         self._keep = keep
         self._tell = tell
         self._with_diff = with_diff
-        self._folder = os.getcwd()  # that of the start: the program may leave it
+        self._folder = _working_folder()  # that of the start: the program may leave it
+        self._program_folder = program_folder(self._folder)
         self._is_ended = threading.Event()
-        self._git = Git(program_folder(self._folder))
+        self._is_given_up = threading.Event()
 
     def run(self) -> None:
         self._is_ended.wait(_PAUSE_S)
         try:
-            found = _fit(machine_and_program(self._folder))
+            found = _fit(machine_and_program(self._folder, self._is_given_up))
+            found.update(_fit(repository(self._program_folder)))
             self._keep(found)
-            if of_git := self._git.found(self._with_diff):
-                found.update(_fit(of_git))
+            if self._with_diff:
+                found.update(_fit(changes(self._program_folder, self._is_given_up)))
                 self._keep(found)
             self._tell(found)
         except Exception as error:
             _log.warning("tracelet: the environment of the run is not noted: %r", error)
 
     def end(self, deadline_s: float) -> None:
-        """Waits a little for git, then goes on without it."""
+        """Waits a little for it, then goes on without. It waits for no lock and no process."""
         if self.ident is None:
             return
         self._is_ended.set()
-        self.join(min(_LONGEST_GIT_S, max(0.0, deadline_s - time.monotonic()) / 4))
+        self.join(min(_LONGEST_NOTING_S, max(0.0, deadline_s - time.monotonic()) / 4))
         if self.is_alive():
-            self._git.cancel()
+            self._is_given_up.set()
             self.join(min(_AFTER_CANCEL_S, max(0.0, deadline_s - time.monotonic()) / 4))
+
+
+def _working_folder() -> str:
+    """ "" where it is gone: that costs itself alone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def _fit(found: Mapping[str, Any]) -> dict[str, Any]:
