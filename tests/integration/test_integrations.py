@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import tracelet
+from readers import event_files
 
 torch = pytest.importorskip("torch")
 
@@ -89,6 +91,9 @@ def lightning_parts(pl, fails_at=None, epochs=2, **logger_arguments):
 
         def test_step(self, batch, index):
             self.log("test/loss", self.layer(batch).abs().mean())
+
+        def predict_step(self, batch, index):
+            return self.layer(batch)
 
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), self.hparams.lr)
@@ -174,6 +179,84 @@ def test_an_exception_in_lightnings_fit_ends_its_own_run_as_failed(pl, monkeypat
     assert tracelet.get_active_experiment() is None
     assert scalars("own")["loss"] == model.seen
     assert len(model.seen) == 4
+
+
+def test_lightnings_flush_before_a_requeue_ends_no_run(pl, monkeypatch):
+    from tracelet.pipeline.verbs import Verbs
+
+    noted = []
+    monkeypatch.setattr(Verbs, "note_failure", lambda verbs, failure: noted.append(failure))
+
+    class Requeued(pl.Callback):
+        def on_train_batch_end(self, trainer, *others):
+            if trainer.global_step == 2:  # as the handler of SLURM's signal calls it
+                trainer.logger.finalize("finished")
+
+    model, data, trainer = lightning_parts(pl, **own())
+    trainer.callbacks.append(Requeued())
+    trainer.fit(model, data)
+    trainer.logger.finish()
+    assert noted == []
+    assert scalars("own")["loss"] == model.seen
+    assert len(event_files("own")) == 1
+
+
+def test_of_lightnings_two_loggers_of_a_trainer_the_first_writes(pl, caplog):
+    from tracelet.integrations.lightning import TraceletLogger
+
+    model, data, trainer = lightning_parts(pl, **own())
+    trainer.loggers = [trainer.logger, TraceletLogger(**own("other"))]
+    trainer.fit(model, data)
+    trainer.test(model, data, verbose=False)
+    tracelet.stop_logging()
+    found = scalars("own")
+    assert found["loss"] == model.seen
+    assert len(found["test/loss"]) == 1
+    assert not os.path.exists("other")
+    assert sum("two loggers of one training" in each for each in caplog.messages) == 1
+
+
+def test_lightnings_logger_starts_no_run_to_be_read_or_for_predict(pl):
+    model, data, trainer = lightning_parts(pl, epochs=1, **own())
+    logger = trainer.logger
+    assert logger.version is None
+    trainer.predict(model, data)
+    assert logger.version is None
+    assert not os.path.exists("own")
+    trainer.fit(model, data)
+    first = logger.version
+    logger.finish()
+    assert (logger.version, logger.experiment.id) == (first, first)
+    trainer.predict(model, data)
+    assert tracelet.get_active_experiment() is None
+    assert len(event_files("own")) == 1
+    lightning_trainer(pl, logger, 1).fit(model, data)
+    assert logger.version != first
+    logger.finish()
+
+
+def test_lightnings_checkpoints_that_are_folders_are_registered(pl, monkeypatch, caplog):
+    from tracelet.integrations.lightning import TraceletLogger
+    from tracelet.pipeline.verbs import Verbs
+
+    logged = []
+    monkeypatch.setattr(Verbs, "log_model", lambda verbs, path, *others: logged.append(path))
+    os.makedirs("sharded.ckpt/checkpoint")
+    Path("sharded.ckpt/checkpoint/model_states.pt").write_bytes(b"weights")
+
+    class Checkpoints:
+        best_model_path, last_model_path = "sharded.ckpt", "s3://bucket/last.ckpt"
+        best_k_models = types.MappingProxyType({"sharded.ckpt": 0.5})
+
+    logger = TraceletLogger(**own(), log_model="all")
+    for _ in range(2):
+        logger.after_save_checkpoint(Checkpoints)
+    assert logged == ["sharded.ckpt"]
+    os.utime("sharded.ckpt/checkpoint/model_states.pt", (4e9, 4e9))  # written anew
+    logger.after_save_checkpoint(Checkpoints)
+    logger.finish()
+    assert logged == ["sharded.ckpt"] * 2
+    assert sum("s3://bucket/last.ckpt not logged" in each for each in caplog.messages) == 1
 
 
 def test_lightnings_other_ranks_log_nothing(pl, monkeypatch):
@@ -332,6 +415,38 @@ def test_after_an_exception_in_train_the_next_training_has_a_run_of_its_own(tran
     assert len(scalars("second")["train/loss"]) == 4
 
 
+def test_a_trainer_within_another_logs_into_its_run(transformers_trainer):
+    from tracelet.integrations.transformers import TraceletCallback
+    from transformers import TrainerCallback
+
+    inner, _ = transformers_trainer(TraceletCallback(**own("inner")))
+
+    class Within(TrainerCallback):
+        def on_step_end(self, args, state, control, **others):
+            if state.global_step == 2:
+                inner.train()
+
+    outer, _ = transformers_trainer(TraceletCallback(**own("outer")))
+    outer.add_callback(Within())
+    outer.train()
+    tracelet.stop_logging()
+    assert not os.path.exists("inner")
+    found = scalars("outer")["train/loss"]
+    assert len(found) == 8
+    assert [step for step, _ in found] == [1, 1, 2, 3, 4, 2, 3, 4]
+
+
+def test_of_a_trainers_two_callbacks_the_first_writes(transformers_trainer):
+    from tracelet.integrations.transformers import TraceletCallback
+
+    trainer, note = transformers_trainer(TraceletCallback(**own()))
+    trainer.add_callback(TraceletCallback(**own("other")))
+    trainer.train()
+    tracelet.stop_logging()
+    assert not os.path.exists("other")
+    assert scalars("own") == expected_of(note)
+
+
 def test_transformers_other_processes_log_nothing(transformers_trainer):
     from tracelet.integrations.transformers import TraceletCallback
 
@@ -396,6 +511,25 @@ def test_accelerates_own_run_ends_with_its_training(accelerator):
         accelerate.end_training()
         assert tracelet.get_active_experiment() is None
         assert scalars(name)["loss"] == losses
+
+
+def test_two_accelerators_of_a_process_share_a_run(accelerator, caplog):
+    first, second = accelerator(**own("first")), accelerator(**own("second"))
+    for each in (first, second):
+        each.init_trackers("a project")
+    for step in range(2):
+        first.log({"generator": step}, step=step)
+        second.log({"critic": step}, step=step)
+    second.end_training()
+    handle = first.get_tracker("tracelet", unwrap=True)
+    first.end_training()
+    assert first.get_tracker("tracelet", unwrap=True) is handle
+    assert tracelet.get_active_experiment() is None
+    expected = [(0, 0.0), (1, 1.0)]
+    assert scalars("first") == {"generator": expected, "critic": expected}
+    assert (
+        sum("goes on: 'second' logs into its run 'first'" in each for each in caplog.messages) == 1
+    )
 
 
 def test_accelerates_other_processes_log_nothing(accelerator, monkeypatch):

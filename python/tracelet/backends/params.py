@@ -42,7 +42,7 @@ def flat_params(params: Any) -> dict[str, Any]:
 
 def check_params(params: Any) -> None:
     """Raises TypeError for what has no named parts."""
-    if _fields_of(params) is None:
+    if fields_of(params) is None:
         raise TypeError(
             "log_params: params must be a mapping, an argparse.Namespace, a dataclass or an "
             f"OmegaConf configuration, not {type(params).__name__}"
@@ -54,7 +54,7 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
     Raises ValueError where the nesting has no end.
     """
-    fields = _fields_of(value)
+    fields = fields_of(value)
     if fields is None or (not fields and path):
         yield path, value
         return
@@ -84,7 +84,7 @@ def _fit(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _fields_of(value: Any) -> list[tuple[Any, Any]] | None:
+def fields_of(value: Any) -> list[tuple[Any, Any]] | None:
     """The named parts of a value; None for one without."""
     omegaconf = sys.modules.get("omegaconf")
     if omegaconf is not None and isinstance(value, omegaconf.DictConfig):
@@ -118,7 +118,10 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, np.ndarray) and value.size <= _LONGEST_ARRAY:
         return plain(value.tolist(), depth + 1)
     if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
-        item = value.item()  # of a date or a complex number none that JSON knows
+        try:
+            item = value.item()  # of a date or a complex number none that JSON knows
+        except Exception:  # a tensor on the meta device has none
+            return _text_of(value)
         return item if isinstance(item, _PLAIN) else _text_of(value)
     return _text_of(value)
 

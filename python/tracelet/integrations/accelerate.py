@@ -35,13 +35,12 @@ class TraceletTracker(GeneralTracker):  # type: ignore[misc]
 
     @property
     def tracker(self) -> Experiment:
-        """The run's handle."""
-        return self._run.experiment()
+        """The run's handle; after the training's end that of the run that was."""
+        return self._run.handle()
 
     @on_main_process  # type: ignore[untyped-decorator]
     def start(self) -> None:
         self._run.begin_training()
-        self._run.experiment()
 
     @on_main_process  # type: ignore[untyped-decorator]
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tracelet.config import Config
 from tracelet.experiment import Experiment
@@ -39,7 +39,21 @@ def _installed() -> str:
     )
 
 
+def _callers() -> set[Any]:
+    """The code of the trainer's functions that call a logger before a training."""
+    found = set()
+    for name in _PACKAGES:
+        if name in sys.modules:
+            call = importlib.import_module(f"{name}.trainer.call")
+            utilities = importlib.import_module(f"{name}.loggers.utilities")
+            of_each = (call, "_call_setup_hook"), (utilities, "_log_hyperparams")
+            found |= {getattr(getattr(*each, None), "__code__", None) for each in of_each}
+    return found - {None}
+
+
 _lightning = _modules()
+_CALLERS = _callers()
+_FRAMES = 2  # from a logger's method to the trainer's function: a property is wrapped
 _rank_zero_experiment = _lightning[0].rank_zero_experiment
 if not TYPE_CHECKING:
     _bases = tuple(module.Logger for module in _lightning)
@@ -55,6 +69,7 @@ class TraceletLogger(_Logger):  # type: ignore[misc]
     The arguments are those of `tracelet.start_logging`, for a run that it starts; that one takes
     what several calls of the trainer log, and ends with `finish`, `tracelet.stop_logging`, an
     exception in `fit`, the next logger's own run, or the process. A run of yours is never ended.
+    Of two in one trainer that have one run the first one writes.
 
     `save_dir` is where Lightning puts its checkpoints (default: the trainer's own folder);
     `prefix` stands before all metrics' names. `log_model=True` registers the best checkpoint and
@@ -83,8 +98,16 @@ class TraceletLogger(_Logger):  # type: ignore[misc]
     @property
     @_rank_zero_experiment  # type: ignore[untyped-decorator]
     def experiment(self) -> Experiment:
-        """The run's handle; on ranks other than 0 something whose methods do nothing."""
-        return self._run.experiment()
+        """The run's handle; on ranks other than 0 something whose methods do nothing.
+
+        After the run's end it is that of the run that was, until a training begins or something is
+        logged."""
+        trainer = _beginning_trainer()
+        if trainer is not None and trainer.predicting and not self._run.is_active:
+            return cast(Experiment, None)  # the trainer looks whether there is one, and has no use
+        if trainer is not None:
+            self._run.begin_training(trainer)
+        return self._run.handle()
 
     @property
     def name(self) -> str:
@@ -93,8 +116,8 @@ class TraceletLogger(_Logger):  # type: ignore[misc]
 
     @property
     def version(self) -> str | None:
-        """The run's id; None on ranks other than 0."""
-        return self.experiment.id if rank_zero_only.rank == 0 else None
+        """The id of the run that is, or was last; None before the first, and on other ranks."""
+        return self._run.id if rank_zero_only.rank == 0 else None
 
     @property
     def save_dir(self) -> str | None:
@@ -115,6 +138,9 @@ class TraceletLogger(_Logger):  # type: ignore[misc]
         step: int | None = None,
     ) -> None:
         """Logs parameters, nested ones as "outer/inner"; `metrics` as `log_metrics`, at `step`."""
+        trainer = _beginning_trainer()
+        if trainer is not None and trainer.predicting and not self._run.is_active:
+            return  # nothing else would be in the run
         if rank_zero_only.rank == 0:
             self._run.log_params({} if params is None else params)
             if metrics:
@@ -129,23 +155,50 @@ class TraceletLogger(_Logger):  # type: ignore[misc]
 
     def _log_models(self, paths: set[str]) -> None:
         """Those that are new, or have been written anew."""
-        for path in sorted(paths):
-            if rank_zero_only.rank == 0 and os.path.isfile(path):
-                changed_s = os.path.getmtime(path)
-                if self._logged_models.get(path) != changed_s:
-                    self._logged_models[path] = changed_s
-                    self._run.log_model(path)
+        for path in sorted(filter(None, paths)) if rank_zero_only.rank == 0 else ():
+            changed_s = _changed_s(path)
+            if changed_s is None:
+                self._run.warn(path, "the checkpoint is not on this machine")
+            elif self._logged_models.get(path) != changed_s:
+                self._logged_models[path] = changed_s
+                self._run.log_model(path)
 
     def finalize(self, status: str) -> None:
-        """Called by the trainer at the end of each of `fit`, `validate`, `test` and `predict`."""
+        """Called by the trainer at the end of each of `fit`, `validate`, `test` and `predict`; and
+        with "finished" in the middle of a `fit` that goes on, before SLURM puts it in the queue
+        again."""
         if rank_zero_only.rank != 0:
             return
         if status == "success":
             self._log_models(self._at_end)
             self._run.end_training()
+        elif status == "finished":
+            self._run.flush()
         else:
             self._run.finish(sys.exc_info()[1] or RuntimeError(f"Lightning says {status!r}"))
 
     def finish(self) -> None:
         """Ends the run that the logger has started; does nothing to one of yours."""
         self._run.finish()
+
+
+def _beginning_trainer() -> Any:
+    """The trainer that calls a logger before a training, that is: to see whether it has a run, and
+    to log hyperparameters. Nothing else tells a logger what begins."""
+    frame: Any = sys._getframe(1)
+    for _ in range(_FRAMES):
+        frame = frame.f_back
+        if frame is None:
+            return None
+        if frame.f_code in _CALLERS:
+            return frame.f_locals.get("trainer")
+    return None
+
+
+def _changed_s(path: str) -> float | None:
+    """When a file, or the newest in a folder, was changed; None for what is not there."""
+    inside = [os.path.join(at, name) for at, _, names in os.walk(path) for name in names]
+    try:
+        return max(map(os.path.getmtime, [path, *inside]))
+    except OSError:
+        return None

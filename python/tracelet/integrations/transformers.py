@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
+from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -47,8 +52,8 @@ class TraceletCallback(TrainerCallback):  # type: ignore[misc]
             return
         if state.is_hyper_param_search:
             self._run.finish()  # each trial is a run of its own
-        self._run.begin_training()
-        self._run.experiment(self._name(args, state))
+        goes_on = partial(_is_within, weakref.ref(state))
+        self._run.begin_training(state, self._name(args, state), goes_on)
         params = {"args": args.to_dict()}
         if getattr(model, "config", None) is not None:
             params["model_config"] = model.config.to_dict()
@@ -84,3 +89,17 @@ class TraceletCallback(TrainerCallback):  # type: ignore[misc]
     def finish(self) -> None:
         """Ends the run that the callback has started; does nothing to one of yours."""
         self._run.finish()
+
+
+def _is_within(found: weakref.ref[TrainerState]) -> bool:
+    """Whether a thread is within the training of this state: a callback is told of no exception
+    that has ended it."""
+    state = found()
+    for frame in sys._current_frames().values():
+        around: FrameType | None = frame
+        while around is not None and state is not None:
+            trainer = around.f_locals.get("self")
+            if inspect.getattr_static(trainer, "state", None) is state:
+                return True
+            around = around.f_back
+    return False
