@@ -64,7 +64,7 @@ def named(rows: Sequence[Row], text: Callable[[int], str]) -> dict[str, SeriesSu
 def series_names(series: Sequence[tuple[str, str, str]]) -> list[str]:
     """A name for each (tag, log folder, file name's suffix): the first of a tag is called by it,
     the others are "FOLDER: TAG". Without a folder it is the handle's. All differ."""
-    top = _common({folder for _, folder, _ in series if folder})
+    top = common_folder({folder for _, folder, _ in series if folder})
     found: dict[str, None] = {}
     for tag, folder, suffix in series:
         name = tag
@@ -79,7 +79,7 @@ def series_names(series: Sequence[tuple[str, str, str]]) -> list[str]:
     return list(found)
 
 
-def _common(folders: Collection[str]) -> str:
+def common_folder(folders: Collection[str]) -> str:
     """What all folders are in; "" where there is no such one: URLs, several drives."""
     try:
         return os.path.commonpath(list(folders))

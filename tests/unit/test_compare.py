@@ -6,8 +6,10 @@ import json
 import math
 
 import numpy as np
+import pytest
 import tracelet
 from tracelet.cli import main
+from tracelet.commands import compare as compare_
 from tracelet.commands import terminal
 from tracelet.commands.series_plots import plots_on_one_scale
 
@@ -72,6 +74,73 @@ def test_as_json_it_has_all_of_both(capsys):
     assert found["a"]["summary"]["loss"]["last"] == "NaN"
     assert found["b"]["summary"]["loss"]["greatest"] == 31
     assert (found["a"]["name"], found["b"]["state"]) == ("first", "finished")
+
+
+def make_writers(name, folders):
+    """A run with a writer for each folder, all with the tag loss: of 100, 200, ... and its step."""
+    tensorboard = pytest.importorskip("torch.utils.tensorboard")
+    with tracelet.start_logging(name, "tests", backend="tensorboard"):
+        for folder, height in folders.items():
+            with tensorboard.SummaryWriter(f"{name}-log/{folder}") as writer:
+                for step in range(4):
+                    writer.add_scalar("loss", height + step, step)
+
+
+def test_series_of_one_tag_are_paired_by_their_writers_folders(capsys):
+    """Not train with val, as where the writers were made in another order: the first of a tag has
+    the bare name."""
+    make_writers("first", {"train": 100, "val": 200, "test": 300})
+    make_writers("second", {"val": 250, "train": 150})
+    _, told, _ = compare(capsys, "first", "second", "--json")
+    found = json.loads(told)
+    pairs = found["series_in_both"]
+    lasts = [(found["a"]["summary"][each["a"]]["last"], found["b"]["summary"][each["b"]]["last"])
+             for each in pairs]  # fmt: skip
+    assert sorted(lasts) == [(103, 153), (203, 253)]
+    _, told, _ = compare(capsys, "first", "second")
+    heads = [line.split()[:4] for line in told.splitlines()]
+    assert ["train:", "loss", "A", "103"] in heads
+    assert ["val:", "loss", "A", "203"] in heads
+    assert "in A alone: test: loss" in told
+    make_writers("third", {"train": 1})
+    _, told, _ = compare(capsys, "first", "third")
+    assert "no series is in both" in told  # which of the three it is can't be told
+
+
+def test_folders_of_event_files_are_paired_alike(capsys):
+    make_writers("first", {"train": 100, "val": 200})
+    make_writers("second", {"val": 250, "train": 150})
+    _, told, _ = compare(capsys, "first", "second-log", "--json")
+    found = json.loads(told)
+    lasts = {
+        (found["a"]["summary"][each["a"]]["last"], found["b"]["summary"][each["b"]]["last"])
+        for each in found["series_in_both"]
+    }
+    assert lasts == {(103, 153), (203, 253)}
+
+
+def test_what_stands_beside_a_handles_series_is_compared_with_such_alone():
+    """The only other writer's folder is all there is: it would be the folder that all share."""
+
+    def side(*folders):
+        origins = {f"{n}": {"tag": "loss", "folder": each} for n, each in enumerate(folders)}
+        return compare_._Side("", {}, (), origins, None)
+
+    assert compare_._pairs(side("", "/a/val"), side("/b", "/b/val")) == []
+    assert compare_._pairs(side("", "/a/val"), side("/b/val", "")) == [
+        ("loss", "0", "1"), ("loss", "1", "0")
+    ]  # fmt: skip
+    assert compare_._pairs(side("/a", "/a"), side("/b", "/b")) == []  # suffixes alone differ
+
+
+def test_nan_is_nan_and_none_is_not_absent(capsys):
+    make_run("first", params={"warmup": math.nan, "seed": None, "both": None, "lr": math.nan})
+    make_run("second", params={"warmup": math.nan, "both": None})
+    _, told, _ = compare(capsys, "first", "second", "--json")
+    assert set(json.loads(told)["params_that_differ"]) == {"seed", "lr"}
+    _, told, _ = compare(capsys, "first", "second")
+    rows = [line.split() for line in told.splitlines()]
+    assert ["seed", "None", "-"] in rows
 
 
 def test_runs_that_share_nothing(capsys):
