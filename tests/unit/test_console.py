@@ -341,6 +341,58 @@ def test_a_traceback_that_ends_the_process_is_in_it(run_script):
     assert kept().endswith("RuntimeError: the end of it\n")
 
 
+def test_a_disk_that_hangs_holds_up_no_more_than_some_mebibytes(tmp_path):
+    file = ConsoleFile(str(tmp_path / "c"))
+    with file._lock:  # a thread is in a write that does not come back
+        for _ in range(100):
+            file.feed("stdout", "x" * (1 << 20) + "\n")
+        waiting = list(file._queue)
+    assert 4 <= len(waiting) <= 6
+    file.feed("stdout", "later\n")  # finds it free again
+    file.feed("stdout", "and later\n")
+    file.end()
+    *lines, told, last = (tmp_path / "c").read_text().splitlines()
+    assert len(lines) == len(waiting)
+    n = (100 - len(waiting)) * ((1 << 20) + 1) + len("later\n")
+    assert told == f"(tracelet: {n} characters are not kept: the disk was too slow)"
+    assert last == "and later"
+
+
+def test_texts_without_characters_do_not_wait_for_ever(tmp_path):
+    file = ConsoleFile(str(tmp_path / "c"))
+    with file._lock:
+        for _ in range(100_000):
+            file.feed("stdout", "")
+        assert len(file._queue) < 70_000
+    file.end()
+
+
+class PassesOn:
+    """A stream over another, as tqdm's DummyTqdmFile and wrapt's proxies are."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        object.__setattr__(self, "stream", stream)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.stream, name, value)
+
+
+def test_a_stream_that_passes_on_what_is_set_is_left_as_it_was(tmp_path, monkeypatch, caplog):
+    inner = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", PassesOn(inner))
+    monkeypatch.setattr(sys, "stderr", None)
+    for n in range(3):
+        made = Console(str(tmp_path / str(n)))
+        print("x")
+        made.end()
+    assert inner.getvalue() == "x\nx\nx\n"
+    assert not isinstance(vars(inner).get("write"), console._Write)
+    assert "what is printed to stdout is not kept" in caplog.text
+
+
 class Own(tracelet.Backend):
     """A tracker whose SDK keeps the console by itself."""
 

@@ -440,7 +440,9 @@ def test_what_is_no_utf_8_is_made_fit_for_every_tracker(repository, monkeypatch)
     """A tracker that refuses a text would be asked again and again, to the run's end."""
     commit_all(repository)
     (repository / "train.py").write_bytes(b"name = '\xff\x01'\n")
-    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "na\udcffme"], raising=False)
+    words = ["python", "train.py", "na\udcffme"]
+    monkeypatch.setattr(sys, "orig_argv", words, raising=False)
+    monkeypatch.setattr(sys, "argv", words[1:])
     about = record_of_run(git_diff=True).environment
     assert about["command"] == "python train.py na\\udcffme"
     for text in about.values():

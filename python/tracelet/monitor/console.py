@@ -24,6 +24,8 @@ MOST_BYTES = 64 << 20
 _LONGEST_LINE = 64 << 10
 _TRIMMED_ABOVE = 4 << 10
 _MOST_WAITING = 64
+_MOST_WAITING_SIZE = 4 << 20
+_ENTRY_SIZE = 64  # what a text costs beside its characters
 _END_TIMEOUT_S = 1.0
 
 
@@ -42,14 +44,24 @@ class ConsoleFile:
         self._left_bytes = most_bytes
         self._most_bytes = most_bytes
         self._queue: deque[tuple[str, str]] = deque()
+        # What the queue holds, and what it did not take. Any thread adds to them without a lock, so
+        # they may be a little too low; an empty queue sets the first right.
+        self._waiting_size = 0
+        self._dropped_chars = 0
         self._lock = threading.Lock()  # of all that follows, and of the file; never waited for
         self._pending: dict[str, str] = {}  # by stream: the line that has no end yet
 
     def feed(self, stream: str, text: str) -> None:
-        """Keeps what was printed. What can't be written is told once, by `logging`."""
-        self._queue.append((stream, text))
+        """Keeps what was printed. What can't be written is told once, by `logging`; what a disk
+        that hangs holds up is bounded, and a line tells of the rest."""
+        is_full = bool(self._queue) and self._waiting_size > _MOST_WAITING_SIZE
+        if is_full:
+            self._dropped_chars += len(text)
+        else:
+            self._waiting_size += len(text) + _ENTRY_SIZE
+            self._queue.append((stream, text))
         # A `print` writes each of its arguments by itself: no line is whole before the last.
-        if "\n" not in text and len(self._queue) < _MOST_WAITING:
+        if "\n" not in text and not is_full and len(self._queue) < _MOST_WAITING:
             return
         # Whoever came while this one held the lock, and left, is looked for again.
         while self._queue and self._lock.acquire(blocking=False):
@@ -79,6 +91,11 @@ class ConsoleFile:
         while self._queue:
             stream, text = self._queue.popleft()
             self._take(stream, text)
+            self._waiting_size -= len(text) + _ENTRY_SIZE
+        self._waiting_size = 0
+        if dropped := self._dropped_chars:
+            self._dropped_chars -= dropped
+            self._write(f"(tracelet: {dropped} characters are not kept: the disk was too slow)\n")
 
     def _take(self, stream: str, text: str) -> None:
         *lines, rest = (self._pending.pop(stream, "") + text).split("\n")
@@ -134,6 +151,12 @@ class _Write:
         self._stream = stream
         self._pid = os.getpid()
         stream.write = self
+        if vars(stream).get("write") is not self:
+            # It passes on what is set on it: there it could not be taken away again, and each run
+            # would put one more over it.
+            self._keep = None
+            stream.write = self._before
+            raise AttributeError("what is set on it goes to another object")
 
     def __call__(self, text: str) -> Any:
         result = self._before(text)  # first: its errors are the caller's
