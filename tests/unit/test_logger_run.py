@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tracelet
 from readers import event_files
+from tracelet.integrations import shown as shown_module
 from tracelet.integrations.logger_run import LoggerRun
 
 
@@ -262,6 +263,20 @@ def test_no_secret_of_what_has_named_parts_is_shown(holder):
     assert "'size': 3" in str(shown["within/deep"])
     assert shown["max_keys"] == 4
     assert params_of(make(), holder) == {"api_key": "(redacted)", "size": 3}
+
+
+def test_a_long_list_of_numbers_is_looked_at_once(monkeypatch):
+    names = []
+    monkeypatch.setattr(
+        shown_module, "redacted", lambda name, value: (names.append(name), value)[1]
+    )
+    assert params_of(make(), {"betas": list(range(1000))}) == {"betas": list(range(1000))}
+    assert names == ["betas"] * 2
+
+
+def test_numbers_in_a_list_of_a_secret_name_are_not_shown():
+    shown = params_of(make(), {"many": [{"pin_password": [1, 2], "sizes": [7]}]})
+    assert str(shown["many"]) == "[\"{'pin_password': '(redacted)', 'sizes': [7]}\"]"
 
 
 def test_no_secret_of_an_omegaconf_configuration_in_a_list_is_shown():

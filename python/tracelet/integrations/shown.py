@@ -34,7 +34,11 @@ def _shown(value: Any, path: Path, around: tuple[int, ...]) -> Any:
         return {key: _shown(each, (*path, key), inside) for key, each in parts}
     if isinstance(value, (MutableSequence, tuple)) and not isinstance(value, bytearray):
         kind = tuple if isinstance(value, tuple) else list
-        return kind(_shown(each, path, inside) for each in value)
+        # Numbers as they are: there may be millions. By its name the whole list is looked at.
+        shown = kind(
+            each if type(each) in (int, float) else _shown(each, path, inside) for each in value
+        )
+        return redacted(name_of(path), shown)
     if isinstance(value, (set, frozenset)):
         return sorted((_shown(each, path, inside) for each in value), key=str)
     return redacted(name_of(path), plain(value))
