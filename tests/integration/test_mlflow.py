@@ -83,6 +83,7 @@ def test_a_parameter_that_was_changed_is_counted_and_flush_waits_for_parameters(
 
 def test_what_a_run_runs_in_is_tags_under_mlflow_s_own_names(client, tmp_path, monkeypatch):
     monkeypatch.delenv("TRACELET_ENVIRONMENT")
+    monkeypatch.setenv("TRACELET_GIT_DIFF", "1")
     git = ("git", "-c", "user.name=x", "-c", "user.email=x@example.org")
     for words in (("init", "-q", "-b", "work"), ("commit", "-q", "--allow-empty", "-m", "a")):
         subprocess.run((*git, *words), check=True, cwd=tmp_path)
