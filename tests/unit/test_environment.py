@@ -15,6 +15,7 @@ import pytest
 import tracelet
 from tracelet.cli import main
 from tracelet.monitor import environment, git_diff
+from tracelet.monitor import git as git_files
 from tracelet.monitor.git import repository as read
 from tracelet.pipeline.monitors import EnvironmentNoter
 from tracelet.runs.history import RunRecord, read_record, write_record
@@ -196,12 +197,13 @@ def test_the_files_say_what_git_says_packed_detached_in_a_worktree_and_in_a_subm
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("HEAD", b""), ("HEAD", b"ref: ../../secret\n"), ("HEAD", b"ref: refs/../../secret\n"),
+    [("HEAD", b""), ("HEAD", b"ref: ../secret\n"), ("HEAD", b"ref: refs/../../secret\n"),
      ("HEAD", b"\xff\0\n"), ("HEAD", None), ("refs/heads/work", b"nonsense\n"),
      ("refs/heads/work", None), ("commondir", None), ("refs/heads/work", b"ref: refs/\0\n")],
 )  # fmt: skip
 def test_a_damaged_repository_gives_nothing_and_no_pipe_is_waited_for(repository, name, content):
     commit_all(repository)
+    (repository / "secret").write_text("0" * 40)  # no ref, and not to be read
     path = repository / ".git" / name
     path.unlink(missing_ok=True)
     if content is None:
@@ -220,14 +222,15 @@ def test_a_git_file_that_is_none_gives_nothing(repository):
     assert read(str(repository)) == {}
 
 
-def test_a_ref_among_very_many_packed_ones_is_found(repository):
+def test_a_packed_ref_is_found_wherever_the_pieces_part(repository, monkeypatch):
     commit = commit_all(repository)
     git("pack-refs", "--all")
     path = repository / ".git" / "packed-refs"
-    line = f"{'0' * 40} refs/heads/other-%06d\n"
-    path.write_text("".join(line % n for n in range(40_000)) + path.read_text())
-    assert path.stat().st_size > 2 << 20
-    assert read(str(repository))["git_commit"] == commit
+    line = f"{'0' * 40} refs/heads/other-%02d\n"
+    path.write_text("".join(line % n for n in range(40)) + path.read_text())
+    for size_bytes in range(57, 157):
+        monkeypatch.setattr(git_files, "_PIECE_BYTES", size_bytes)
+        assert read(str(repository))["git_commit"] == commit
 
 
 def test_a_token_in_the_remote_s_url_is_not_noted(repository):
@@ -263,7 +266,16 @@ def test_a_git_that_hangs_is_given_up_and_leaves_nothing(repository, tmp_path, m
 def test_a_git_that_says_very_much_is_ended_at_its_first_byte(repository, tmp_path, monkeypatch):
     (repository / ".git").mkdir()
     fake_git(tmp_path, monkeypatch, "exec yes ' M some/file'\n")
+    real, sizes = git_diff._Git._read, []
+
+    def noted(*given: object) -> bytes:
+        output = real(*given)
+        sizes.append(len(output))
+        return output
+
+    monkeypatch.setattr(git_diff._Git, "_read", noted)
     found = changes(repository)
+    assert sizes == [1, git_diff.MOST_DIFF_BYTES + 1]
     assert found["git_is_changed"] is True
     assert len(str(found["git_diff"])) < git_diff.MOST_DIFF_BYTES + 100
 
