@@ -287,7 +287,8 @@ def test_a_signal_s_handler_may_print_amid_a_print(streams, tmp_path):
 def test_a_forked_child_prints_as_ever_and_is_not_kept(run_script):
     done = run_script(
         """
-        import os, tracelet
+        import os, tracelet, warnings
+        warnings.simplefilter("ignore")  # Python 3.12 and later warn of a fork beside threads
         run = tracelet.start_logging("c", "tests", "tensorboard",
                                      {"console": True, "log_dir": "log"})
         print("of the parent", end=" ", flush=True)

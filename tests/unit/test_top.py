@@ -141,6 +141,19 @@ def test_of_a_rank_that_ran_again_the_last_run_counts(monkeypatch, run_script, c
     assert [each["last_step"] for each in json.loads(capsys.readouterr().out)] == [1, 19]
 
 
+def test_of_two_runs_of_one_second_the_later_one_counts():
+    from types import SimpleNamespace
+
+    def run(run_id, started_s):
+        manifest = {"job": {"id": "x", "rank": 1}, "started_s": started_s}
+        return SimpleNamespace(run_id=run_id, project="p", exp_name="e", manifest=manifest)
+
+    leader = run("c", 1.0)
+    leader.manifest["job"]["rank"] = 0
+    runs = [run("a", 1.9), run("b", 1.5), leader]  # as their ids sort
+    assert [each.run_id for each in ranks_view.of_one_job(leader, runs)] == ["c", "a"]
+
+
 def test_without_points_nothing_is_known(tmp_path):
     assert pulse_of_files([str(tmp_path / "none")]) == Pulse()
     with pytest.raises(FileNotFoundError):

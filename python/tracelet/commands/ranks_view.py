@@ -78,7 +78,9 @@ def of_one_job(run: StoredRun, runs: Sequence[StoredRun]) -> list[StoredRun]:
     job = _job_of(run)
     if job is None:
         return [run]
-    by_rank = {_rank_or_id(each): each for each in runs if _job_of(each) == job}
+    # Not by their ids: those of one second are in no order.
+    in_order = sorted(runs, key=lambda each: _seconds(each.manifest.get("started_s")))
+    by_rank = {_rank_or_id(each): each for each in in_order if _job_of(each) == job}
     by_rank[_rank_or_id(run)] = run
     return list(by_rank.values())
 
