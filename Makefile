@@ -39,7 +39,8 @@ PACKAGE := $(NATIVE) README.md LICENSE $(wildcard python/tracelet/*.py python/tr
 # By three processes, a file each: many tests wait, for the SDK or for a deadline. On two cores all
 # of `make test` took 387 s with two, 328 s with three.
 PYTEST_ARGS ?= -n 3 --dist loadfile
-# Those that take minutes begin first, else the others have ended when they do.
+# Those that take minutes begin first, else the others have ended when they do: pytest-xdist begins
+# with the files that have most tests, and these have one or two.
 LONGEST := tests/integration/test_faults.py tests/integration/test_crash_matrix.py \
     tests/unit/test_runs.py tests/integration/test_stress.py
 
@@ -82,7 +83,7 @@ test-stress: $(INSTALLED)
 
 test-python-slow: $(VENV)/.users
 	.ci/browser
-	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slow $(LONGEST) tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --no-loadscope-reorder -m slow $(LONGEST) tests
 
 # The sdist on every Python from 3.9 to 3.15 that can be had here, and ClearML's oldest version.
 test-pythons: dist/.made
