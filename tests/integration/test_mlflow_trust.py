@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tracelet.backends.base import UNREADABLE, Batch
+from tracelet.backends.base import Batch
 from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
 from tracelet.backends.mlflow.media import REFUSED, MLflowMediaSink
 from tracelet.backends.mlflow.names import clean_name
 from tracelet.backends.mlflow.store import RefusedError, check_trusted
 from tracelet.errors import BackendError, SinkUnavailableError
-from tracelet.records import EVENT, PAYLOAD_IN_FILE, RECORD_DTYPE
+from tracelet.records import EVENT, RECORD_DTYPE
 
 
 def database(path, run_id="r1"):
@@ -73,26 +73,12 @@ def media(tmp_path):
     return store, MLflowMediaSink(store, "r1", "day-time-1", names, lambda data, path: None, dict)
 
 
-def event_batch(payload, flags=0):
+def event_batch(payload):
     records = np.zeros(1, RECORD_DTYPE)
-    records["kind"], records["tag_id"], records["sequence"], records["flags"] = EVENT, 1, 1, flags
+    records["kind"], records["tag_id"], records["sequence"] = EVENT, 1, 1
     records["wall_time"], records["payload_size"] = time.time(), len(payload)
     records.flags.writeable = False
     return Batch(memoryview(records).cast("B"), Names(), payload)
-
-
-def test_an_event_whose_file_can_t_be_read_now_is_tried_again(media, tmp_path):
-    """It was counted as one that can't be read, for good."""
-    _, sink = media
-    path = tmp_path / "event"
-    path.mkdir()  # an error that passes: EISDIR in the place of EMFILE or EIO
-    with pytest.raises(IsADirectoryError):
-        sink.write(event_batch(str(path).encode(), PAYLOAD_IN_FILE))
-    path.rmdir()
-    gone = sink.write(event_batch(str(path).encode(), PAYLOAD_IN_FILE))
-    assert gone.set_aside == {UNREADABLE: 1}
-    damaged = sink.write(event_batch(b"\xff\xff\xff"))
-    assert damaged.set_aside == {UNREADABLE: 1}
 
 
 def test_a_server_that_is_away_is_no_verdict_on_an_event_and_a_refusal_is_one(media):

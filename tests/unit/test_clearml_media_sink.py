@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -186,7 +187,7 @@ def test_what_can_not_be_shown_is_counted_by_its_reason_and_noted_once(played, c
 
 def test_an_event_whose_file_is_gone_is_one_that_can_not_be_read(played, monkeypatch):
     def gone(self, record):
-        raise FileNotFoundError
+        raise FileNotFoundError(errno.ENOENT, "gone")
 
     monkeypatch.setattr(Batch, "event", gone)
     assert played.sink.write(batch_of(2)).set_aside == {UNREADABLE: 2}

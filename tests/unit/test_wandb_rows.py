@@ -10,9 +10,11 @@ import pytest
 
 pytest.importorskip("wandb")
 
+from tracelet.backends import parts
 from tracelet.backends.base import UNREADABLE, Batch
 from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.kept import KeptLines
+from tracelet.backends.parts import NoForm, Parameters, Scalar
 from tracelet.backends.wandb import media
 from tracelet.backends.wandb import sink as sink_module
 from tracelet.backends.wandb.log_file import row_column
@@ -216,19 +218,13 @@ def test_an_event_gives_values_parameters_and_reasons(made, monkeypatch):
     rows = Rows()
     sink = made(rows)
     monkeypatch.setattr(Batch, "event", lambda batch, record: int(record["sequence"]))
-    monkeypatch.setattr(sink_module, "parts_of_event", {
-        1: ([("a", 1.0), ("b", 2.0)], {}, ""), 2: ([], {"lr": 1}, ""), 3: ([], {}, "no form"),
+    monkeypatch.setattr(parts, "parts_of", {
+        1: [Scalar("a", 1.0), Scalar("b", 2.0)], 2: [Parameters({"lr": 1})], 3: [NoForm("graph")],
     }.get)  # fmt: skip
     delivery = sink.write(batch_of(*((EVENT, n, 2, 7, 0, 0) for n in (1, 2, 3))))
-    assert (delivery.delivered, delivery.set_aside) == (2, {"no form": 1})
+    assert (delivery.delivered, delivery.set_aside) == (2, {"no form on wandb: graph": 1})
     assert rows.rows == [(0, 7, 1.5, {"a": 1.0, "b": 2.0})]
     assert sink.params == [{"lr": 1}]
-
-    def gone(*_):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Batch, "event", gone)
-    assert sink.write(batch_of((EVENT, 4, 2, 7, 0, 0))).set_aside == {UNREADABLE: 1}
 
 
 def test_a_wandb_that_is_disabled_takes_nothing_and_says_so():

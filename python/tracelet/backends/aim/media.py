@@ -14,6 +14,7 @@ from tracelet.backends import parts
 from tracelet.backends.aim.run import REFUSED, AimRun
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
 from tracelet.backends.flat_names import FlatNames
+from tracelet.backends.parts_reader import PartsReader, UnreadableError
 from tracelet.histograms import Histogram
 from tracelet.records import EVENT, HISTOGRAM
 
@@ -35,6 +36,7 @@ class AimMediaSink:
         self._run = run
         self._names = names
         self._log_params = log_params
+        self._events = PartsReader()
 
     def write(self, batch: Batch) -> Delivery:
         reasons: Counter[str] = Counter()
@@ -57,8 +59,8 @@ class AimMediaSink:
                 return "no form on aim: histogram without end"
             return self._track(log_dir, batch.tag(record["tag_id"]), "histogram", record, form)
         try:
-            found = parts.parts_of(batch.event(record))
-        except Exception:
+            found = self._events.read(batch, record)
+        except UnreadableError:
             return UNREADABLE
         reason = ""
         for part in found:

@@ -30,6 +30,7 @@ from tracelet.backends.clearml.set_aside import SetAsideFile
 from tracelet.backends.clearml.storage import is_verdict
 from tracelet.backends.clearml.task import ClearMLTask
 from tracelet.backends.kept import SAMPLES, KeptLines
+from tracelet.backends.parts_reader import PartsReader, UnreadableError
 from tracelet.errors import SinkUnavailableError
 from tracelet.records import EVENT
 from tracelet.runs.whole_file import sync_file
@@ -81,6 +82,7 @@ class ClearMLMediaSink(FileSink):
         self._uploads = Probe(self._store.upload)
         self._requests = Probe(self._give_lines)
         self._noted: set[str] = set()
+        self._events = PartsReader()
         self._first_sequence = -1
         self._items: list[_Item] = []
         self._last_error = ""
@@ -143,15 +145,10 @@ class ClearMLMediaSink(FileSink):
     def _parts_of(self, batch: Batch, item: _Item) -> list[parts.Part]:
         record = batch.records[item.index]
         try:
-            payload = batch.event(record)
-        except FileNotFoundError:
-            item.reason = UNREADABLE
-            return []
-        try:
-            return parts.parts_of(payload)
-        except Exception as error:  # it would fail again: what is in the event does not change
+            return self._events.read(batch, record)
+        except UnreadableError as error:
             _log.debug("tracelet: an event can't be shown on ClearML", exc_info=True)
-            self._note_once(f"{batch.tag(record['tag_id'])!r} can't be shown: {error!r}")
+            self._note_once(f"{batch.tag(record['tag_id'])!r} can't be shown: {error}")
             item.reason = UNREADABLE
             return []
 

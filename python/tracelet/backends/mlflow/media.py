@@ -15,6 +15,7 @@ from tracelet.backends import parts
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
 from tracelet.backends.flat_names import FlatNames
 from tracelet.backends.mlflow.store import RefusedError, Store
+from tracelet.backends.parts_reader import PartsReader, UnreadableError
 from tracelet.histograms import Histogram
 from tracelet.records import EVENT, HISTOGRAM
 
@@ -46,6 +47,7 @@ class MLflowMediaSink:
         self._names = names
         self._put = put
         self._log_params = log_params
+        self._events = PartsReader()
         # How far the batch that begins at this sequence came when something failed.
         self._first_sequence = -1
         self._done = self._delivered = 0
@@ -83,12 +85,8 @@ class MLflowMediaSink:
             self._take_histogram(log_dir, batch.tag(record["tag_id"]), record, histogram)
             return ""
         try:
-            event = batch.event(record)
-        except FileNotFoundError:  # any other trouble with its file may pass
-            return UNREADABLE
-        try:
-            found = parts.parts_of(event)
-        except Exception:  # what is in the event does not change
+            found = self._events.read(batch, record)
+        except UnreadableError:
             return UNREADABLE
         reason = ""
         for number, part in enumerate(found):

@@ -9,6 +9,7 @@ from typing import Any, Callable
 from tracelet.backends import parts
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
 from tracelet.backends.flat_names import FlatNames
+from tracelet.backends.parts_reader import PartsReader, UnreadableError
 from tracelet.backends.trackio.store import Row, Store
 from tracelet.histograms import Histogram
 from tracelet.records import EVENT, HISTOGRAM
@@ -32,6 +33,7 @@ class TrackioMediaSink:
         self._store = store
         self._names = names
         self._log_params = log_params
+        self._events = PartsReader()
 
     def write(self, batch: Batch) -> Delivery:
         rows: list[Row] = []
@@ -55,8 +57,8 @@ class TrackioMediaSink:
             name = self._names.name(log_dir, batch.tag(record["tag_id"]))
             return [_row(record, {name: _histogram_value(histogram)})], ""
         try:
-            found = parts.parts_of(batch.event(record))
-        except Exception:
+            found = self._events.read(batch, record)
+        except UnreadableError:
             return [], UNREADABLE
         rows, reason = [], ""
         for number, part in enumerate(found):

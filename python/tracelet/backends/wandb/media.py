@@ -6,11 +6,11 @@ import html
 import importlib.util
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
 from tracelet.backends import parts
-from tracelet.backends.base import UNREADABLE
 from tracelet.histograms import Histogram
 
 _MOST_BINS = 512
@@ -35,14 +35,11 @@ def histogram_form(found: Histogram) -> Form:
     return Form(make)
 
 
-def parts_of_event(
-    event: bytes,
+def values_of(
+    found: Sequence[parts.Part],
 ) -> tuple[list[tuple[str, Any]], dict[str, Any], str]:
-    """Tags with values, parameters, and the reason why it, or a part of it, has no form, or ""."""
-    try:
-        found = parts.parts_of(event)
-    except Exception:
-        return [], {}, UNREADABLE
+    """Of an event's parts: tags with values, parameters, and the reason why one has no form, or
+    ""."""
     values: list[tuple[str, Any]] = []
     params: dict[str, Any] = {}
     reason = ""

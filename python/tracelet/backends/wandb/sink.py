@@ -10,8 +10,9 @@ from typing import Any, Callable, Protocol
 
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
 from tracelet.backends.flat_names import FlatNames
+from tracelet.backends.parts_reader import PartsReader, UnreadableError
 from tracelet.backends.wandb.log_file import RunLog
-from tracelet.backends.wandb.media import Form, histogram_form, parts_of_event
+from tracelet.backends.wandb.media import Form, histogram_form, values_of
 from tracelet.backends.wandb.rows import Plan, Plans, Point, Row, rows_of
 from tracelet.records import AWAITS_DEVICE, EVENT, HISTOGRAM, SCALAR
 
@@ -56,6 +57,7 @@ class WandbSink:
         self._plans = plans
         self._names = names
         self._log_params = log_params
+        self._events = PartsReader()
         self._by_series: dict[tuple[int, int], str] = {}
         self._handed = 0  # rows before this one were handed to W&B by this process
 
@@ -154,10 +156,10 @@ class WandbSink:
             name = self._names.name(log_dir, batch.tag(record["tag_id"]))
             return [Point(name, step, time_s, histogram_form(histogram))], ""
         try:
-            event = batch.event(record)
-        except OSError:
+            event = self._events.read(batch, record)
+        except UnreadableError:
             return [], UNREADABLE
-        found, params, reason = parts_of_event(event)
+        found, params, reason = values_of(event)
         if params:
             self._log_params(params)
         return [
