@@ -22,6 +22,7 @@ from multiprocessing import get_context
 import clearml  # noqa: F401
 import tracelet
 from clearml.utilities.process import mp
+from imports import import_before_forks
 from tracelet.cli import main
 from tracelet.journal import journal as journal_module
 from tracelet.pipeline import lane as lane_module
@@ -292,5 +293,6 @@ def round_of(order):
 if __name__ == "__main__":
     import torch.utils.tensorboard  # noqa: F401
 
+    import_before_forks()
     for line in sys.stdin:
         print(json.dumps(round_of(json.loads(line))), flush=True)

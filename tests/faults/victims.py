@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import tracelet
 from crash_victims import fork, wait
+from imports import import_before_forks
 from shim import Shim
 from tracelet.cli import main
 from tracelet.commands import sync as sync_command
@@ -205,5 +206,6 @@ if __name__ == "__main__":
     import torch.utils.tensorboard  # noqa: F401
 
     logging.basicConfig(level=logging.WARNING)
+    import_before_forks()
     for line in sys.stdin:
         print(json.dumps(play(json.loads(line))), flush=True)
