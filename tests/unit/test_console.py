@@ -22,6 +22,12 @@ from tracelet.monitor.console import Console, ConsoleFile
 from tracelet.pipeline import lifecycle
 
 
+def begun(path: Path) -> Console:
+    made = Console(str(path))
+    made.begin()
+    return made
+
+
 def start(name: str = "c", **config: object) -> tracelet.Experiment:
     return tracelet.start_logging(
         name, "tests", backend="tensorboard", config={"console": True, "log_dir": "log", **config}
@@ -112,7 +118,7 @@ def test_a_run_inside_another_and_the_one_around_it_ends_first(streams):
 
 def test_two_captures_that_end_in_the_wrong_order_leave_nothing(streams, tmp_path):
     out, err = streams()
-    first, second = Console(str(tmp_path / "1")), Console(str(tmp_path / "2"))
+    first, second = begun(tmp_path / "1"), begun(tmp_path / "2")
     print("both")
     first.end()
     print("second")
@@ -168,7 +174,7 @@ def test_a_disk_that_takes_nothing_costs_no_print_and_its_own_warning_comes_back
     logger = logging.getLogger("tracelet")
     logger.addHandler(handler := logging.StreamHandler())  # prints the warning, to our own stream
     try:
-        captured = Console(str(tmp_path / "c"))
+        captured = begun(tmp_path / "c")
         monkeypatch.setattr(console.os, "write", fails)
         for _ in range(3):
             print("on")
@@ -234,19 +240,19 @@ def test_errors_of_a_stream_are_the_caller_s_and_odd_streams_are_left_alone(
     closed = io.StringIO()
     monkeypatch.setattr(sys, "stdout", closed)
     monkeypatch.setattr(sys, "stderr", NoDict())
-    captured = Console(str(tmp_path / "c"))
+    captured = begun(tmp_path / "c")
     assert "printed to stderr is not kept" in caplog.text
     closed.close()
     with pytest.raises(ValueError, match="closed file"):
         print("x")
     captured.end()
     monkeypatch.setattr(sys, "stdout", None)
-    Console(str(tmp_path / "d")).end()
+    begun(tmp_path / "d").end()
 
 
 def test_threads_lose_no_line_and_mix_none(streams, tmp_path):
     streams()
-    captured = Console(str(tmp_path / "c"))
+    captured = begun(tmp_path / "c")
 
     def work(number: int) -> None:
         for line in range(500):
@@ -264,7 +270,7 @@ def test_threads_lose_no_line_and_mix_none(streams, tmp_path):
 
 def test_a_signal_s_handler_may_print_amid_a_print(streams, tmp_path):
     streams()
-    captured = Console(str(tmp_path / "c"))
+    captured = begun(tmp_path / "c")
     real, is_in = captured.file._write, []
 
     def interrupted(text: str) -> None:
@@ -386,7 +392,7 @@ def test_a_stream_that_passes_on_what_is_set_is_left_as_it_was(tmp_path, monkeyp
     monkeypatch.setattr(sys, "stdout", PassesOn(inner))
     monkeypatch.setattr(sys, "stderr", None)
     for n in range(3):
-        made = Console(str(tmp_path / str(n)))
+        made = begun(tmp_path / str(n))
         print("x")
         made.end()
     assert inner.getvalue() == "x\nx\nx\n"

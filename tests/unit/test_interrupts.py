@@ -4,6 +4,7 @@ behind a start, and a stop can be called again."""
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import sys
 import threading
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import tracelet
-from tracelet.pipeline import lifecycle
+from tracelet.monitor import console, system
+from tracelet.pipeline import lifecycle, monitors
 from tracelet.pipeline import run as run_module
 from tracelet.runs.stored_run import find_runs
 
-LOOKED_AT = {lifecycle.__file__, run_module.__file__}
+LOOKED_AT = {each.__file__ for each in (lifecycle, run_module, monitors, console, system)}
+MONITORS = {"environment": True, "console": True, "system_metrics": True, "system_interval_s": 60}
 POINTS = 50
 
 
@@ -46,7 +49,12 @@ class InterruptAt:
 
 
 def start(log_dir: Path) -> tracelet.Experiment:
-    return tracelet.start_logging("cut", "tests", "tensorboard", {"log_dir": str(log_dir)})
+    config = {"log_dir": str(log_dir), **MONITORS}
+    return tracelet.start_logging("cut", "tests", "tensorboard", config)
+
+
+def is_captured() -> bool:
+    return any("write" in vars(each) for each in (sys.stdout, sys.stderr))
 
 
 def threads() -> list[str]:
@@ -76,10 +84,12 @@ def test_ctrl_c_at_any_line_of_a_start_leaves_nothing(tmp_path):
             break
         if lifecycle.active_run() is None:
             assert threads() == [], cut.where
+            assert not is_captured(), cut.where
             assert find_runs(str(tmp_path / "tracelet-runs")) == [], cut.where
         # else it had begun, and the user may end it
         tracelet.stop_logging()
         assert threads() == [], cut.where
+        assert not is_captured(), cut.where
         assert find_runs(str(tmp_path / "tracelet-runs")) == [], cut.where
         assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers, (
             cut.where
@@ -92,15 +102,25 @@ def test_a_stop_that_ctrl_c_cut_at_any_line_is_finished_by_the_next(tmp_path):
     number = 0
     while True:
         number += 1
-        experiment = start(tmp_path / f"log{number}")
+        log_dir = tmp_path / f"log{number}"
+        experiment = start(log_dir)
+        print(f"line {number}")
         for step in range(POINTS):
             experiment.log_metric("loss", step, step)
         with InterruptAt(number) as cut, contextlib.suppress(KeyboardInterrupt):
             tracelet.stop_logging()
         tracelet.stop_logging()
         assert threads() == [], cut.where
+        assert not is_captured(), cut.where
         assert experiment.stats.delivered == {"tensorboard": POINTS}, cut.where
-        assert find_runs(str(tmp_path / "tracelet-runs")) == [], cut.where
+        left = find_runs(str(tmp_path / "tracelet-runs"))
+        # It may have come between two hands: what was printed stays in the run's own folder.
+        assert not left or cut.where.startswith("monitors.py"), cut.where
+        kept = [path for each in left for path in Path(each.path).rglob("console.log")]
+        kept = kept or [log_dir / "artifacts" / "console.log"]
+        assert [f"line {number}\n" in each.read_text() for each in kept] == [True], cut.where
+        for each in left:
+            shutil.rmtree(each.path)
         if not cut.where:
             break
     assert number > 50

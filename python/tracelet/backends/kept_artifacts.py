@@ -59,32 +59,35 @@ def keep(artifact: Artifact, backend: str, model: Model | None = None) -> None:
     os.replace(f"{target}.new", target)
 
 
-def keep_growing(folder: str, name: str, backends: Sequence[str]) -> list[Artifact]:
+def keep_growing(
+    folder: str, name: str, backends: Sequence[str], made: dict[str, Artifact]
+) -> None:
     """An empty file that is written to until the run ends, one name of it for each backend; in the
-    folder of a run's artifacts. One of a dead process is sent as far as it goes. Raises OSError,
-    also where the file system has no hard links and there are several; nothing is left then."""
-    made: list[Artifact] = []
+    folder of a run's artifacts. One of a dead process is sent as far as it goes.
+
+    They come into `made`, by backend, before they are on the disk: Ctrl-C leaves none that the
+    caller doesn't know. Raises OSError, also where the file system has no hard links and there are
+    several; nothing is left then.
+    """
+    first = ""
     try:
         for number, backend in enumerate(backends):
-            made.append(artifact := _new_growing(folder, number, name))
-            path = os.path.join(artifact.place, name)
-            if number:
-                os.link(made[0].content.path, path)
+            place = os.path.join(folder, f"growing-{number}")
+            made[backend] = artifact = Artifact(name, Content("custom", name, "", None), place)
+            os.makedirs(place, mode=0o700)
+            path = os.path.join(place, name)
+            if first:
+                os.link(first, path)
             else:
                 open(path, "xb", opener=private).close()
+                first = path
             keep(artifact, backend)  # without a path, and so a size: it has none so far
             artifact.content.path = path
     except BaseException:
-        for artifact in made:
+        for artifact in made.values():
             artifact.discard()
+        made.clear()
         raise
-    return made
-
-
-def _new_growing(folder: str, number: int, name: str) -> Artifact:
-    place = os.path.join(folder, f"growing-{number}")
-    os.makedirs(place, mode=0o700)
-    return Artifact(name, Content("custom", name, "", None), place)
 
 
 def _fields_of(model: Model) -> dict[str, Any]:

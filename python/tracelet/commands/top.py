@@ -46,11 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0, also when no run goes on."""
     runs_dir = runs_dir_of(arguments)
+    views = _Looks(runs_dir, arguments.all).look()
     if arguments.json:
-        views = _Looks(runs_dir, arguments.all).look()
         print(terminal.json_text([view.as_json() for view in views]))
         return 0
-    views = _Looks(runs_dir, arguments.all).look()
     if not views and arguments.once:
         print(f"no run of {runs_dir} goes on: tracelet runs lists those that have ended")
         return 0

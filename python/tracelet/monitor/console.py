@@ -141,21 +141,25 @@ def _shown(line: str) -> str:
 
 
 class _Write:
-    """In the place of a stream's `write`."""
+    """In the place of a stream's `write`, from `begin` to `undo`."""
 
     def __init__(self, stream: Any, name: str, keep: Callable[[str, str], None]) -> None:
+        """Raises AttributeError or TypeError for a stream that it can't take the place in."""
         self._had_own = "write" in vars(stream)
         self._before: Any = stream.write
         self._name = name
         self._keep: Callable[[str, str], None] | None = keep
         self._stream = stream
         self._pid = os.getpid()
-        stream.write = self
-        if vars(stream).get("write") is not self:
+
+    def begin(self) -> None:
+        """Raises the same."""
+        self._stream.write = self
+        if vars(self._stream).get("write") is not self:
             # It passes on what is set on it: there it could not be taken away again, and each run
             # would put one more over it.
             self._keep = None
-            stream.write = self._before
+            self._stream.write = self._before
             raise AttributeError("what is set on it goes to another object")
 
     def __call__(self, text: str) -> Any:
@@ -172,7 +176,7 @@ class _Write:
 
     def undo(self) -> None:
         """The stream is as it was; where somebody has put another `write` over this one, this one
-        stays and passes on."""
+        stays and passes on. Once more does no harm, nor does it before `begin`."""
         self._keep = None
         if vars(self._stream).get("write") is not self:
             return
@@ -186,23 +190,29 @@ class _Write:
 
 
 class Console:
-    """From its making to `end`: what is printed to `sys.stdout` and `sys.stderr` is in the file."""
+    """From `begin` to `end`: what is printed to `sys.stdout` and `sys.stderr` is in the file."""
 
     def __init__(self, path: str) -> None:
         """Raises OSError."""
         self.file = ConsoleFile(path)
         self._writes: list[_Write] = []
+
+    def begin(self) -> None:
+        """What `end` undoes also when this was interrupted: Ctrl-C may come at any line. So each is
+        in the list before it takes the place of anything."""
         streams: Sequence[tuple[str, Any]] = (("stdout", sys.stdout), ("stderr", sys.stderr))
         for n, (name, stream) in enumerate(streams):
             if stream is None or any(stream is each for _, each in streams[:n]):
                 continue
             try:
                 self._writes.append(_Write(stream, name, self.file.feed))
+                self._writes[-1].begin()
             except (AttributeError, TypeError) as error:
                 _log.warning("tracelet: what is printed to %s is not kept: %s", name, error)
 
     def end(self) -> None:
         """Gives the streams back. Once more does no harm."""
-        while self._writes:
-            self._writes.pop().undo()
+        for each in self._writes:
+            each.undo()
+        self._writes.clear()
         self.file.end()

@@ -199,6 +199,7 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
             handlers.restore_for_faults()
             for run in opened:
                 _end_half_started(run, error)
+            handlers.restore()  # where a backend's SDK has not given them back
             raise
         return run
 

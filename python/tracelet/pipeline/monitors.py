@@ -40,7 +40,8 @@ class Monitors:
     _environment: EnvironmentNoter | None = None
     _sampler: SystemSampler | None = None
     _console: Console | None = None
-    _console_files: Mapping[str, Artifact] = {}
+    _console_files: dict[str, Artifact] | None = None
+    """By backend."""
     _upload_kept: Callable[[Mapping[str, Artifact]], None]
     system_points = 0
     """How many points the sampler has logged: written by its thread alone, read by any."""
@@ -75,15 +76,19 @@ class Monitors:
         if not names:
             return
         self._upload_kept = run.verbs.upload_kept
-        made = keep_growing(run.folder.artifacts_path, CONSOLE, names)
-        self._console_files = dict(zip(names, made))
-        self._console = Console(made[0].content.path)
+        # Each thing is where `end` finds it before it begins: Ctrl-C may come at any line.
+        self._console_files = {}
+        keep_growing(run.folder.artifacts_path, CONSOLE, names, self._console_files)
+        self._console = Console(self._console_files[names[0]].content.path)
+        self._console.begin()
 
     def _end_console(self) -> None:
-        console, self._console = self._console, None
-        files, self._console_files = self._console_files, {}
-        if console is not None:
-            console.end()
+        if self._console is not None:
+            self._console.end()
+            self._console = None
+        # Not once more when it is interrupted from here on: what is handed over twice is gone when
+        # it is uploaded again. What was not handed over stays in the run's folder.
+        files, self._console_files = self._console_files or {}, None
         for artifact in files.values():
             if not os.path.getsize(artifact.content.path):
                 artifact.discard()
