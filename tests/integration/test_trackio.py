@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import tracelet
@@ -181,6 +183,23 @@ def test_two_runs_that_go_on_with_one_keep_their_own_pictures(theirs):
     contents = {(MEDIA_DIR / path).read_bytes() for path in images}
     assert len(images) == len(contents) == 2
     assert {"lr 0", "lr 255"} <= config(theirs.id).keys()  # trackio's own write has them, too
+
+
+def test_a_file_among_the_media_is_on_the_disk_before_its_row(monkeypatch):
+    """Else a loss of power leaves a row whose picture is empty."""
+    synced = []
+    fsync = os.fsync
+
+    def noted(fd):
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    path = Store("tests", "run", "run", "a").put_media(b"PNG", 1, "1-0.png")
+    assert [os.path.basename(each) for each in synced] == ["a-1-0.png.new", "1"]
+    assert path.endswith("a-1-0.png")
+    with open(os.path.join(os.path.dirname(synced[0]), "a-1-0.png"), "rb") as file:
+        assert file.read() == b"PNG"
 
 
 def test_odd_wall_times_and_parameters_hold_up_nothing(tmp_path):

@@ -246,6 +246,18 @@ def test_one_that_is_refused_while_others_are_taken_is_set_aside(played, tmp_pat
     assert (json.loads(line)["step"], json.loads(line)["answer"]) == (30, "400: bad")
 
 
+def test_one_that_is_refused_alone_is_set_aside_as_another_was_taken_before(played):
+    """Else it would hold back all that comes behind it, for ever: nothing tells the server from
+    one that is sick."""
+    played.events.update({1: [Scalar("a", 1.0)], 2: [Scalar("a", 2.0)]})
+    played.refuses_lines = lambda lines: (
+        RefusedError(400, "bad") if any(line["value"] == 2.0 for line in lines) else None
+    )
+    assert played.sink.write(batch_of(1)).delivered == 1
+    attempt, delivery = played.write_until_taken(batch_of(1, first=2))
+    assert (attempt, delivery.set_aside) == (REFUSALS_BEFORE_SETTING_ASIDE, {REFUSED: 1})
+
+
 def test_a_verdict_on_a_file_is_taken_at_once(played):
     played.events.update({1: [Sample("a", "Images", ".png", b"1"), Scalar("a", 1.0)]})
     played.refuses_upload = lambda data: ValueError("Failed uploading object a (413): large")

@@ -501,6 +501,14 @@ def test_a_server_that_asks_for_credentials_is_there_when_none_were_given(monkey
     assert checks._api_server("http://host", {}, 3.0, True).is_ok
 
 
+def test_how_long_an_api_server_took_is_told_in_milliseconds(monkeypatch):
+    monkeypatch.setattr(requests, "get", lambda url, **_: answer(200, meta={"result_msg": "OK"}))
+    clock = SimpleNamespace(monotonic=iter([10.0, 14.0]).__next__)
+    monkeypatch.setattr(checks, "time", clock)
+    found = checks._api_server("http://host", {}, 3.0, True).found
+    assert found == "http://host answers 200 in 4000 ms"
+
+
 def test_a_file_server_is_judged_by_its_answer(monkeypatch):
     for status, is_ok in ((200, True), (405, True), (499, True), (500, False), (502, False)):
         monkeypatch.setattr(requests, "get", lambda url, status=status, **_: answer(status))

@@ -165,6 +165,20 @@ def test_sync_ends_a_task_that_nobody_has_ended_and_no_other(status, is_stopped)
     assert task._edits.requests == []
 
 
+def test_what_a_dead_run_has_left_of_its_configuration_goes_to_the_server():
+    pytest.importorskip("clearml")
+    from tracelet.backends.clearml.reopen import ReopenedTask
+
+    class Edits:
+        def set_configuration(self, *given):
+            self.given = given
+
+    task = ReopenedTask.__new__(ReopenedTask)
+    task.is_offline, task._edits = False, Edits()
+    task.set_configuration("model", "layers: 3")
+    assert task._edits.given == ("model", "layers: 3")
+
+
 def test_no_password_of_a_place_for_files_is_kept():
     pytest.importorskip("clearml")
     from tracelet.backends.clearml.reopen import StoredTask, reopen_state

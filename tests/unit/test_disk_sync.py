@@ -12,6 +12,8 @@ from tracelet.journal import journal as journal_module
 from tracelet.journal.disk_sync import DiskSync
 from tracelet.journal.journal import Journal
 from tracelet.records import RECORD_DTYPE
+from tracelet.runs import small_files
+from tracelet.runs.small_files import SmallFiles
 
 
 class NoJournal:
@@ -22,7 +24,7 @@ class NoJournal:
         pass
 
 
-class NoProgress:
+class Nothing:
     def sync(self):
         pass
 
@@ -47,7 +49,7 @@ class Lane:
 def test_what_came_while_a_sync_was_under_way_is_synced_at_the_end():
     lane = Lane()
     lane.may_go_on.clear()
-    sync = DiskSync(NoJournal(), [lane], NoProgress(), 0.01)
+    sync = DiskSync(NoJournal(), Nothing(), [lane], Nothing(), 0.01)
     sync.start()
     assert lane.is_syncing.wait(30)
     lane.position = 2  # the run's last points
@@ -61,7 +63,7 @@ def test_what_came_while_a_sync_was_under_way_is_synced_at_the_end():
 def test_a_sink_that_could_not_be_synced_is_synced_the_next_time(error):
     lane = Lane()
     lane.errors = [error]
-    sync = DiskSync(NoJournal(), [lane], NoProgress(), 0.01)
+    sync = DiskSync(NoJournal(), Nothing(), [lane], Nothing(), 0.01)
     sync.start()
     assert lane.is_syncing.wait(30)  # though nothing new has come
     sync.stop(30.0)
@@ -93,3 +95,75 @@ def test_segments_that_could_not_be_synced_are_synced_the_next_time(tmp_path, mo
     assert folders
     assert not journal.has_retired_files
     journal.close()
+
+
+def test_small_files_reach_the_disk_before_what_refers_to_them():
+    """A row that W&B has by its number, a series by its name: positions that went on without them
+    would have another process number and name anew."""
+    order = []
+
+    class Noting:
+        def __init__(self, what):
+            self.what = what
+
+        def sync(self):
+            order.append(self.what)
+
+    lane = Lane()
+    lane.sync_sink = lambda: order.append("sink")
+    sync = DiskSync(NoJournal(), Noting("small files"), [lane], Noting("positions"), 100.0)
+    sync.start()
+    sync.stop(30.0)
+    assert order[:3] == ["small files", "sink", "positions"]
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """The names of the files, and "/" for the folder, that were synced since it was cleared."""
+    names = []
+    monkeypatch.setattr(small_files, "sync_file", lambda path: names.append(os.path.basename(path)))
+    monkeypatch.setattr(small_files, "sync_folder", lambda path: names.append("/"))
+    return names
+
+
+def test_a_small_file_that_was_written_since_is_synced_and_no_other(tmp_path, synced):
+    (tmp_path / "notes.json").write_text("{}")
+    (tmp_path / "mlflow_names.jsonl").write_text("[1]\n")
+    (tmp_path / "journal-0.bin").write_text("the journal's own")
+    (tmp_path / "folder.json").mkdir()
+    files = SmallFiles(str(tmp_path))
+    files.sync()
+    assert sorted(synced) == ["/", "mlflow_names.jsonl", "notes.json"]
+    assert synced[-1] == "/"  # the names last: what they name is there then
+    synced.clear()
+    files.sync()
+    assert synced == []
+    with open(tmp_path / "mlflow_names.jsonl", "a") as file:
+        file.write("[2]\n")
+    (tmp_path / "new").write_text("{}")
+    os.replace(tmp_path / "new", tmp_path / "notes.json")  # of the same size
+    files.sync()
+    assert sorted(synced) == ["/", "mlflow_names.jsonl", "notes.json"]
+
+
+def test_a_small_file_that_could_not_be_synced_is_synced_the_next_time(
+    tmp_path, synced, monkeypatch
+):
+    (tmp_path / "notes.json").write_text("{}")
+    files = SmallFiles(str(tmp_path))
+
+    def fail(path):
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(small_files, "sync_folder", fail)
+        with pytest.raises(OSError, match="broken"):
+            files.sync()
+    synced.clear()
+    files.sync()
+    assert synced == ["notes.json", "/"]
+
+
+def test_of_a_run_s_folder_that_is_removed_the_journal_alone_tells(tmp_path, synced):
+    SmallFiles(str(tmp_path / "gone")).sync()
+    assert synced == []

@@ -12,7 +12,7 @@ from tracelet.backends.base import Delivery
 from tracelet.errors import JournalError, TraceletError
 from tracelet.journal.drops import DropNotes
 from tracelet.journal.journal import Journal
-from tracelet.records import EVENT, PAYLOAD_IN_FILE, RECORD_DTYPE, SCALAR
+from tracelet.records import EVENT, HISTOGRAM, PAYLOAD_IN_FILE, RECORD_DTYPE, SCALAR
 from tracelet.recovery import rescue
 from tracelet.recovery import resend as module
 from tracelet.recovery.payload_files import PAYLOADS, in_folder
@@ -202,6 +202,38 @@ def test_records_that_are_nowhere_are_missing_and_the_run_is_kept(left):
     assert result.sinks[0].before == 100
 
 
+def test_what_a_ring_had_lost_is_missing_for_the_sinks_that_take_its_kind(left):
+    """It was among what is not for the sink: the sum was right, and said that nothing is lost."""
+    both, points = Mine("both", (SCALAR, HISTOGRAM)), Mine("points")
+    run = left(both, points, ranges=())
+    lost = scalars(0, 100)
+    lost["kind"][:90] = 0
+    lost["flags"][:40] = 1 << HISTOGRAM
+    lost["flags"][40:60] = 0xFFFF  # of any kind: a damaged record; then calls that were cut off
+    journal = Journal(run.path, Names())
+    journal.append(lost)
+    journal.close()
+    for _ in range(2):
+        result = sums(resend(StoredRun(run.path)))
+        assert result.kept == [
+            "60 records for both are lost to damage", "20 records for points are lost to damage",
+        ]  # fmt: skip
+    assert both.values == points.values == list(range(90, 100))  # none twice
+    assert StoredRun(run.path).manifest["missing"] == {"both": 60, "points": 20}
+
+
+def test_of_what_a_ring_had_lost_a_sink_that_was_behind_it_lacks_nothing(left):
+    sink = Mine("one")
+    run = left(sink, ranges=(), positions=[30])
+    lost = scalars(0, 100)
+    lost["kind"][:40], lost["flags"][:40] = 0, 0xFFFF
+    journal = Journal(run.path, Names())
+    journal.append(lost)
+    journal.close()
+    (row,) = sums(resend(run)).sinks
+    assert (row.before, row.sent, row.missing, row.not_for_it) == (30, 60, 10, 0)
+
+
 def test_records_that_were_given_up_on_purpose_are_no_damage(left):
     sink = Mine("one")
     run = left(sink, ranges=((0, 40), (60, 90)), positions=[10])
@@ -341,6 +373,20 @@ def test_files_of_large_events_are_looked_for_in_the_run_by_their_names(tmp_path
     assert (same is none, payloads, gone) == (True, b"x", [])
 
 
+def test_a_file_of_a_large_event_that_is_gone_is_named_and_keeps_the_run(left):
+    sink = Mine("one", (EVENT,))
+    run = left(sink, ranges=(), end=1)
+    path = b"/elsewhere/payloads/7.event"
+    record = scalars(0, 1)
+    record["kind"], record["flags"], record["payload_size"] = EVENT, PAYLOAD_IN_FILE, len(path)
+    journal = Journal(run.path, Names())
+    journal.append(record, path)
+    journal.close()
+    result = resend(run)
+    assert result.notes == [f"files of large events are gone from {PAYLOADS}: 7.event"]
+    assert result.kept == ["one could not take 1 points"]
+
+
 # ---- What is in a ring.
 
 
@@ -371,13 +417,14 @@ def test_payloads_of_another_start_of_the_machine_are_not_believed():
     records["payload_size"] = [0, 5, 0, 7]
     records["payload_offset"] = [1, 2, 3, 4]
     records["flags"] = 1
-    records["kind"][3] = 0
+    records["kind"][2:] = 0  # one of them damaged, or not there any more
     found, count = rescue._without_payloads(records)
     skipped = int(module.SKIPPED)
     has = [int(kind) != skipped and size > 0 for kind, size in zip(records["kind"], (0, 5, 0, 7))]
     assert count == sum(has)
     assert found["payload_offset"].tolist() == [0] * 4
-    assert found["payload_size"][1] == found["flags"][1] == 0
+    assert found["payload_size"][1] == 0
+    assert found["flags"].tolist() == [1, 1 << SCALAR, 0, 0]
     assert int(found["kind"][1]) == skipped
     assert int(found["kind"][0]) == SCALAR
     assert records["payload_offset"].tolist() == [1, 2, 3, 4]

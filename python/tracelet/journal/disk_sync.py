@@ -3,10 +3,11 @@
 fdatasync waits for the disk, for seconds where it is busy; the drainer must not: the ring holds a
 fraction of a second.
 
-The order is what a loss of power leaves to be gone on with: first the sinks' files, and each
-sink's note of how far they are on the disk; then the sinks' positions; then the journal. A segment
-of the journal, or a large event's file, is deleted only once the positions behind it have reached
-the disk (`releasable`): at any instant what is not in a sink's file for certain is in the journal.
+The order is what a loss of power leaves to be gone on with: first the run's small files (which name
+a series has, which rows a batch); then the sinks' files, and each sink's note of how far they are
+on the disk; then the sinks' positions; then the journal. A segment of the journal, or a large
+event's file, is deleted only once the positions behind it have reached the disk (`releasable`): at
+any instant what is not in a sink's file for certain is in the journal.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class _Lane(Protocol):
     def sync_sink(self) -> None: ...
 
 
-class _Progress(Protocol):
+class _Synced(Protocol):
     def sync(self) -> None: ...
 
 
@@ -38,10 +39,12 @@ class DiskSync(threading.Thread):
     """Started with a run, ended by `stop`, which syncs once more."""
 
     def __init__(
-        self, journal: Journal, lanes: Sequence[_Lane], progress: _Progress, interval_s: float
-    ) -> None:
+        self, journal: Journal, small_files: _Synced, lanes: Sequence[_Lane], progress: _Synced,
+        interval_s: float,
+    ) -> None:  # fmt: skip
         super().__init__(name="tracelet-journal-sync", daemon=True)
         self._journal = journal
+        self._small_files = small_files
         self._lanes = lanes
         self._progress = progress
         self._interval_s = interval_s
@@ -74,6 +77,7 @@ class DiskSync(threading.Thread):
         return min(lane.durable_position for lane in self._lanes)
 
     def _sync(self) -> None:
+        self._try("the run's small files", self._small_files.sync)
         self._sync_lanes()
         end = self._journal.end
         if end <= self._synced_end and not self._journal.has_retired_files:

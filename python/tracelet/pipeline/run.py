@@ -39,6 +39,7 @@ from tracelet.runs.deletion import NothingLogged
 from tracelet.runs.notices import tell_of_network_file_system, tell_of_unsent_runs
 from tracelet.runs.progress import Progress
 from tracelet.runs.run_folder import RunFolder, manifest_of
+from tracelet.runs.small_files import SmallFiles
 from tracelet.runs.summaries import keep_summary
 from tracelet.stats import Stats
 from tracelet.summary import SeriesSummary, named
@@ -154,7 +155,8 @@ class Run:
             undo.callback(closer.dismiss, SYNC_TIMEOUT_S)
             closer.start()  # Thread.start waits, and may be interrupted
             interval_s = self.options.journal_sync_interval_s
-            disk_sync = DiskSync(self._journal, lanes, progress, interval_s)
+            small_files = SmallFiles(self.folder.path)
+            disk_sync = DiskSync(self._journal, small_files, lanes, progress, interval_s)
             undo.callback(disk_sync.stop, SYNC_TIMEOUT_S)
             if interval_s > 0:
                 disk_sync.start()

@@ -98,15 +98,20 @@ def _add_certain(names: _core.StoredNames, found: _core.StoredNames) -> None:
 
 def _without_payloads(records: Any) -> tuple[Any, int]:
     """After a loss of power a slot is whole or of an earlier lap, which its sequence tells; but
-    what it has in the arena may be of an earlier one. How many records have something there."""
+    what it has in the arena may be of an earlier one. How many records have something there.
+
+    The flags of what lies in their place have a bit for each kind (1 << kind) that may have been
+    lost there: a sink that takes one of them lacks a point."""
     has_payload = (records["kind"] != SKIPPED) & (records["payload_size"] > 0)
     count = int(has_payload.sum())
+    lost_kinds = 1 << records["kind"][has_payload]
     records = records.copy()
     # Of those without one, too: no payload is given along, and a place in it would be a damage.
     records["payload_offset"] = 0
+    records["flags"][records["kind"] == SKIPPED] = 0  # such a slot may never have reached the disk
     records["kind"][has_payload] = SKIPPED
     records["payload_size"][has_payload] = 0
-    records["flags"][has_payload] = 0
+    records["flags"][has_payload] = lost_kinds
     return records, count
 
 

@@ -324,11 +324,16 @@ class _Resending:
         checked = _core.check_records(records, payloads, self._names)
         first = int(records["sequence"][0]) - 1
         already, way.checked_end = way.checked_end, max(way.checked_end, first + len(records))
+        new_from = max(0, already - first)
+        was_skipped = records["kind"] == SKIPPED
+        # In the ring already, and told then: see `_without_payloads`.
+        is_lost = was_skipped & ((records["flags"] & way.lane.kinds) != 0)
+        self._note_missing(way, int(is_lost[new_from:].sum()))
         if checked is None:
             return records
         sound = np.frombuffer(checked[0], RECORD_DTYPE)
-        is_bad = (sound["kind"] == SKIPPED) & (records["kind"] != SKIPPED)
-        if new := int(is_bad[max(0, already - first) :].sum()):
+        is_bad = (sound["kind"] == SKIPPED) & ~was_skipped
+        if new := int(is_bad[new_from:].sum()):
             why = ", ".join(f"{count:,} {reason}" for reason, count in checked[1].items())
             self._result.notes.append(f"of the records from {first} on are lost: {why}")
             self._note_missing(way, new)

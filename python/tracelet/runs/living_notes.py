@@ -20,8 +20,8 @@ _MOST_BYTES = 4 << 20
 def keep_notes(run_path: str, params: Mapping[str, Any], tags: Sequence[str]) -> None:
     """Writes them in the place of those that are there. Raises OSError.
 
-    Not synced: a call of the user's waits for no disk. A file that a loss of power has left half
-    written is not believed, by its checksum.
+    Not synced here: a call of the user's waits for no disk, and `SmallFiles` has it reach the disk
+    soon. A file that a loss of power has left half written is not believed, by its checksum.
     """
     data = encoded({"params": dict(params), "tags": list(tags)})
     if len(data) <= _MOST_BYTES:

@@ -6,13 +6,13 @@ index, trackio 0.43, `SQLiteStorage.bulk_log`). So ids follow from the points.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tracelet.errors import SinkUnavailableError
 from tracelet.fork import renew_at_fork
+from tracelet.runs.whole_file import write_whole
 
 _FIRST_TIME_S, _END_TIME_S = -62_135_596_800.0, 253_402_300_800.0
 _ROWS = 1_000
@@ -109,9 +109,8 @@ class Store:
                 get_project_media_path(project=self.project, run=self.run_id, step=step)
                 / f"{self._ids}-{name}"
             )
-            with open(f"{path}.new", "wb") as file:
-                file.write(data)
-            os.replace(f"{path}.new", path)
+            # On the disk before the row that names it, which may be there after a loss of power.
+            write_whole(str(path), data, mode=0o666)
         except OSError as error:
             raise SinkUnavailableError(f"trackio's media: {error!s:.300}") from error
         return str(path.relative_to(MEDIA_DIR))
