@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
 import tracelet
 from readers import event_file_scalars
 from recording_sink import RecordingSink
-from tracelet.backends.base import Backend
+from tracelet.backends import open_backend
+from tracelet.backends.base import Backend, RunInfo
+from tracelet.errors import BackendError
+from tracelet.options import Options
 from tracelet.safe_names import relative_path
 
 PARAMS = {"lr": 0.1, "model": {"depth": 3, "wide": True}, "name": "a|b"}
@@ -63,7 +67,7 @@ class Copied:
     def is_refused(self, error):
         return True
 
-    def set_aside(self, folder):
+    def keep(self, folder):
         return ""
 
     def discard(self):
@@ -221,3 +225,13 @@ def test_an_artifacts_copy_lies_below_the_folder(name, filename, path):
 def test_an_options_name_is_no_sinks_name():
     with pytest.raises(ValueError, match="taken"):
         tracelet.register_sink("log_dir", lambda info: None)
+
+
+@pytest.mark.parametrize("name", ["clearml", "mlflow", "trackio", "wandb", "aim"])
+def test_a_tracker_that_is_not_installed_is_told_with_a_command_for_any_shell(
+    name, monkeypatch, tmp_path
+):
+    """MLflow's had no quotes: zsh takes the brackets for a pattern."""
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match=rf"pip install 'tracelet\[{name}\]'$"):
+        open_backend(name, RunInfo(Options(backend=(name,)), "a-run", str(tmp_path)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tracelet.backends.flat_names import FlatNames
+import numpy as np
+from tracelet.backends.base import Batch
+from tracelet.backends.flat_names import FlatNames, SeriesNames
+from tracelet.records import RECORD_DTYPE
 
 
 class Lines:
@@ -42,4 +45,32 @@ def test_two_series_never_share_a_name_and_another_process_goes_on_with_the_same
     assert len(lines.lines) == 6
     assert again.name("runs/c", "Other") == "c/other"
     names.close()
+    assert lines.is_closed
+
+
+class Texts:
+    def __init__(self):
+        self.asked = []
+
+    def text(self, id):
+        self.asked.append(id)
+        return {0: "", 1: "/logs/a\0", 2: "/logs/b\0", 3: "loss", 4: "acc", (1 << 32) - 1: "z"}[id]
+
+
+def test_a_series_has_its_name_by_its_records_ids_and_is_asked_for_once():
+    texts, lines = Texts(), Lines()
+    series = SeriesNames(FlatNames(lines, str))
+    ids = [(1, 3), (1, 4), (2, 3), (1, 3), (0, 4), (0, (1 << 32) - 1)]
+    records = np.zeros(len(ids), RECORD_DTYPE)
+    records["writer_id"], records["tag_id"] = zip(*ids)
+    batch = Batch(records, texts)
+    found = series.of(batch, batch.records)
+    assert [*found[:4], found[5]] == ["loss", "acc", "b/loss", "loss", "z"]
+    assert found[4].startswith("acc ")
+    assert [line[2] for line in lines.lines] == list(dict.fromkeys(found))  # as they appear
+    asked = len(texts.asked)
+    assert series.of(batch, batch.records[2:3]) == ["b/loss"]
+    assert series.of(batch, batch.records[:0]) == []
+    assert len(texts.asked) == asked
+    series.close()
     assert lines.is_closed

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from typing import Callable
+from typing import Any, Callable
 
+import numpy as np
+
+from tracelet.backends.base import Batch
 from tracelet.backends.kept import KeptLines
 from tracelet.fork import renew_at_fork
 
@@ -54,3 +57,28 @@ class FlatNames:
 
     def close(self) -> None:
         self._lines.close()
+
+
+class SeriesNames:
+    """The names of one sink's series, by the ids of their records: a look-up a point. One thread at
+    a time."""
+
+    def __init__(self, names: FlatNames) -> None:
+        self._names = names
+        self._by_ids: dict[int, str] = {}  # writer's id << 32 | tag's id
+
+    def of(self, batch: Batch, records: np.ndarray[Any, Any]) -> list[str]:
+        """Of each of these records of the batch."""
+        ids = (records["writer_id"].astype(np.uint64) << np.uint64(32)) | records["tag_id"]
+        each_id = ids.tolist()
+        try:
+            return [self._by_ids[each] for each in each_id]
+        except KeyError:
+            for each in dict.fromkeys(each_id):
+                if each not in self._by_ids:
+                    log_dir, tag = batch.log_dir(each >> 32), batch.tag(each & 0xFFFFFFFF)
+                    self._by_ids[each] = self._names.name(log_dir, tag)
+            return [self._by_ids[each] for each in each_id]
+
+    def close(self) -> None:
+        self._names.close()

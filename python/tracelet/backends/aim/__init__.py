@@ -11,17 +11,12 @@ media.py     histograms and all other events
 from __future__ import annotations
 
 from tracelet.backends.base import Backend, RunInfo
-from tracelet.errors import BackendError
+from tracelet.backends.opening import import_package, open_or_reopen
 
 
 def open_aim(info: RunInfo) -> Backend:
     """A new run, or the one that the options name; one that is reopened goes on with its run."""
-    try:
-        import aim  # noqa: F401
-    except ImportError as error:
-        raise BackendError(
-            "backend 'aim' needs the package aim: pip install 'tracelet[aim]'"
-        ) from error
+    import_package("aim")
     from tracelet.backends.aim.backend import AimBackend
 
-    return AimBackend.reopened(info) if info.reopen is not None else AimBackend.opened(info)
+    return open_or_reopen(AimBackend, info)

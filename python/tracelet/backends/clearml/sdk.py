@@ -13,6 +13,7 @@ from typing import Any
 
 from tracelet import environment
 from tracelet.backends.clearml.sdk_mends import mend_sdk
+from tracelet.backends.opening import import_package
 from tracelet.capture.arguments import take_parsed_arguments
 from tracelet.errors import BackendError, CredentialsError
 
@@ -26,12 +27,9 @@ def load_task_class() -> Any:
     """
     timeout_s = environment.clearml_files_timeout_s()
     is_new_file = environment.use_clearml_config_file() and "clearml" in sys.modules
-    try:
-        from clearml import Task
-    except ImportError as error:
-        raise BackendError(
-            "the backend 'clearml' needs the package clearml: pip install 'tracelet[clearml]'"
-        ) from error
+    import_package("clearml")
+    from clearml import Task
+
     _hand_over_arguments()
     if is_new_file:
         _read_configuration_again()

@@ -11,17 +11,12 @@ names.py     names that MLflow takes
 from __future__ import annotations
 
 from tracelet.backends.base import Backend, RunInfo
-from tracelet.errors import BackendError
+from tracelet.backends.opening import import_package, open_or_reopen
 
 
 def open_mlflow(info: RunInfo) -> Backend:
     """A new run, or the one that is active; one that is reopened goes on with its run."""
-    try:
-        import mlflow  # noqa: F401
-    except ImportError as error:
-        raise BackendError(
-            "backend 'mlflow' needs the package mlflow: pip install tracelet[mlflow]"
-        ) from error
+    import_package("mlflow")
     from tracelet.backends.mlflow.backend import MLflowBackend
 
-    return MLflowBackend.reopened(info) if info.reopen is not None else MLflowBackend.opened(info)
+    return open_or_reopen(MLflowBackend, info)

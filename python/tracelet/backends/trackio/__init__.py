@@ -10,17 +10,12 @@ uploads.py   artifacts and models
 from __future__ import annotations
 
 from tracelet.backends.base import Backend, RunInfo
-from tracelet.errors import BackendError
+from tracelet.backends.opening import import_package, open_or_reopen
 
 
 def open_trackio(info: RunInfo) -> Backend:
     """A new run, or the one that is active; one that is reopened goes on with its run."""
-    try:
-        import trackio  # noqa: F401
-    except ImportError as error:
-        raise BackendError(
-            "backend 'trackio' needs the package trackio: pip install 'tracelet[trackio]'"
-        ) from error
+    import_package("trackio")
     from tracelet.backends.trackio.backend import TrackioBackend
 
-    return TrackioBackend.reopened(info) if info.reopen is not None else TrackioBackend.opened(info)
+    return open_or_reopen(TrackioBackend, info)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
-from tracelet.backends.flat_names import FlatNames
+from tracelet.backends.flat_names import FlatNames, SeriesNames
 from tracelet.backends.trackio.store import Row, Store
 from tracelet.records import AWAITS_DEVICE, SCALAR
 
 _PREFIX = "scalars-"
-_COLUMNS = ("sequence", "writer_id", "tag_id", "step", "wall_time", "value", "flags")
 
 
 class TrackioSink:
@@ -29,8 +30,7 @@ class TrackioSink:
 
     def __init__(self, store: Store, names: FlatNames) -> None:
         self._store = store
-        self._names = names
-        self._by_series: dict[tuple[int, int], str] = {}
+        self._series = SeriesNames(names)
         self._done: int | None = None
         """The sequence of the last point that is there; None: to be asked for."""
 
@@ -46,38 +46,37 @@ class TrackioSink:
 
     def _rows(self, batch: Batch, done: int) -> tuple[list[Row], int]:
         """Those of the points behind `done`, and how many of the batch have no value."""
+        records = batch.records
+        has_value = (records["flags"] & AWAITS_DEVICE) == 0
+        unreadable = len(records) - int(np.count_nonzero(has_value))
+        records = records[has_value & (records["sequence"] > done)]
         rows: list[Row] = []
-        unreadable = 0
-        values: dict[str, Any] = {}
-        first_step, first_time_s, last = 0, 0.0, 0
-        columns = [batch.records[name].tolist() for name in _COLUMNS]
-        for sequence, writer_id, tag_id, step, wall_time_s, value, flags in zip(*columns):
-            if flags & AWAITS_DEVICE:
-                unreadable += 1
-                continue
-            if sequence <= done:
-                continue
-            name = self._by_series.get((writer_id, tag_id))
-            if name is None:
-                name = self._name(batch, writer_id, tag_id)
-            if values and (step != first_step or name in values):
-                rows.append(Row(f"{_PREFIX}{last}", first_step, first_time_s, values))
-                values = {}
-            if not values:
-                first_step, first_time_s = step, wall_time_s
-            values[name] = value
-            last = sequence
-        if values:
-            rows.append(Row(f"{_PREFIX}{last}", first_step, first_time_s, values))
+        names = self._series.of(batch, records)
+        columns = ("sequence", "step", "wall_time", "value")
+        sequences, steps, times_s, values = (records[name].tolist() for name in columns)
+        for start, end in _ranges(records["step"], names):
+            row = dict(zip(names[start:end], values[start:end]))
+            rows.append(Row(f"{_PREFIX}{sequences[end - 1]}", steps[start], times_s[start], row))
         return rows, unreadable
 
-    def _name(self, batch: Batch, writer_id: int, tag_id: int) -> str:
-        name = self._names.name(batch.log_dir(writer_id), batch.tag(tag_id))
-        self._by_series[writer_id, tag_id] = name
-        return name
-
     def close(self, process_is_ending: bool) -> None:
-        self._names.close()
+        self._series.close()
+
+
+def _ranges(steps: np.ndarray[Any, Any], names: list[str]) -> Iterator[tuple[int, int]]:
+    """Of each row its points: of one step, each name once."""
+    if not names:
+        return
+    ends = (np.flatnonzero(steps[1:] != steps[:-1]) + 1).tolist()
+    for start, end in zip([0, *ends], [*ends, len(names)]):
+        seen: set[str] = set()
+        if len(set(names[start:end])) < end - start:
+            for index in range(start, end):
+                if names[index] in seen:
+                    yield start, index
+                    start, seen = index, set()
+                seen.add(names[index])
+        yield start, end
 
 
 def _sequence_of(row_id: str | None) -> int:

@@ -14,17 +14,13 @@ names.py     names that W&B takes
 from __future__ import annotations
 
 from tracelet.backends.base import Backend, RunInfo
+from tracelet.backends.opening import import_package, open_or_reopen
 from tracelet.errors import BackendError
 
 
 def open_wandb(info: RunInfo) -> Backend:
     """A new run, or the one that is active; one that is reopened goes on with its run."""
-    try:
-        import wandb
-    except ImportError as error:
-        raise BackendError(
-            "backend 'wandb' needs the package wandb: pip install 'tracelet[wandb]'"
-        ) from error
+    wandb = import_package("wandb")
     # Older ones write a row to their file when a buffer is full, and not before.
     if "x_transaction_log_flush_interval" not in wandb.Settings.model_fields:
         raise BackendError(
@@ -33,4 +29,4 @@ def open_wandb(info: RunInfo) -> Backend:
         )
     from tracelet.backends.wandb.backend import WandbBackend
 
-    return WandbBackend.reopened(info) if info.reopen is not None else WandbBackend.opened(info)
+    return open_or_reopen(WandbBackend, info)

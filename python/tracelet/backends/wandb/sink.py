@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Protocol
 
+import numpy as np
+
 from tracelet.backends.base import UNREADABLE, Batch, Delivery
-from tracelet.backends.flat_names import FlatNames
+from tracelet.backends.flat_names import FlatNames, SeriesNames
 from tracelet.backends.parts_reader import PartsReader, UnreadableError
 from tracelet.backends.wandb.log_file import RunLog
 from tracelet.backends.wandb.media import Form, histogram_form, values_of
@@ -19,9 +21,6 @@ from tracelet.records import AWAITS_DEVICE, EVENT, HISTOGRAM, SCALAR
 _log = logging.getLogger("tracelet")
 
 DISABLED = "wandb is disabled"
-_COLUMNS = (
-    "kind", "sequence", "writer_id", "tag_id", "step", "wall_time", "value", "flags",
-)  # fmt: skip
 
 
 class Rows(Protocol):
@@ -56,9 +55,9 @@ class WandbSink:
         self._rows = rows
         self._plans = plans
         self._names = names
+        self._series = SeriesNames(names)
         self._log_params = log_params
         self._events = PartsReader()
-        self._by_series: dict[tuple[int, int], str] = {}
         self._handed = 0  # rows before this one were handed to W&B by this process
 
     def write(self, batch: Batch) -> Delivery:
@@ -121,29 +120,21 @@ class WandbSink:
 
     def _points(self, batch: Batch, done: int) -> tuple[dict[int, list[Point]], Counter[str]]:
         """Of each record behind `done` its points; how many of the batch have none, and why."""
-        points: dict[int, list[Point]] = {}
-        reasons: Counter[str] = Counter()
-        columns = [batch.records[name].tolist() for name in _COLUMNS]
-        for index, (kind, sequence, writer_id, tag_id, step, time_s, value, flags) in enumerate(
-            zip(*columns)
-        ):
-            if sequence <= done:
-                continue
-            if kind != SCALAR:
-                found, reason = self._of_payload(batch, batch.records[index])
-                points[sequence] = found
-                if reason:
-                    reasons[reason] += 1
-                continue
-            if flags & AWAITS_DEVICE:
-                reasons[UNREADABLE] += 1
-                continue
-            name = self._by_series.get((writer_id, tag_id))
-            if name is None:
-                name = self._names.name(batch.log_dir(writer_id), batch.tag(tag_id))
-                self._by_series[writer_id, tag_id] = name
-            points[sequence] = [Point(name, step, time_s, value)]
-        return points, reasons
+        records = batch.records[batch.records["sequence"] > done]
+        is_scalar = records["kind"] == SCALAR
+        scalars = records[is_scalar & ((records["flags"] & AWAITS_DEVICE) == 0)]
+        columns = [scalars[name].tolist() for name in ("sequence", "step", "wall_time", "value")]
+        names = self._series.of(batch, scalars)
+        points = {
+            sequence: [Point(name, step, time_s, value)]
+            for name, sequence, step, time_s, value in zip(names, *columns)
+        }
+        reasons = Counter({UNREADABLE: int(np.count_nonzero(is_scalar)) - len(scalars)})
+        for record in records[~is_scalar]:
+            points[int(record["sequence"])], reason = self._of_payload(batch, record)
+            reasons[reason] += 1
+        del reasons[""]
+        return points, +reasons
 
     def _of_payload(self, batch: Batch, record: Any) -> tuple[list[Point], str]:
         log_dir = batch.log_dir(record["writer_id"])
