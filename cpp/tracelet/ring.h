@@ -57,6 +57,28 @@ struct RingState {
   std::atomic<std::uint32_t> room_waiters;
 };
 
+// `head`, one word:
+//
+//   63                42  41      40                                              0
+//  +--------------------+--------+-------------------------------------------------+
+//  | pid of the last    | kClosed| position to be claimed next                      |
+//  | claimant           |        |                                                  |
+//  +--------------------+--------+-------------------------------------------------+
+//
+// What the slot of position p has in `sequence`:
+//
+//   free        an older lap's: p + 1 - capacity, or 0 in the first lap
+//     |  a producer moves head from p to p + 1
+//     v
+//   claimed     the same, until a producer of another process claims p + 1 and finds it so:
+//     |         then a mark with the claimant's pid (kMark, ring.cpp)
+//     |
+//     +--  it stores the other 56 bytes, then p + 1 (release)  -->  committed
+//     |
+//     +--  its process is dead: the consumer stores kind 0, p + 1  -->  skipped, read as committed
+//
+//   given back  p + 1 as before, and tail > p (release): free for position p + capacity
+//
 // Linux' pids have 22 bits. At the last position, 2.1e12, the ring takes nothing more and says that
 // it is full: that is the 25th day at 1,000,000 points a second. A ring that is closed is one that
 // has passed it; a ring's length is kept below, where producers may claim without a look.

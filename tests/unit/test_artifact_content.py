@@ -67,7 +67,7 @@ def test_an_object_is_written_once_whole_and_leaves_nothing_beside_it(made):
 
 def test_what_is_set_aside_is_moved_under_its_number_and_its_place_goes(made, tmp_path):
     artifact = one(made, b"data", "x.bin")
-    target = artifact.set_aside(str(tmp_path / "aside"))
+    target = artifact.keep(str(tmp_path / "aside"))
     assert target == str(tmp_path / "aside" / "000001-x.bin")
     assert content_at(target) == b"data"
     assert not os.path.exists(artifact.place)
@@ -83,7 +83,7 @@ def test_a_large_file_is_read_where_it_lies_and_stays_there(made, tmp_path, monk
     artifact = one(made, path)
     assert artifact.content.state == (4, path.stat().st_mtime_ns)
     assert artifact.make_file() == str(path)
-    assert artifact.set_aside(str(tmp_path / "aside")) == str(path)
+    assert artifact.keep(str(tmp_path / "aside")) == str(path)
     assert path.exists()
     again = artifact.content.linked_to(str(tmp_path / "other"), str(tmp_path / "none"))
     assert (again.path, again.state) == (str(path), artifact.content.state)

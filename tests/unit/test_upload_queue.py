@@ -27,7 +27,7 @@ class Job:
     def is_refused(self, error):
         return self.refused
 
-    def set_aside(self, folder):
+    def keep(self, folder):
         self.did.append(f"aside in {folder}")
         return folder
 
@@ -126,7 +126,7 @@ def test_the_one_that_is_due_is_taken_whoever_came_first(queue, clock):
 
 
 def test_what_is_refused_is_set_aside_at_once_with_the_reason(queue, caplog, tmp_path):
-    queue._set_aside_dir = str(tmp_path)
+    queue._kept_dir = str(tmp_path)
     job = Job("bad", [ValueError("x" * 600)], refused=True)
     wordless = Job("wordless", [ValueError()], refused=True)
     for each in (job, wordless):

@@ -29,7 +29,7 @@ class Kept:
     def is_refused(self, error):
         return self.refused
 
-    def set_aside(self, folder):
+    def keep(self, folder):
         self.did.append("set aside")
 
     def discard(self):

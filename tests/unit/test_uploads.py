@@ -38,7 +38,7 @@ class FakeUpload:
     def is_refused(self, error):
         return self.refused
 
-    def set_aside(self, folder):
+    def keep(self, folder):
         self.kept_in = folder
         return ""
 

@@ -74,7 +74,7 @@ class Artifact:
         self.content.check_unchanged()
         return self.path
 
-    def set_aside(self, folder: str) -> str:
+    def keep(self, folder: str) -> str:
         """Moves the copy that was made to `folder`; returns where the data are."""
         if self.content.state is not None:
             return self.content.path
@@ -143,8 +143,8 @@ class FileUpload:
     def is_refused(self, error: Exception) -> bool:
         return isinstance(error, (ChangedError, FileNotFoundError))
 
-    def set_aside(self, folder: str) -> str:
-        return self.artifact.set_aside(folder)
+    def keep(self, folder: str) -> str:
+        return self.artifact.keep(folder)
 
     def discard(self) -> None:
         self.artifact.discard()

@@ -211,7 +211,7 @@ class Upload(Protocol):
     def is_refused(self, error: Exception) -> bool:
         """Whether trying again is of no use after this error."""
 
-    def set_aside(self, folder: str) -> str:
+    def keep(self, folder: str) -> str:
         """Keeps in `folder` what could not be uploaded; returns where that is, or ""."""
 
     def discard(self) -> None:

@@ -131,7 +131,7 @@ class KeptParams:
     def is_refused(self, error: Exception) -> bool:
         return False
 
-    def set_aside(self, folder: str) -> str:
+    def keep(self, folder: str) -> str:
         return ""
 
     def discard(self) -> None:

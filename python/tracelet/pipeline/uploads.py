@@ -34,14 +34,14 @@ class Uploads:
 
     Scalars and images have lanes of their own: nothing here holds them back. What fails is tried
     again, with a backoff of its own that grows, until `finish`'s deadline; what the server
-    refuses for good, and what is left then, is set aside in `set_aside_dir` with a warning that
+    refuses for good, and what is left then, is kept in `kept_dir` with a warning that
     names it and the reason. All methods may be called by any thread.
     """
 
-    def __init__(self, set_aside_dir: str, are_kept: bool = False) -> None:
-        """`are_kept`: what is left at the end is on disk already, for `tracelet sync`: neither set
-        aside nor counted here."""
-        self._set_aside_dir = set_aside_dir
+    def __init__(self, kept_dir: str, are_kept: bool = False) -> None:
+        """`are_kept`: what is left at the end is on disk already, for `tracelet sync`: neither kept
+        there nor counted here."""
+        self._kept_dir = kept_dir
         self._are_kept = are_kept
         self._is_stopping = False
         self._uploaded = 0
@@ -176,6 +176,6 @@ class Uploads:
     def _give_up(self, upload: Upload, reason: str) -> None:
         with self._changed:
             self._failed += 1
-        kept = upload.set_aside(self._set_aside_dir)
+        kept = upload.keep(self._kept_dir)
         where = f" It is kept in {kept}." if kept and os.path.exists(kept) else ""
         _log.warning("tracelet: %s is not on the server: %.500s.%s", upload.name, reason, where)

@@ -44,7 +44,7 @@ class UploadResult:
     backend: str
     sent: int = 0
     refused: dict[str, str] = field(default_factory=dict)
-    """What the server refuses for good, with its words; it is set aside in the run's folder."""
+    """What the server refuses for good, with its words; it is kept in the run's folder."""
     left: dict[str, str] = field(default_factory=dict)
     """What could not be sent, with the reason."""
     calls: int = 0

@@ -19,7 +19,7 @@ _FIRST_PAUSE_S = 0.2
 
 
 def send_uploads(backend: Backend, run_dir: str) -> UploadResult:
-    """Uploads what there is for it. What the server refuses for good is set aside, with its words;
+    """Uploads what there is for it. What the server refuses for good is kept apart, with its words;
     what can't be sent now, or is damaged, stays as it is."""
     folder = os.path.join(run_dir, ARTIFACTS)
     result = UploadResult(backend.name)
@@ -39,7 +39,7 @@ def send_uploads(backend: Backend, run_dir: str) -> UploadResult:
             reason = f"{failure}"[:500] or type(failure).__name__
             if upload.is_refused(failure):
                 result.refused[kept.what] = reason
-                upload.set_aside(folder)
+                upload.keep(folder)
                 continue
             result.left[kept.what] = away = reason
             continue

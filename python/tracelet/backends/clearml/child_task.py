@@ -2,7 +2,7 @@
 
 The SDK has one current task in a process, and `Task.init` refuses a second one. `Task.create` makes
 one, but its bindings (`torch.save`, matplotlib, console, argparse) go on reporting to the current
-task. So the current task is set aside: what the SDK keeps of it in class attributes is taken out,
+task. So the current task is suspended: what the SDK keeps of it in class attributes is taken out,
 `Task.init` makes the child as if it were the first, and after the child's `close` everything is put
 back. All private names of the SDK that this needs are in this file;
 `tests/integration/test_clearml_child_tasks.py` fails when one of them changes.
@@ -20,7 +20,7 @@ from typing import Any
 from tracelet.errors import BackendError
 
 
-class SetAsideTask:
+class SuspendedTask:
     """The task that was current, and what the SDK had bound to it.
 
     One thread at a time; `put_back` once, when the child is closed. Until then the task's own

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tracelet import environment
-from tracelet.backends.clearml.child_task import SetAsideTask
+from tracelet.backends.clearml.child_task import SuspendedTask
 from tracelet.backends.clearml.own_binding import OwnBinding
 from tracelet.backends.clearml.sdk import load_task_class, startup_error
 from tracelet.backends.clearml.sdk_mends import mend_offline_models
@@ -143,10 +143,10 @@ def _project_of(task: Any) -> str | None:
 def _open_child(task_class: Any, current: Any, options: Options) -> ClearMLTask:
     if options.project == Options.project:
         options = replace(options, project=current.get_project_name())
-    # First: what is set aside with the task, and put back before this is, is then that it is off.
+    # First: what is taken out with the task, and put back before this is, is then that it is off.
     own_binding = OwnBinding()
     try:
-        parent = SetAsideTask(current)
+        parent = SuspendedTask(current)
     except BaseException:
         own_binding.put_back()
         raise

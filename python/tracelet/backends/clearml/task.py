@@ -10,7 +10,7 @@ from typing import Any
 from tracelet.backends.artifact import Artifact, Model
 from tracelet.backends.base import Description, Upload
 from tracelet.backends.clearml.artifacts import ArtifactUpload
-from tracelet.backends.clearml.child_task import SetAsideTask
+from tracelet.backends.clearml.child_task import SuspendedTask
 from tracelet.backends.clearml.models import ModelMetadataUpload, ModelRegistry
 from tracelet.backends.clearml.own_binding import OwnBinding
 from tracelet.backends.clearml.parameters import Overrides, model_metadata
@@ -44,7 +44,7 @@ class ClearMLTask:
     is_owned: bool
     """Whether tracelet made the task: only then it closes it."""
     is_offline: bool
-    parent: SetAsideTask | None = None
+    parent: SuspendedTask | None = None
     """The task that was current before; it is again when this one is closed."""
     failure: BaseException | None = None
     """What ended the run's block, if it did not end well."""
