@@ -12,8 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import memory, report, scale
+from benchmarks import report
 from benchmarks.harness import MissingError, Settings, WorkerError
+from benchmarks.parts import memory, scale
 
 PARTS = (
     "import_cost",
@@ -50,7 +51,7 @@ def main() -> int:
         for name in arguments.only:
             start_s = time.monotonic()
             try:
-                part = importlib.import_module(f"benchmarks.{name}").run(settings)
+                part = importlib.import_module(f"benchmarks.parts.{name}").run(settings)
             except (MissingError, WorkerError) as error:
                 print(f"{name} FAILED: {error}", flush=True)
                 continue

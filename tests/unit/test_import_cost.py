@@ -1,4 +1,4 @@
-"""What `import tracelet` does not bring; what it takes is in `benchmarks/import_cost.py`."""
+"""What `import tracelet` does not bring; what it takes is in `benchmarks/parts/import_cost.py`."""
 
 from __future__ import annotations
 

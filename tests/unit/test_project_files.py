@@ -52,8 +52,8 @@ def test_a_rival_that_is_not_there_is_a_line_of_the_report(tmp_path, monkeypatch
     (failed / "failed.txt").write_text("can't be installed here: no such wheel")
     made = {
         "ours": harness.Worker(settings, "benchmarks.contender:Contender"),
-        "absent": harness.Worker(settings, "benchmarks.trackers:Aim", "absent"),
-        "failed": harness.Worker(settings, "benchmarks.trackers:Aim", "failed"),
+        "absent": harness.Worker(settings, "benchmarks.rivals.trackers:Aim", "absent"),
+        "failed": harness.Worker(settings, "benchmarks.rivals.trackers:Aim", "failed"),
     }
     with harness.workers(made, required="ours") as (ready, missing):
         assert list(ready) == ["ours"]

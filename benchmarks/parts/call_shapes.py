@@ -25,7 +25,7 @@ from benchmarks.harness import (
     worker,
 )
 from benchmarks.report import Figure, Part
-from benchmarks.tracelet_writer import TraceletWriter
+from benchmarks.workers.tracelet_writer import TraceletWriter
 
 
 class Target(NamedTuple):
@@ -111,7 +111,7 @@ class ShapesWriter(TraceletWriter):
 def run(settings: Settings) -> Part:
     rng = settings.rng("call_shapes")
     rounds = settings.pick(25, 2)
-    with worker(settings, "benchmarks.call_shapes:ShapesWriter") as made:
+    with worker(settings, "benchmarks.parts.call_shapes:ShapesWriter") as made:
         entrants = [_entrant(made, shape, settings, rng) for shape in _SHAPES]
         results = interleave(entrants, rounds, rng)
     part = Part("call_shapes", rounds=results)

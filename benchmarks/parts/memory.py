@@ -25,7 +25,7 @@ def run(settings: Settings) -> Part:
     if free < needed:
         part.notes.append(f"Memory: not measured, {settings.temp_root} has {free >> 20:,} MB free")
         return part
-    with worker(settings, "benchmarks.tracelet_writer:TraceletWriter") as made:
+    with worker(settings, "benchmarks.workers.tracelet_writer:TraceletWriter") as made:
         made.call("run_loop", shape="positional", calls=warm_up)
         made.settle()
         before = made.rss_bytes()

@@ -74,8 +74,8 @@ def run(settings: Settings) -> Part:
 def _calls(settings: Settings, together: list[str]) -> Any:
     calls = settings.pick(50_000, 1_000)
     with (
-        worker(settings, "benchmarks.backends:Ours", backends=["tensorboard"]) as one,
-        worker(settings, "benchmarks.backends:Ours", backends=together) as several,
+        worker(settings, "benchmarks.parts.backends:Ours", backends=["tensorboard"]) as one,
+        worker(settings, "benchmarks.parts.backends:Ours", backends=together) as several,
     ):
         rounds = settings.pick(15, 2)
         entrants = [
@@ -93,8 +93,8 @@ def _settled(made: Any, calls: int) -> dict[str, float]:
 
 def _delays(settings: Settings, together: list[str]) -> Any:
     with (
-        worker(settings, "benchmarks.backends:Ours", backends=together) as without,
-        worker(settings, "benchmarks.backends:Ours", backends=[*together, "dead"]) as dead,
+        worker(settings, "benchmarks.parts.backends:Ours", backends=together) as without,
+        worker(settings, "benchmarks.parts.backends:Ours", backends=[*together, "dead"]) as dead,
     ):
         rounds = settings.pick(15, 2)
         entrants = [
@@ -106,7 +106,7 @@ def _delays(settings: Settings, together: list[str]) -> Any:
 
 def _cpu(settings: Settings, name: str) -> Any:
     def measure(target: str, **options: Any) -> dict[str, float]:
-        with worker(settings, f"benchmarks.backends:{target}", **options) as made:
+        with worker(settings, f"benchmarks.parts.backends:{target}", **options) as made:
             return made.call("account", steps=steps)
 
     # MLflow's own call takes milliseconds.

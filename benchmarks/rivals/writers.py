@@ -94,7 +94,7 @@ class PurePython(ClearMLBinding):
         Contender.__init__(self, folder)
         from torch.utils.tensorboard import SummaryWriter
 
-        from benchmarks.pure_python_backend import PurePythonBackend
+        from benchmarks.rivals.pure_python_backend import PurePythonBackend
 
         self._task = _offline_task(frameworks={"tensorboard": False})
         self._backend = PurePythonBackend(SummaryWriter, self._task.get_logger())

@@ -29,7 +29,7 @@ _OURS = "Tracelet"
 _OURS_KEYWORD = "Tracelet, global_step="
 _OURS_MANY = "Tracelet, 200,000 points"
 _TORCH = "torch SummaryWriter"
-_TRACELET = "benchmarks.tracelet_writer:TraceletWriter"
+_TRACELET = "benchmarks.workers.tracelet_writer:TraceletWriter"
 
 _ACCOUNT_POINTS = 2_000
 
@@ -49,25 +49,25 @@ class Rival:
 
 # In its default mode ClearML's SDK stalls its caller in steps of 0.1 s at each 100 events.
 _RIVALS = (
-    Rival(_TORCH, "benchmarks.rivals:TorchWriter", 2_000, 25),
-    Rival("tensorboardX", "benchmarks.rivals:TensorboardXWriter", 2_000, 25),
-    Rival("ClearML report_scalar", "benchmarks.rivals:ClearMLLogger", 300, 4),
+    Rival(_TORCH, "benchmarks.rivals.writers:TorchWriter", 2_000, 25),
+    Rival("tensorboardX", "benchmarks.rivals.writers:TensorboardXWriter", 2_000, 25),
+    Rival("ClearML report_scalar", "benchmarks.rivals.writers:ClearMLLogger", 300, 4),
     Rival(
         "ClearML report_scalar, thread mode",
-        "benchmarks.rivals:ClearMLLogger",
+        "benchmarks.rivals.writers:ClearMLLogger",
         2_000,
         12,
         {"in_threads": True},
     ),
-    Rival("torch + ClearML's binding", "benchmarks.rivals:ClearMLBinding", 300, 4),
-    Rival("torch + pure-Python backend", "benchmarks.rivals:PurePython", 300, 6),
-    Rival("wandb, offline", "benchmarks.trackers:Wandb", 1_000, 12, environment="wandb"),
-    Rival("trackio", "benchmarks.trackers:Trackio", 2_000, 12, environment="trackio"),
-    Rival("aim", "benchmarks.trackers:Aim", 1_000, 12, environment="aim"),
-    Rival("mlflow, SQLite", "benchmarks.trackers:Mlflow", 100, 6, environment="mlflow"),
+    Rival("torch + ClearML's binding", "benchmarks.rivals.writers:ClearMLBinding", 300, 4),
+    Rival("torch + pure-Python backend", "benchmarks.rivals.writers:PurePython", 300, 6),
+    Rival("wandb, offline", "benchmarks.rivals.trackers:Wandb", 1_000, 12, environment="wandb"),
+    Rival("trackio", "benchmarks.rivals.trackers:Trackio", 2_000, 12, environment="trackio"),
+    Rival("aim", "benchmarks.rivals.trackers:Aim", 1_000, 12, environment="aim"),
+    Rival("mlflow, SQLite", "benchmarks.rivals.trackers:Mlflow", 100, 6, environment="mlflow"),
     Rival(
         "mlflow, SQLite, asynchronous",
-        "benchmarks.trackers:Mlflow",
+        "benchmarks.rivals.trackers:Mlflow",
         200,
         6,
         {"synchronous": False},

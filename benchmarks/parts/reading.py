@@ -20,7 +20,7 @@ def run(settings: Settings) -> Part:
     rounds = settings.pick(3, 1)
     times: dict[str, dict[str, list[float]]] = {}
     with worker(
-        settings, "benchmarks.reading:Reading", scalars=scalars, histograms=histograms
+        settings, "benchmarks.parts.reading:Reading", scalars=scalars, histograms=histograms
     ) as made:
         for kind in ("scalars", "histograms"):
             times[kind] = {_OURS: [], _THEIRS: []}
@@ -30,7 +30,9 @@ def run(settings: Settings) -> Part:
         is_equal = made.call("is_equal")
     memory_mb = {}
     for name in (_OURS, _THEIRS):
-        with worker(settings, "benchmarks.reading:Reading", scalars=scalars, histograms=0) as made:
+        with worker(
+            settings, "benchmarks.parts.reading:Reading", scalars=scalars, histograms=0
+        ) as made:
             memory_mb[name] = made.call("added_mb", name=name)
     ours_ns = [each / scalars * 1e9 for each in times["scalars"][_OURS]]
     return Part(

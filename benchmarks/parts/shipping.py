@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.harness import Entrant, Rounds, Settings, column, interleave, summarise, worker
 from benchmarks.report import Figure, Part
 
-_TRACELET = "benchmarks.tracelet_writer:TraceletWriter"
+_TRACELET = "benchmarks.workers.tracelet_writer:TraceletWriter"
 _POINTS_PER_S = 1_000_000
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.event_file_workers import ACCUMULATOR, DATA_SERVER, TORCH, TRACELET
 from benchmarks.harness import (
     Entrant,
     Rounds,
@@ -22,13 +21,14 @@ from benchmarks.harness import (
     worker,
     workers,
 )
-from benchmarks.media_contenders import KINDS
 from benchmarks.report import Figure, Part
+from benchmarks.workers.event_file_workers import ACCUMULATOR, DATA_SERVER, TORCH, TRACELET
+from benchmarks.workers.media_contenders import KINDS
 
 _READERS = (DATA_SERVER, ACCUMULATOR)
 _WRITERS = {
-    TRACELET: "benchmarks.media_contenders:TraceletMedia",
-    TORCH: "benchmarks.media_contenders:TorchMedia",
+    TRACELET: "benchmarks.workers.media_contenders:TraceletMedia",
+    TORCH: "benchmarks.workers.media_contenders:TorchMedia",
 }
 
 
@@ -63,7 +63,7 @@ def run(settings: Settings) -> Part:
 def _measure_encoding(settings: Settings) -> Rounds:
     rounds = settings.pick(15, 1)
     points = settings.pick(1_000_000, 20_000)
-    with worker(settings, "benchmarks.event_file_workers:Encoding", points=points) as made:
+    with worker(settings, "benchmarks.workers.event_file_workers:Encoding", points=points) as made:
         entrant = Entrant("encoding", lambda: _call(made, "write"), rounds)
         return interleave([entrant], rounds, settings.rng("encoding"))["encoding"]
 
@@ -73,7 +73,7 @@ def _measure_loading(
 ) -> tuple[dict[str, Rounds], dict[str, int]]:
     """The reader's times by writer, and the files' sizes."""
     rounds = settings.pick(7, 1)
-    with worker(settings, "benchmarks.event_file_workers:Loading", points=points) as made:
+    with worker(settings, "benchmarks.workers.event_file_workers:Loading", points=points) as made:
 
         def entrant(name: str) -> Entrant:
             return Entrant(name, lambda: _call(made, "load", reader=reader, name=name), rounds)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contender import Contender
-from benchmarks.rivals import TorchWriter
-from benchmarks.tracelet_writer import TraceletWriter
+from benchmarks.rivals.writers import TorchWriter
+from benchmarks.workers.tracelet_writer import TraceletWriter
 
 KINDS = {
     "image": "add_image of 3 x 256 x 256",

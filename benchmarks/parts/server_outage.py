@@ -24,10 +24,10 @@ _WAYS = ("refused", "503", "slow")
 
 def run(settings: Settings) -> Part:
     backlog = settings.pick(500_000, 20_000)
-    with worker(settings, "benchmarks.server_outage:Server") as server:
+    with worker(settings, "benchmarks.parts.server_outage:Server") as server:
         environment = server.call("environment")
         with worker(
-            settings, "benchmarks.server_outage:Training", variables=environment
+            settings, "benchmarks.parts.server_outage:Training", variables=environment
         ) as training:
             ratios = {way: _calls(server, training, way, settings.pick(31, 2)) for way in _WAYS}
             rounds = [_backlog(server, training, backlog) for _ in range(settings.pick(3, 1))]

@@ -19,8 +19,8 @@ PLOT = ROOT / "docs" / "bench-scale.png"
 
 _FILES, _COUNTED = "files", "counted"
 _TARGETS = {
-    _FILES: "benchmarks.scale_workers:ScaleWriter",
-    _COUNTED: "benchmarks.scale_workers:CountingWriter",
+    _FILES: "benchmarks.workers.scale_workers:ScaleWriter",
+    _COUNTED: "benchmarks.workers.scale_workers:CountingWriter",
 }
 _POINTS = {
     _FILES: (10_000, 100_000, 1_000_000, 10_000_000),

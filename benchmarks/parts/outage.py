@@ -17,7 +17,7 @@ _STOP_TIMEOUT_S = 2.0
 
 def run(settings: Settings) -> Part:
     points = settings.pick(10_000_000, 100_000)
-    with worker(settings, "benchmarks.outage:Outage") as made:
+    with worker(settings, "benchmarks.parts.outage:Outage") as made:
         calls = made.call("calls", rounds=settings.pick(61, 3), calls=5_000)
         before = made.rss_bytes()
         samples = [before]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from benchmarks.event_file_workers import TORCH, TRACELET
 from benchmarks.harness import Entrant, Rounds, Settings, Worker, interleave, summarise, workers
 from benchmarks.report import Figure, Part
+from benchmarks.workers.event_file_workers import TORCH, TRACELET
 
 _WRITERS = {
-    TRACELET: "benchmarks.training_workers:TraceletTraining",
-    TORCH: "benchmarks.training_workers:TorchTraining",
+    TRACELET: "benchmarks.workers.training_workers:TraceletTraining",
+    TORCH: "benchmarks.workers.training_workers:TorchTraining",
 }
 
 

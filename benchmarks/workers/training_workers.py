@@ -7,8 +7,8 @@ from time import perf_counter_ns
 from typing import Any
 
 from benchmarks.contender import Contender
-from benchmarks.rivals import TorchWriter
-from benchmarks.tracelet_writer import TraceletWriter
+from benchmarks.rivals.writers import TorchWriter
+from benchmarks.workers.tracelet_writer import TraceletWriter
 
 _SCALARS = 20
 _HISTOGRAMS_EVERY = 10

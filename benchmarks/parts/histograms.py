@@ -22,7 +22,8 @@ from benchmarks.harness import (
     worker,
     workers,
 )
-from benchmarks.histogram_arrays import (
+from benchmarks.report import Figure, Part, short
+from benchmarks.workers.histogram_arrays import (
     BOOST,
     DTYPES,
     FAST,
@@ -33,13 +34,12 @@ from benchmarks.histogram_arrays import (
     TORCH,
     TWO_THREADS,
 )
-from benchmarks.histogram_contenders import Load
-from benchmarks.report import Figure, Part, short
+from benchmarks.workers.histogram_contenders import Load
 
 _WRITERS = {
-    OURS: "benchmarks.histogram_contenders:TraceletHistograms",
-    "torch SummaryWriter": "benchmarks.histogram_contenders:TorchHistograms",
-    "tensorboardX": "benchmarks.histogram_contenders:TensorboardXHistograms",
+    OURS: "benchmarks.workers.histogram_contenders:TraceletHistograms",
+    "torch SummaryWriter": "benchmarks.workers.histogram_contenders:TorchHistograms",
+    "tensorboardX": "benchmarks.workers.histogram_contenders:TensorboardXHistograms",
 }
 _TORCH_WRITER, _TENSORBOARDX = list(_WRITERS)[1:]
 _ROOM = 2  # so many times the memory of the array must be free
@@ -48,7 +48,10 @@ _ROOM = 2  # so many times the memory of the array must be free
 def run(settings: Settings) -> Part:
     sizes = settings.pick(1_000_000, 50_000), settings.pick(16_000_000, 500_000)
     with worker(
-        settings, "benchmarks.histogram_arrays:Arrays", values=sizes[0], many_values=sizes[1]
+        settings,
+        "benchmarks.workers.histogram_arrays:Arrays",
+        values=sizes[0],
+        many_values=sizes[1],
     ) as arrays:
         rivals = arrays.call("rivals")
         contests = _measure_contests(settings, arrays)
@@ -265,7 +268,7 @@ def _add_memory(settings: Settings, part: Part) -> None:
         return
     measured = {}
     for number in range(settings.pick(5, 1)):
-        with worker(settings, "benchmarks.histogram_arrays:Memory", values=values) as made:
+        with worker(settings, "benchmarks.workers.histogram_arrays:Memory", values=values) as made:
             measured[number] = {"first": made.call("added"), "later": made.call("added")}
     part.rounds["memory"] = measured
 

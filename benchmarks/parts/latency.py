@@ -49,7 +49,7 @@ def run(settings: Settings) -> Part:
 
 def _measure(settings: Settings, pause_after: int) -> dict[str, Any]:
     """In a new process each time: its files are gone before a disk must take them."""
-    with worker(settings, "benchmarks.tracelet_writer:TraceletWriter") as made:
+    with worker(settings, "benchmarks.workers.tracelet_writer:TraceletWriter") as made:
         made.call("run_loop", shape="positional", calls=settings.pick(200_000, 5_000))
         made.settle()
         calls = settings.pick(1_000_000, 20_000)

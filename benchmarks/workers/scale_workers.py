@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import loops
 from benchmarks.contender import Contender, cpu_time_s
-from benchmarks.tracelet_writer import TraceletWriter
+from benchmarks.workers.tracelet_writer import TraceletWriter
 
 _FLUSH_TIMEOUT_S = 600.0
 

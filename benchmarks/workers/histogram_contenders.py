@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.contender import Contender
-from benchmarks.rivals import TensorboardXWriter, TorchWriter
-from benchmarks.tracelet_writer import TraceletWriter
+from benchmarks.rivals.writers import TensorboardXWriter, TorchWriter
+from benchmarks.workers.tracelet_writer import TraceletWriter
 
 
 class Load(NamedTuple):

@@ -23,7 +23,7 @@ _KINDS = {
 
 def run(settings: Settings) -> Part:
     rounds = settings.pick(41, 2)
-    with worker(settings, "benchmarks.durability:Rings") as made:
+    with worker(settings, "benchmarks.parts.durability:Rings") as made:
         entrants = [
             Entrant(kind, lambda kind=kind: made.call("run", kind=kind, calls=50_000), rounds)
             for kind in _KINDS

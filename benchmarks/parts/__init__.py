@@ -1,0 +1,1 @@
+"""A file for each question: what `run(settings)` measures is one part of the report."""

@@ -1,0 +1,1 @@
+"""The other ways to log scalars, each as its users run it."""
