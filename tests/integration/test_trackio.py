@@ -16,7 +16,7 @@ from tracelet.records import RECORD_DTYPE, SCALAR
 pytest.importorskip("trackio")
 
 from tracelet.backends.trackio.sink import TrackioSink
-from tracelet.backends.trackio.store import Store
+from tracelet.backends.trackio.store import Row, Store
 
 
 def logs(run_id, project="tests"):
@@ -144,8 +144,8 @@ def test_points_given_again_in_other_batches_are_there_once(seed, tmp_path, monk
 
     log = store.log
 
-    def lose_the_answer(rows):
-        log(rows)
+    def lose_the_answer(rows, are_finite_numbers):
+        log(rows[: len(rows) // 2], are_finite_numbers)
         raise SinkUnavailableError("the answer was lost")
 
     sink, acknowledged = opened(), 0
@@ -153,7 +153,7 @@ def test_points_given_again_in_other_batches_are_there_once(seed, tmp_path, monk
         end = min(count, acknowledged + int(random.integers(1, 40)))
         fate = random.integers(3)
         if fate == 2:
-            monkeypatch.setattr(store, "log", lambda rows: lose_the_answer(rows[: len(rows) // 2]))
+            monkeypatch.setattr(store, "log", lose_the_answer)
             with pytest.raises(SinkUnavailableError):
                 sink.write(Batch(records[acknowledged:end].tobytes(), Tags()))
             monkeypatch.undo()
@@ -168,6 +168,42 @@ def test_points_given_again_in_other_batches_are_there_once(seed, tmp_path, monk
     found = [(step, name, value) for step, row in logs(store.run_id) for name, value in row.items()]
     expected = [(int(r["step"]), f"tag {r['tag_id']}", float(r["value"])) for r in records]
     assert sorted(found) == sorted(expected)
+
+
+def test_numbers_are_written_as_trackios_own_call_writes_them_and_by_it_where_it_is_another(
+    monkeypatch,
+):
+    from trackio.sqlite_storage import SQLiteStorage
+
+    rows = [Row("1", 3, 1.5, {"a": 0.1, "b/c": -2e300}), Row("2", -4, 2.5, {"a": 0.0})]
+
+    def written(run, are_finite_numbers):
+        store = Store("tests", "numbers", run, ids=run)
+        for _ in range(2):  # what is there is no second row
+            store.log(rows, are_finite_numbers)
+        with SQLiteStorage._get_connection(SQLiteStorage.get_project_db_path("tests")) as found:
+            query = "SELECT * FROM metrics WHERE run_id = ? ORDER BY id"
+            made = [dict(row) for row in found.execute(query, (run,))]
+        assert [row.pop("log_id") for row in made] == [f"{run}-1", f"{run}-2"]
+        return [{name: each for name, each in row.items() if name not in ("id", "run_id")}
+                for row in made]  # fmt: skip
+
+    calls, bulk_log = [], SQLiteStorage.bulk_log
+
+    def noted(*arguments, **named):
+        calls.append(named["run_id"])
+        bulk_log(*arguments, **named)
+
+    monkeypatch.setattr(SQLiteStorage, "bulk_log", staticmethod(noted))
+    expected = written("by bulk_log", False)
+    assert written("quickly", True) == expected
+    assert calls == ["by bulk_log"] * 2
+    monkeypatch.setattr(SQLiteStorage, "_table_columns", staticmethod(lambda *_: {"run_id"}))
+    assert written("another table", True) == expected
+    monkeypatch.delattr(SQLiteStorage, "_table_columns")
+    with pytest.raises(SinkUnavailableError):  # bulk_log needs it, too
+        written("another inside", True)
+    assert calls[2:] == ["another table"] * 2 + ["another inside"]
 
 
 def test_two_runs_that_go_on_with_one_keep_their_own_pictures(theirs):

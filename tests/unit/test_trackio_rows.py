@@ -49,7 +49,8 @@ def test_a_row_ends_where_the_step_changes_or_a_name_comes_again(seed, tmp_path)
     records = points_of(random, int(random.integers(1, 80)))
     done, logged = int(random.integers(0, 20)), []
     store = SimpleNamespace(
-        log=logged.extend, last_id=lambda prefix: f"{prefix}{done}" if done else None
+        log=lambda rows, are_finite_numbers: logged.extend(rows),
+        last_id=lambda prefix: f"{prefix}{done}" if done else None,
     )
     sink = TrackioSink(store, FlatNames(KeptLines(str(tmp_path), "names.jsonl"), str))
     delivery = sink.write(Batch(records, Names()))

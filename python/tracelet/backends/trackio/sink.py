@@ -39,7 +39,8 @@ class TrackioSink:
             self._done = _sequence_of(self._store.last_id(_PREFIX))
         done, self._done = self._done, None
         rows, unreadable = self._rows(batch, done)
-        self._store.log(rows)
+        are_finite = bool(np.isfinite(batch.records["value"]).all())
+        self._store.log(rows, are_finite_numbers=are_finite)
         self._done = max(done, int(batch.records["sequence"][-1]))
         reasons = {UNREADABLE: unreadable} if unreadable else {}
         return Delivery(len(batch) - unreadable, 0, reasons)

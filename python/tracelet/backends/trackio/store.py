@@ -15,6 +15,13 @@ from tracelet.fork import renew_at_fork
 from tracelet.runs.whole_file import write_whole
 
 _FIRST_TIME_S, _END_TIME_S = -62_135_596_800.0, 253_402_300_800.0
+_COLUMNS = {
+    "id", "run_id", "timestamp", "run_name", "step", "metrics", "log_id", "space_id",
+}  # fmt: skip
+_INSERT = (
+    "INSERT OR IGNORE INTO metrics (timestamp, run_id, run_name, step, metrics, log_id) "
+    "VALUES (?, ?, ?, ?, ?, ?)"
+)
 _ROWS = 1_000
 """In one transaction: other processes of the project wait for no more."""
 
@@ -43,16 +50,51 @@ class Store:
     def renew_in_child(self) -> None:
         self._merging = threading.Lock()  # two threads that read, add and write the config
 
-    def log(self, rows: Sequence[Row]) -> None:
-        """Raises SinkUnavailableError; what is there already is no second row."""
+    def log(self, rows: Sequence[Row], are_finite_numbers: bool = False) -> None:
+        """Raises SinkUnavailableError; what is there already is no second row.
+
+        `are_finite_numbers`: all values of these rows are.
+        """
         for start in range(0, len(rows), _ROWS):
             piece = rows[start : start + _ROWS]
+            if are_finite_numbers and self._insert(piece):
+                continue
             self._log(
                 [row.values for row in piece],
                 steps=[row.step for row in piece],
                 timestamps=[_iso_time(row.wall_time_s) for row in piece],
                 log_ids=[f"{self._ids}-{row.id}" for row in piece],
             )
+
+    def _insert(self, rows: Sequence[Row]) -> bool:
+        """Writes rows of finite numbers as `bulk_log` does, which spends four fifths of its time on
+        looking at each value for what else it may be. False, and nothing written, where trackio's
+        inside is another one than that of 0.43."""
+        try:
+            import orjson
+            from trackio.sqlite_storage import SQLiteStorage
+
+            path = SQLiteStorage.init_db(self.project)
+            lock = SQLiteStorage._get_process_lock(self.project)
+            with lock, SQLiteStorage._get_connection(path) as connection:
+                if SQLiteStorage._table_columns(connection, "metrics") != _COLUMNS:
+                    return False
+                connection.executemany(
+                    _INSERT,
+                    [
+                        (
+                            _iso_time(row.wall_time_s), self.run_id, self.run_name, row.step,
+                            orjson.dumps(row.values), f"{self._ids}-{row.id}",
+                        )
+                        for row in rows
+                    ],
+                )  # fmt: skip
+                connection.commit()
+        except (ImportError, AttributeError):
+            return False
+        except Exception as error:  # locked, full, not writable
+            raise SinkUnavailableError(f"trackio's database: {error!s:.300}") from error
+        return True
 
     def last_id(self, prefix: str) -> str | None:
         """Of the rows whose ids begin so, the last one that was written. Raises
