@@ -40,6 +40,8 @@ class Config(TypedDict, total=False):
     exit_timeout_s: float | None
     journal_sync_interval_s: float | None
     aggregate: Mapping[str, object] | None
+    ranks: Mapping[str, object] | None
+    rank_window_s: float | None
     histogram_threads: int | None
     histogram_view_interval_s: float | None
     task_name: str | None

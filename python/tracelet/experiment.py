@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from tracelet.pipeline.attached_run import AttachedRun
+    from tracelet.pipeline.lifecycle import AnyRun
+    from tracelet.pipeline.rank_run import RankRun
     from tracelet.pipeline.run import Run
     from tracelet.reading import Logs, Scalars
 
@@ -33,7 +34,7 @@ class Experiment:
     the logging methods raise TraceletError.
     """
 
-    def __init__(self, run: Run | AttachedRun) -> None:
+    def __init__(self, run: AnyRun) -> None:
         from tracelet.pipeline import lifecycle
 
         self._active_run = lifecycle.active_run
@@ -382,7 +383,7 @@ class Experiment:
         if not self._takes_points(self._run):
             raise TraceletError(f"{method}: this run has ended")
 
-    def _check_active(self, method: str) -> Run:
+    def _check_active(self, method: str) -> Run | RankRun:
         self._check_takes_points(method)
         running = self._is_running(self._run)
         if running is None:

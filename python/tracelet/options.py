@@ -40,6 +40,7 @@ TASK_TYPES = (
 _RULE_KEYS = ("every_steps", "every_s", "reduce")
 _DOCKER_KEYS = {"image", "arguments", "setup_bash_script"}
 REDUCTIONS = ("mean", "last", "min_max")
+RANK_RULES = ("first", "each")
 JOURNAL_OVERFLOWS = ("block", "drop_oldest", "drop_new")
 WHEN_UNREACHABLE = ("offline", "raise")
 TENSORBOARD_MODES = ("native", "passthrough", "off")
@@ -74,6 +75,14 @@ def _check_rule(where: str, rule: Any) -> None:
             f"{where}: reduce must be one of {', '.join(REDUCTIONS)}, not "
             f"{describe(rule['reduce'])}"
         )
+
+
+def _check_ranks(name: str, rules: Mapping[str, Any]) -> None:
+    for pattern, rule in rules.items():
+        if not isinstance(rule, str) or rule not in RANK_RULES:
+            raise ConfigurationError(
+                f"{name}[{pattern!r}] must be one of {', '.join(RANK_RULES)}, not {describe(rule)}"
+            )
 
 
 def _check_docker(name: str, docker: Mapping[str, Any]) -> None:
@@ -251,6 +260,18 @@ class Options:
     "last" or "min_max"}: those points are folded before they are shipped; the event file keeps
     every point. The first pattern that matches counts. Default: nothing is folded."""
 
+    # Several ranks of a job.
+    ranks: Mapping[str, str] = _option(
+        Table('a mapping of tag patterns to "first" or "each"', _check_ranks)
+    )
+    """Tag pattern (as in fnmatch) to what the backends get of a tag that several ranks of a job
+    log. "first": the points of the lowest rank that logs it; the others' are in their own event
+    files, and counted. "each": all, a series for each rank, "loss/rank 3". The first pattern that
+    matches counts. Default: "first". See docs/processes.md."""
+    rank_window_s: float = _option(Seconds(zero="no wait"), 10.0)
+    """How long the points of a tag wait for a lower rank's when another rank than the leading one
+    was the first to log it. Nothing in the training waits."""
+
     # Histograms.
     histogram_threads: int = _option(Count(0, 256, "threads", zero="it chooses"), 0)
     """Threads `add_histogram` may use for one call. 0: it chooses, see `tracelet.histogram`."""
@@ -360,6 +381,7 @@ def resolve_options(
     if "runs_dir" not in values:
         values["runs_dir"] = default_runs_dir()
     values.setdefault("aggregate", {})
+    values.setdefault("ranks", {})
     options = Options(**values)
     _check_together(options)
     return options

@@ -119,7 +119,9 @@ def _open(parent: environment.ParentRun) -> AttachedRun | None:
             stored = _next_of(parent)
         if stored is None:
             return None
-        run = AttachedRun(stored, attach_to_parent)
+        job = find_job() if stored.manifest.get("is_of_ranks") else None
+        rank = parent.rank if job is not None and job.local_rank else None
+        run = AttachedRun(stored, attach_to_parent, rank)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, TraceletError) as error:
         if os.path.isdir(folder):  # else it has just ended
             _tell(error)

@@ -25,6 +25,8 @@ class LaneStats:
     folded: int
     held: int
     """Points that wait in a fold for their window to end."""
+    by_others: int = 0
+    """Points that it was given by another rank of the job, which led the run before this one."""
 
 
 @dataclass(frozen=True)

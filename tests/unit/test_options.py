@@ -122,6 +122,11 @@ WRONG = [
     ("aggregate", {"a": {"every_steps": 2, "reduce": "median"}}, "reduce must be one of mean, "
      "last, min_max, not 'median' (a str)"),
     ("aggregate", {"a": {"every_steps": 2, "reduce": []}}, "reduce must be one of mean, last"),
+    ("ranks", "each", "ranks must be a mapping of tag patterns"),
+    ("ranks", {1: "each"}, "ranks must have str for keys, not 1 (an int)"),
+    ("ranks", {"*": "mean"}, "ranks['*'] must be one of first, each, not 'mean'"),
+    ("ranks", {"*": ["each"]}, "ranks['*'] must be one of first, each, not a list"),
+    ("rank_window_s", "1m", "rank_window_s must be a number of seconds"),
     ("aggregate", {"a": {"every_step": 2}}, "has no 'every_step': every_steps, every_s, reduce; "
      "did you mean 'every_steps'?"),
     ("histogram_threads", -1, "an int from 0 to 256 threads; 0: it chooses, not -1 (an int)"),

@@ -444,7 +444,7 @@ def test_names_that_may_never_have_reached_the_disk_end_those_that_are_taken():
 
     for texts, count in (
         (("a", "b"), 2), (("a", "", "c"), 1), (("a", "b\0", "c"), 1), (("/w\0.x", "c"), 2),
-        (("a\0b\0c", "d"), 0),
+        (("a\0b\0c", "d"), 0), (("/w/rank-3\0.x\0003", "c"), 2), (("/w\0\0003\0", "c"), 0),
     ):  # fmt: skip
         taken = Taken()
         rescue._add_certain(taken, Found(*texts))

@@ -12,7 +12,7 @@ from typing import Callable
 from tracelet.backends.kept import KeptLines
 from tracelet.fork import renew_at_fork
 from tracelet.options import Options
-from tracelet.writer_key import split_writer_key
+from tracelet.writer_key import key_of_rank, split_writer_key
 
 _log = logging.getLogger("tracelet")
 
@@ -34,13 +34,22 @@ class HandleFolder:
     first writer is. Any thread; in a forked child it goes on as it was at the fork.
     """
 
-    def __init__(self, options: Options, run_dir: str, reopened: str | None = None) -> None:
-        """`reopened`: the default folder of a dead process' run, which is gone on with."""
+    def __init__(
+        self,
+        options: Options,
+        run_dir: str,
+        reopened: str | None = None,
+        rank: int | None = None,
+    ) -> None:
+        """`reopened`: the default folder of a dead process' run, which is gone on with. `rank`: of
+        a process that logs into another's run, in folders of its own below these."""
         self.default = options.handle_log_dir if reopened is None else reopened
         """"" where what the handle logs has no event file."""
         self._is_backend = "tensorboard" in options.backend
         self._is_fixed = options.log_dir is not None or not self._is_backend
-        self.writer: str | None = self.default if self._is_fixed else None
+        self._default_key = key_of_rank(self.default, rank)
+        self._is_kept = rank is None  # what the file has is the leading rank's
+        self.writer: str | None = self._default_key if self._is_fixed else None
         """The `writer_key` of what the handle logs; None until it is settled. Read without the
         lock by each log_metric: it is set once."""
         self._number = next(_numbers)
@@ -75,7 +84,7 @@ class HandleFolder:
         """The `writer_key` of a point."""
         with self._lock:
             if self.writer is None:
-                self._set(self.default)
+                self._set(self._default_key)
             assert self.writer is not None
             return self.writer
 
@@ -92,7 +101,7 @@ class HandleFolder:
         with self._lock:
             if self._has_writer or not self._is_backend:
                 return None
-            is_default = self.writer == self.default or (self.writer is None and self._is_used)
+            is_default = self.writer == self._default_key or (self.writer is None and self._is_used)
             return self.default if is_default else None
 
     def note_writer(self, key: str, is_earlier: bool = False) -> None:
@@ -119,7 +128,8 @@ class HandleFolder:
 
     def _set(self, key: str) -> None:
         self.writer = key
-        self._lines.append(key)
+        if self._is_kept:
+            self._lines.append(key)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ from tracelet import _core
 from tracelet.backends.tensorboard.paths import append_to, new_event_file
 from tracelet.capture.events import EventCapture
 from tracelet.capture.origin import is_its_own, package_of
-from tracelet.writer_key import split_writer_key, writer_key
+from tracelet.writer_key import own_writer_key, split_writer_key
 
 _log = logging.getLogger("tracelet")
 
@@ -305,11 +305,11 @@ def without_a_file(package_class: type, original: Callable[..., None]) -> Callab
         # What is wrong with the folder or the suffix is an error here, as it would be there.
         path = capture.make_event_file(logdir, suffix)
         if capture.handle is not None:
-            capture.handle.note_writer(writer_key(logdir, suffix))
+            capture.handle.note_writer(own_writer_key(logdir, suffix))
         make = functools.partial(original, self, logdir, *args, **kwargs)
         self._logdir = logdir
         self._file_name = path
-        self._tracelet = _State(package_class, writer_key(logdir, suffix), make, make)
+        self._tracelet = _State(package_class, own_writer_key(logdir, suffix), make, make)
         self.__class__ = _capturing(type(self), package_class)
 
     return init
@@ -324,7 +324,7 @@ def adopt(writer: Any, package_class: Any) -> None:
     if isinstance(writer, package_class) and not isinstance(writer, _Captured):
         with _adopting:
             if not isinstance(writer, _Captured):
-                key = writer_key(writer.get_logdir(), _filename_suffix(writer))
+                key = own_writer_key(writer.get_logdir(), _filename_suffix(writer))
                 writer._tracelet = _State(package_class, key, None)
                 writer.__class__ = _capturing(type(writer), package_class)
                 note_earlier_writer(key)

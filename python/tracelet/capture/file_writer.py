@@ -27,7 +27,7 @@ from tracelet.capture.event_writer import (
 from tracelet.capture.origin import is_its_own
 from tracelet.capture.patch import Patch, bound_by, then
 from tracelet.capture.ways import telling_of_new_ways
-from tracelet.writer_key import writer_key
+from tracelet.writer_key import own_writer_key
 
 _METHODS = ("__init__", "add_event", "flush", "close")
 _TO_ADD_EVENT = ("add_summary", "add_graph", "add_onnx_graph")
@@ -138,6 +138,6 @@ def _sharing(original: Callable[..., None]) -> Callable[..., None]:
         if pushed_count() > before:
             return  # what the writer has in the place of its own hands on to one of ours
         if not getattr(_own_file_only, "depth", 0):
-            push_event(writer_key(self.get_logdir()), event)
+            push_event(own_writer_key(self.get_logdir()), event)
 
     return add_event

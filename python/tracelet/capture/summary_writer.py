@@ -25,7 +25,7 @@ from tracelet.capture.patch import Patch, bound_by, then
 from tracelet.capture.ways import has_others_on_its_way, telling_of_new_ways, watch
 from tracelet.errors import WrongTypeError, WrongValueError
 from tracelet.option_kinds import describe
-from tracelet.writer_key import writer_key
+from tracelet.writer_key import own_writer_key
 
 _log = logging.getLogger("tracelet")
 _told_odd: set[str] = set()  # of this process
@@ -60,7 +60,7 @@ def _writer_key_of(writer: Any) -> str | None:
     # What is hot and what is not go to one file: its folder was made absolute when it was made.
     known = key_of_file_writer(getattr(writer, "file_writer", None))
     suffix = str(getattr(writer, "filename_suffix", None) or "")
-    own = known or writer_key(str(writer.log_dir), suffix)
+    own = known or own_writer_key(str(writer.log_dir), suffix)
     note_earlier_writer(own)
     return own
 

@@ -14,7 +14,8 @@ from tracelet.commands import terminal
 from tracelet.commands.terminal import cut, printable
 from tracelet.errors import TraceletError
 from tracelet.monitor import SYSTEM_PREFIX
-from tracelet.reading.pulse import Pulse, pulse_of_files, pulse_of_ring
+from tracelet.ranks.meeting import ranks_that_live
+from tracelet.reading.pulse import Pulse, pulse_of_files, pulse_of_ring, pulses_of_ranks
 from tracelet.runs.ledgers import EVENT_FILES, noted_paths
 from tracelet.runs.stored_run import StoredRun
 
@@ -97,7 +98,10 @@ def ranks_of(
     for run in runs:
         before = None if known is None else known.get(run.run_id)
         with unless_gone(run):
-            views.append(replace(before, now_s=now_s) if before else _view_of(run, now_s))
+            if run.manifest.get("is_of_ranks"):
+                views += _views_of_ranks(run, now_s)
+            else:
+                views.append(replace(before, now_s=now_s) if before else _view_of(run, now_s))
     jobs = _by_job(views)  # the oldest first
     return [
         _judged(view, job)
@@ -156,6 +160,31 @@ def _view_of(run: StoredRun, now_s: float) -> RankView:
         now_s,
         _seconds(manifest.get("started_s")),
     )
+
+
+def _views_of_ranks(run: StoredRun, now_s: float) -> list[RankView]:
+    """Of all ranks that log, or have logged, into one run."""
+    whole, place = _view_of(run, now_s), _place_of(run)
+    leading = (whole.rank or 0) - (_number(place.get("local_rank")) or 0)
+    try:
+        pulses = pulses_of_ranks(run.ring_path)
+    except (OSError, RuntimeError):
+        return [whole]
+    by_rank = {leading if rank is None else rank: pulse for rank, pulse in pulses.items()}
+    lives = ranks_that_live(run.path)
+    views = []
+    for rank in sorted({*by_rank, *lives}):
+        state = "running" if lives.get(rank) else "died" if rank in lives else "finished"
+        views.append(
+            replace(
+                whole,
+                rank=rank,
+                pid=whole.pid if rank == whole.rank else None,
+                state=state,
+                pulse=by_rank.get(rank, Pulse()),
+            )
+        )
+    return views or [whole]
 
 
 def _place_of(run: StoredRun) -> Mapping[str, Any]:

@@ -29,7 +29,11 @@ class AttachedRun:
     can't be opened.
     """
 
-    def __init__(self, stored: StoredRun, on_new_writer: Callable[[], None]) -> None:
+    def __init__(
+        self, stored: StoredRun, on_new_writer: Callable[[], None], rank: int | None = None
+    ) -> None:
+        """`rank`: of the process that started this one, where it logs into its job's run."""
+        self.rank = rank
         self.options = stored.options
         self.run_id = stored.run_id
         self.owner_pid = int(stored.manifest["pid"])
@@ -42,7 +46,7 @@ class AttachedRun:
         self._progress = Progress.open(stored.path)
         kept = stored.manifest.get("reopen", {}).get("tensorboard", {}).get("folder")
         default = str(kept) if kept else self.options.handle_log_dir
-        self.handle = HandleFolder(self.options, stored.path, reopened=default)
+        self.handle = HandleFolder(self.options, stored.path, reopened=default, rank=rank)
         self.event_capture = EventCapture(
             os.path.join(stored.path, "payloads"),
             self.options.payload_bytes // 4,
@@ -78,9 +82,11 @@ class AttachedRun:
         self.ring.after_fork_in_child()
 
 
-def stats_from_outside(ring: _core.Ring, progress: Progress) -> Stats:
-    """As far as the run's files say it: what each sink has taken is known to the owner."""
-    reached = _reached(progress)  # first: it only grows, and the head is beyond it
+def stats_from_outside(ring: _core.Ring, progress: Progress | None) -> Stats:
+    """As far as the run's files say it: what each sink has taken is known to the owner. None: no
+    sink is there yet."""
+    # First: it only grows, and the head is beyond it.
+    reached = 0 if progress is None else _reached(progress)
     accepted = ring.head
     dropped = Counter(ring.dropped)
     dropped["producer died"] = ring.skipped

@@ -23,6 +23,7 @@ from tracelet.journal.journal import Journal
 from tracelet.options import Options
 from tracelet.pipeline.lane import Lane
 from tracelet.pipeline.shipper import Shipper
+from tracelet.ranks.series import RankSeries
 from tracelet.records import RECORD_DTYPE, SCALAR
 
 _log = logging.getLogger("tracelet")
@@ -49,6 +50,7 @@ class Drainer(threading.Thread):
         options: Options,
         complete: Complete,
         releasable: Callable[[], int],
+        ranks: RankSeries | None = None,
     ) -> None:
         super().__init__(name="tracelet-drainer", daemon=True)
         self._ring = ring
@@ -58,9 +60,11 @@ class Drainer(threading.Thread):
         self._observed_position = 0  # of `summaries`: a lease that is given once more adds nothing
         self._releasable = releasable
         self._lanes = lanes
+        self._ranks = ranks
         self._journal = journal
         self._options = options
         self._is_stopping = False
+        self._is_leaving = False
         self._journal_failed = False
         self._is_over_budget = False
         self._keepers: set[str] = set()
@@ -71,7 +75,9 @@ class Drainer(threading.Thread):
         # Payloads that lie in files, by the sequence of their record; oldest first.
         self._payload_files: deque[tuple[int, str]] = deque()
         for lane in lanes:
-            if lane.sink.is_remote and lane.kinds & _SCALARS:
+            # A run that another process had: what this lane lacks is in the journal alone.
+            is_behind = lane.position < ring.tail
+            if is_behind or (lane.sink.is_remote and lane.kinds & _SCALARS):
                 self._start_shipper(lane)
         self.cpu_with_gil_ns = 0
         """CPU time of this thread outside native calls that release the GIL."""
@@ -81,10 +87,16 @@ class Drainer(threading.Thread):
         self._is_stopping = True
         self._ring.wake()
 
+    def leave(self) -> None:
+        """Ends the thread once all is taken that is there, and the ring goes on: another process
+        takes out what comes; join it with a deadline."""
+        self._is_leaving = True
+        self._ring.wake()
+
     def run(self) -> None:
         while not (self._ring.is_closed and self._ring.tail == self._ring.head):
-            is_stopping = self._is_stopping
-            if not is_stopping:
+            is_stopping, is_leaving = self._is_stopping, self._is_leaving
+            if not is_stopping and not is_leaving:
                 self._ring.wait_for_records(self._options.drain_interval_s)
             try:
                 if not self._drain() and self._ring.is_closed:
@@ -99,6 +111,8 @@ class Drainer(threading.Thread):
             self._warn_of_drops()
             if self._without_thread:
                 self._start_threads()
+            if is_leaving:
+                break
             self.cpu_with_gil_ns = time.thread_time_ns() - _core.thread_cpu_without_gil_ns()
         for lane in self._lanes:
             while lane.sink.name not in self.shippers and not lane.deliver_rest():
@@ -118,6 +132,9 @@ class Drainer(threading.Thread):
                 break
             # Released only when all of it succeeds: otherwise the same records are leased again.
             kinds = self._complete_records(lease, first)
+            if self._ranks is not None:
+                records: Any = lease
+                self._ranks.observe(np.frombuffer(records, dtype=RECORD_DTYPE))
             self._deliver(lease, first, kinds)
             self._retain(lease)
             lease.release()
@@ -155,6 +172,9 @@ class Drainer(threading.Thread):
                 continue
             start = max(first, lane.position)  # further on, when a lease is given once more
             buffer = self._buffer(lane, lease, start - first)
+            if lane.ready(buffer) < end - start:  # it waits, and the ring may not
+                self._start_shipper(lane)
+                continue
             if not lane.deliver(buffer, self._payloads, start, end - start, kinds):
                 self._start_shipper(lane)
             if lease.exports:

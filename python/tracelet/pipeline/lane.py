@@ -14,7 +14,9 @@ from typing import Any, Callable
 import numpy as np
 
 from tracelet import _core
+from tracelet.backends import EVENT_FILES
 from tracelet.backends.base import Batch, Delivery, FileSink, Names, Sink
+from tracelet.ranks.series import ANOTHER_RANKS, RankSeries
 from tracelet.records import HISTOGRAM, RECORD_DTYPE, SCALAR
 from tracelet.stats import LaneStats
 
@@ -50,10 +52,15 @@ class Lane:
         aggregate: Mapping[str, Mapping[str, Any]],
         position: int = 0,
         on_acknowledge: Callable[[int], None] = lambda position: None,
+        ranks: RankSeries | None = None,
     ) -> None:
+        """`ranks`: of a run that several ranks may log into."""
         self.sink = sink
+        # Event files have all ranks' points.
+        self._ranks = ranks if sink.name != EVENT_FILES else None
         self._on_acknowledge = on_acknowledge
         self._position = position
+        self._by_others = position
         self.durable_position = position
         """Written by the thread that syncs, read by the drainer: an int, so either sees a whole
         one."""
@@ -97,6 +104,13 @@ class Lane:
         """Points that wait in the fold for their window to end."""
         return self._fold.held if self._fold else 0
 
+    def ready(self, buffer: Any) -> int:
+        """How many of these records, from the first on, can be delivered now: of the others it is
+        not known yet which rank's the backend gets."""
+        if self._ranks is None:
+            return memoryview(buffer).nbytes // RECORD_DTYPE.itemsize
+        return self._ranks.ready(np.frombuffer(buffer, dtype=RECORD_DTYPE))
+
     def deliver(self, buffer: Any, payloads: Any, first: int, count: int, kinds: int) -> bool:
         """Gives the sink the `count` records of `buffer`, which begin at position `first`.
 
@@ -108,15 +122,22 @@ class Lane:
             kept = len(buffer) // RECORD_DTYPE.itemsize
         else:
             kept = count
-        shipped = self._fold_batch(buffer, kept, count) if self._fold else buffer
+        others = 0
+        if self._ranks is not None:
+            buffer, others = self._ranks.select(buffer)
+            kept -= others
+        shipped = self._fold_batch(buffer, kept, count, others) if self._fold else buffer
         if self._folded is not None:
             # All that went into the fold is in what comes out of it, however few of these records
             # could be read again: the others must not be folded twice.
             kept, count = self._folded.count, self._folded.passed
+            others = self._folded.others
         if not self._write(shipped, payloads):
             self.redeliver_at_least = count
             return False
-        self.not_meant += count - kept
+        self.not_meant += count - kept - others
+        if others:
+            self.set_aside[ANOTHER_RANKS] += others
         self.acknowledge(first + count)
         self.redeliver_at_least = 0
         self._folded = None
@@ -142,21 +163,23 @@ class Lane:
             set_aside=dict(self.set_aside),
             folded=self.folded,
             held=self.held,
+            by_others=self._by_others,
         )
 
-    def _fold_batch(self, buffer: Any, count: int, passed: int) -> Any:
+    def _fold_batch(self, buffer: Any, count: int, passed: int, others: int) -> Any:
         assert self._fold is not None
         before = self._folded
         if before is None:
-            self._folded = _FoldedBatch(count, passed, self._fold.apply(buffer, self._names))
+            records = self._fold.apply(buffer, self._names)
+            self._folded = _FoldedBatch(count, passed, records, others)
         elif count > before.count:
             rest = np.frombuffer(buffer, dtype=RECORD_DTYPE)[before.count :]
             more = self._fold.apply(rest, self._names)
             both = np.concatenate([before.records, more])
             both.flags.writeable = False
-            self._folded = _FoldedBatch(count, passed, both)
-        elif passed > before.passed:  # more of kinds that are not for this sink
-            self._folded = _FoldedBatch(before.count, passed, before.records)
+            self._folded = _FoldedBatch(count, passed, both, others)
+        elif passed > before.passed:  # more of kinds, or of ranks, that are not for this sink
+            self._folded = _FoldedBatch(before.count, passed, before.records, others)
         assert self._folded is not None
         return self._folded.records
 
@@ -258,6 +281,7 @@ class _FoldedBatch:
     count: int  # records that went into the fold
     passed: int  # and those of other kinds among them
     records: Any  # and what came out
+    others: int = 0  # another rank's among those that passed
 
 
 class _LaneFold:

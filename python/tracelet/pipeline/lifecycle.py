@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Callable, cast
+from typing import Callable, Union, cast
 
 from tracelet import _core, environment
 from tracelet.backends import before_torch_is_imported
@@ -27,11 +27,15 @@ from tracelet.capture.tensorboardx import TensorboardXCapture
 from tracelet.options import Options
 from tracelet.pipeline.attached_run import AttachedRun
 from tracelet.pipeline.exit_signals import LONGEST_ON_SIGTERM_S, SigTerm, UserHandlers
+from tracelet.pipeline.rank_run import RankRun, begin_run
 from tracelet.pipeline.run import Run
 from tracelet.ranks.job import rank_here
 from tracelet.runs.process_identity import start_of
+from tracelet.writer_key import set_rank
 
 _log = logging.getLogger("tracelet")
+
+AnyRun = Union[Run, RankRun, AttachedRun]
 
 TORCH_WRITERS = "torch.utils.tensorboard"
 _FLUSH_EVENT_FILES_TIMEOUT_S = 5.0
@@ -51,7 +55,7 @@ class _Attached:
 class _Active:
     """A run that goes on, with what belongs to it."""
 
-    def __init__(self, run: Run, handlers: UserHandlers, block: object) -> None:
+    def __init__(self, run: Run | RankRun, handlers: UserHandlers, block: object) -> None:
         self.run = run
         self.handlers = handlers
         self.block = block
@@ -92,20 +96,20 @@ def _left() -> list[_Active]:
     return [each for each in each_of_both if each is not None]
 
 
-def active_run() -> Run | None:
+def active_run() -> Run | RankRun | None:
     """The run of this process that SummaryWriters log to. None in a forked child, and in one that
     is attached, though their points go to the run of another process."""
     active = _of_this_process(_last())
     return None if active is None else active.run
 
 
-def logged_run() -> Run | AttachedRun | None:
+def logged_run() -> AnyRun | None:
     """The run that SummaryWriters log to, this process' or that of another one."""
     last = _last()
     return None if last is None else last.run
 
 
-def running(run: Run | AttachedRun) -> Run | None:
+def running(run: AnyRun) -> Run | RankRun | None:
     """The run, where it is one of this process that goes on, maybe with others inside it."""
     for each in map(_of_this_process, list(_runs)):
         if each is not None and each.run is run:
@@ -113,7 +117,7 @@ def running(run: Run | AttachedRun) -> Run | None:
     return None
 
 
-def takes_points(run: Run | AttachedRun) -> bool:
+def takes_points(run: AnyRun) -> bool:
     """Whether what is logged goes to the run: it goes on, in this process or in the one that it was
     forked from or is attached to. The end of another's is in the ring."""
     return any(each.run is run for each in list(_runs))
@@ -160,7 +164,7 @@ def _see_to_torch() -> None:
             _lock.release()
 
 
-def start(options: Options, block: object = None, is_inside: bool = False) -> Run:
+def start(options: Options, block: object = None, is_inside: bool = False) -> Run | RankRun:
     """Starts a run, and makes it the active one; a run that is active ends first.
 
     With `is_inside` that one goes on and is the active one again when the new one has ended.
@@ -180,9 +184,9 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
         before_torch_is_imported()
         find_summary_writer()  # imports torch before a backend starts threads that disturb imports
         # It is in one of the two lists at each moment: Ctrl-C may come at any.
-        opened: list[Run] = []
+        opened: list[Run | RankRun] = []
         try:
-            run = Run(options, opened.append)
+            run = begin_run(options, opened.append, is_inside)
             run.handle.takes_earlier_writers = not _runs
             active = _Active(run, handlers, block)
             _runs.append(active)
@@ -193,7 +197,7 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
             active.sigterm.install()  # over what the backends have just set
             handlers.restore_for_faults()
             run.begin_monitors()
-            run.lines.begin(run.backends)
+            run.begin_lines()
             _announce()
         except BaseException as error:
             handlers.restore_for_faults()
@@ -204,7 +208,7 @@ def start(options: Options, block: object = None, is_inside: bool = False) -> Ru
         return run
 
 
-def _end_half_started(run: Run, failure: BaseException) -> None:
+def _end_half_started(run: Run | RankRun, failure: BaseException) -> None:
     run.note_failure(failure)
     started = [each for each in _runs if each.run is run]
     if not started:
@@ -247,7 +251,7 @@ def stop(
             active.sigterm.let_go()
 
 
-def stop_run(run: Run | AttachedRun) -> None:
+def stop_run(run: AnyRun) -> None:
     """Ends this run, if it goes on."""
     with _lock:
         for active in _left():
@@ -298,14 +302,14 @@ def _announce() -> None:
     )
 
 
-def _go_on_with(run: Run | AttachedRun | None) -> None:
+def _go_on_with(run: AnyRun | None) -> None:
     """One that was inside it has ended."""
     _capture_for(run)
     if run is not None and run is active_run():
         run.renew_event_files()
 
 
-def _capture_for(run: Run | AttachedRun | None) -> None:
+def _capture_for(run: AnyRun | None) -> None:
     """Has SummaryWriters log to this run, or to none. Between two runs of one kind the patches stay
     where they are: a thread that logs meanwhile logs to either.
 
@@ -315,14 +319,17 @@ def _capture_for(run: Run | AttachedRun | None) -> None:
         _patch_for(run)
         if run is not None:
             # One of another process may be logged to by its handle, with others inside it.
-            device.set_drained_here(None not in map(_of_this_process, list(_runs)))
+            own = list(map(_of_this_process, list(_runs)))
+            # Nor is a rank's ring drained here, as a rule.
+            device.set_drained_here(all(each and isinstance(each.run, Run) for each in own))
             _core.set_histogram_threads(run.options.histogram_threads)
     finally:
+        set_rank(None if run is None else run.rank)
         set_event_capture(None if run is None else run.event_capture, _patches_are_beside is True)
         _core.set_active_run(None if run is None else run.ring)
 
 
-def _patch_for(run: Run | AttachedRun | None) -> None:
+def _patch_for(run: AnyRun | None) -> None:
     global _patches_are_beside
     beside = None if run is None else run.options.tensorboard == "passthrough"
     if beside is not None and beside == _patches_are_beside:
@@ -333,7 +340,7 @@ def _patch_for(run: Run | AttachedRun | None) -> None:
     if beside is None:
         return
     # A process that is attached need not use torch, which is patched when it is imported.
-    is_wanted = isinstance(run, Run) or TORCH_WRITERS in sys.modules
+    is_wanted = not isinstance(run, AttachedRun) or TORCH_WRITERS in sys.modules
     cls = find_summary_writer() if is_wanted else None
     try:
         if cls is not None and beside:

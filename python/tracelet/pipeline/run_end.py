@@ -20,8 +20,11 @@ SYNC_TIMEOUT_S = 1.0
 _SHORTEST_CLOSE_S = 0.05  # also when the deadline has passed
 
 
-def close_backends(live: Live, timeout_s: float, process_is_ending: bool) -> None:
-    """Closes the sinks that no thread is busy with, and the backends behind them.
+def close_backends(
+    live: Live, timeout_s: float, process_is_ending: bool, is_last: bool = True
+) -> None:
+    """Closes the sinks that no thread is busy with, and the backends behind them; where the process
+    is not the last of its job, those are left open in their trackers.
 
     One that hangs (an SDK that waits for a server) is left behind after the time-out.
     """
@@ -29,7 +32,7 @@ def close_backends(live: Live, timeout_s: float, process_is_ending: bool) -> Non
     for backend in live.backends:
         idle = [sink for sink in backend.sinks if not live.is_busy(sink)]
         closes += [(sink.name, sink.close) for sink in idle]
-        if not backend.sinks or backend.sinks[0] in idle:
+        if is_last and (not backend.sinks or backend.sinks[0] in idle):
             closes.append((backend.name, backend.close))
         else:
             closes.append((backend.name, backend.leave))
@@ -89,6 +92,20 @@ def finish_folder(
         folder.leave()
     else:
         folder.remove(proof)
+
+
+def leave_folder(live: Live, folder: RunFolder, journal: Journal) -> None:
+    """Leaves the run to the other ranks of its job, which go on with it."""
+    live.disk_sync.stop(SYNC_TIMEOUT_S)
+    for shipper in live.drainer.shippers.values():
+        shipper.abandon()
+    try:
+        journal.sync()
+        journal.close()
+    except OSError as error:
+        _log.warning("tracelet: the journal can't be synced to disk: %s", error)
+    if not live.drainer.is_alive():
+        folder.leave()
 
 
 def _leave_folder(live: Live, folder: RunFolder, journal: Journal, stats: Stats) -> None:

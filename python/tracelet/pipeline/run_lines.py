@@ -19,8 +19,7 @@ from typing import IO
 from tracelet.backends import Backend
 from tracelet.option_kinds import describe_text
 from tracelet.options import Options
-from tracelet.places import warn_once
-from tracelet.ranks.job import find_job, rank_here
+from tracelet.ranks.job import rank_here
 from tracelet.redact import without_user
 from tracelet.stats import Stats
 
@@ -45,12 +44,7 @@ class RunLines:
         if self.options.quiet:
             return
         self._has_begun = rank_here() == 0
-        if not self._has_begun:
-            warn_once(
-                f"this is {find_job()}, and it has a run of its own: ranks are not brought "
-                "together yet. Start a run on rank 0 alone, or give each rank a name of its own."
-            )
-        else:
+        if self._has_begun:
             places = ", ".join(_with_place(each.name, _place(each, False)) for each in backends)
             project = describe_text(self.options.project)
             say(f"tracelet: run {self._name} of project {project} goes to {places}")

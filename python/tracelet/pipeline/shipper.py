@@ -21,6 +21,8 @@ _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 30.0
 _LONGEST_BACKOFF_IN_HASTE_S = 1.0
 _LONGEST_RETRY_AFTER_S = 300.0
+_RANKS_S = 0.1
+"""How often it is asked whether it is known by now which rank's points of a tag are sent."""
 JOURNAL_FULL = "journal full"
 """The reason under which records are counted that found no room within `journal_limit_bytes`; also
 those of kinds that the sink is not given."""
@@ -148,6 +150,14 @@ class Shipper(threading.Thread):
             held = self._journal.next_position(position)
             self._lane.skip_to(self._journal.end if held is None else held, lost_by)
             return True
+        ready = self._lane.ready(records)
+        if ready == 0:
+            with self._changed:
+                if not self._is_abandoned:
+                    self._changed.wait(_RANKS_S)
+            return True
+        if ready < len(records):
+            records = records[:ready]
         kinds = _core.kinds_in(records)
         return self._lane.deliver(records, payloads, position, len(records), kinds)
 

@@ -156,7 +156,8 @@ def _slurm(of: _Variables) -> Job | None:
 
 def _slurm_id(of: _Variables) -> str:
     """A job of an array has an id of its own; a job that is requeued keeps it, and its steps."""
-    return f"slurm-{of.text('SLURM_JOB_ID')}-{of.text('SLURM_STEP_ID') or 0}"
+    job = of.text("SLURM_JOB_ID")
+    return f"slurm-{job}-{of.text('SLURM_STEP_ID') or 0}" if job else ""
 
 
 def _open_mpi(of: _Variables) -> Job | None:

@@ -12,6 +12,7 @@ from tracelet import _core
 from tracelet.monitor import SYSTEM_PREFIX
 from tracelet.reading.following import scalars_of_ring
 from tracelet.reading.logs import read_files
+from tracelet.writer_key import rank_of_key
 
 _MOST_RECORDS = 16_384  # the last ones of a ring
 
@@ -39,7 +40,23 @@ def pulse_of_ring(path: str) -> Pulse:
     """Raises OSError or RuntimeError where there is no ring that can be read."""
     ring = _core.StoredRing.open(path)
     records, _ = scalars_of_ring(ring, path, max(0, ring.head - _MOST_RECORDS))
-    names = ring.names
+    return _pulse_of_records(records, ring.names)
+
+
+def pulses_of_ranks(path: str) -> dict[int | None, Pulse]:
+    """The same by the rank that logged: None for the one whose writers have no mark."""
+    ring = _core.StoredRing.open(path)
+    records, _ = scalars_of_ring(ring, path, max(0, ring.head - _MOST_RECORDS))
+    names, writers = ring.names, records["writer_id"]
+    of_writer = {each: rank_of_key(names.text(each)) for each in np.unique(writers).tolist()}
+    found = {}
+    for rank in dict.fromkeys(of_writer.values()):
+        its = [writer for writer, of in of_writer.items() if of == rank]
+        found[rank] = _pulse_of_records(records[np.isin(writers, its)], names)
+    return found
+
+
+def _pulse_of_records(records: np.ndarray, names: _core.StoredNames) -> Pulse:
     series, places = {}, {}
     for tag_id in np.unique(records["tag_id"]):
         at = np.flatnonzero(records["tag_id"] == tag_id)

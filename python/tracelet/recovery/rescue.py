@@ -19,6 +19,7 @@ from tracelet.journal.journal import Journal
 from tracelet.journal.names import stored_names
 from tracelet.records import RECORD_DTYPE, SKIPPED
 from tracelet.runs.stored_run import StoredRun
+from tracelet.writer_key import rank_of_key
 
 _log = logging.getLogger("tracelet")
 
@@ -90,8 +91,10 @@ def _add_certain(names: _core.StoredNames, found: _core.StoredNames) -> None:
     disk in any order, or not at all, and one that did not is zero: it makes empty names, or ends
     one in zeros, and all behind it have wrong numbers."""
     number = 1
-    # One NUL is before the suffix of a writer's file, see writer_key.
-    while (text := found.text(number)) and not text.endswith("\0") and text.count("\0") < 2:
+    # One NUL is before the suffix of a writer's file, one before its rank, see writer_key.
+    while (text := found.text(number)) and not text.endswith("\0"):
+        if text.count("\0") > 1 and rank_of_key(text) is None:
+            return
         names.add(number, text)
         number += 1
 

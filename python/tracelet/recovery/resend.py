@@ -22,8 +22,10 @@ from tracelet.errors import JournalError, TraceletError, UnknownBackendError
 from tracelet.journal.drops import Drops
 from tracelet.journal.names import read_names, stored_names
 from tracelet.pipeline.lane import Lane
+from tracelet.ranks.series import RankSeries
 from tracelet.records import EVENT, RECORD_DTYPE, SKIPPED
 from tracelet.recovery.noted import note_sent
+from tracelet.recovery.of_ranks import begin_unled, series_of_ranks
 from tracelet.recovery.payload_files import PAYLOADS, in_folder
 from tracelet.recovery.rescue import recover_journal
 from tracelet.recovery.result import Result, SinkResult
@@ -118,8 +120,9 @@ class _Resending:
         sinks = run.manifest.get("sinks")
         if sinks is None:  # it died while it was starting: no call had returned
             accepted = _core.StoredRing.open(run.ring_path).head if run.has_ring else 0
-            run.remove(NothingLogged(accepted))
-            return result
+            if not (accepted and run.manifest.get("is_of_ranks")):
+                run.remove(NothingLogged(accepted))
+                return result
         doubts = [problem] if (problem := run.ring_problem()) else []
         try:
             recovered = recover_journal(run)
@@ -128,6 +131,9 @@ class _Resending:
             self._drops = Drops.read(run.path)
         except OSError as error:
             raise TraceletError(f"{run.run_id} can't be read: {error}") from error
+        if sinks is None:
+            begin_unled(run, self._scratch_ring())
+            sinks = run.manifest["sinks"]
         result.dropped = recovered.dropped
         doubts += recovered.damages
         if cut_off := recovered.cut_off:
@@ -187,12 +193,13 @@ class _Resending:
             reopened = self._reopen(backend)
             reopened.open_sinks(names)
             sinks = reopened.sinks
+            ranks = series_of_ranks(self._run, self._journal, self._names, names)
             if [s.name for s in sinks] != [stored[n]["name"] for n in numbers]:
                 raise TraceletError(
                     f"the backend {backend!r} has other sinks than when the run began"
                 )
             for number, sink in zip(numbers, sinks):
-                ways.append(self._send(sink, names, progress, number, end))
+                ways.append(self._send(sink, names, progress, number, end, ranks))
             self._send_uploads(reopened)
             if not any(way.failure for way in ways):
                 for sink in sinks:
@@ -255,13 +262,21 @@ class _Resending:
             ring.intern(text)
         return ring
 
-    def _send(self, sink: Any, names: _core.Ring, progress: Progress, number: int, end: int) -> Way:
+    def _send(
+        self,
+        sink: Any,
+        names: _core.Ring,
+        progress: Progress,
+        number: int,
+        end: int,
+        ranks: RankSeries | None,
+    ) -> Way:
         start = acknowledged = progress[number]
         if isinstance(sink, FileSink) and not sink.is_certain:
             first = self._journal.next_position(0)
             start = min(start, first if first is not None else start)
         acknowledge = Acknowledge(progress, number)
-        lane = Lane(sink, names, self._options.aggregate, start, acknowledge)
+        lane = Lane(sink, names, self._options.aggregate, start, acknowledge, ranks)
         acknowledge.way = way = Way(
             lane, start, acknowledged=acknowledged, checked_end=acknowledged
         )

@@ -37,8 +37,11 @@ ARTIFACTS = "set_aside-artifacts"
 _KEPT_OPTIONS = (
     "exp_name", "project", "backend", "log_dir", "tensorboard", "batch_max_points",
     "batch_max_bytes", "aggregate", "task_name", "payload_bytes", "full_ring_timeout_s",
-    "histogram_threads",
+    "histogram_threads", "ranks",
 )  # fmt: skip
+
+
+_LOOKED_AT_S = 0.2  # who asks whether the run is led holds its lock for a moment
 
 
 class RunFolder:
@@ -50,6 +53,7 @@ class RunFolder:
         self.path = os.path.join(options.runs_dir, self.run_id)
         self.is_made = False
         self._options = options
+        self._lock = RunLock(os.path.join(self.path, RUN_LOCK))
         self._ring_hold: int | None = None
 
     def make(self) -> None:
@@ -61,16 +65,41 @@ class RunFolder:
             raise ConfigurationError(
                 f"the run's folder can't be made: {error}; TRACELET_DIR chooses another place"
             ) from error
-        # Before the manifest, so that no one sees a run whose lock is still to be had.
-        self._lock = RunLock(os.path.join(self.path, RUN_LOCK))
         renew_at_fork(self)
         try:
+            # First, so that no one sees a run whose lock is still to be had.
             self._fill(self._options)
             self.is_made = True
         except BaseException:  # no descriptor, no space
             self.leave()
             _remove_start(self.path)
             raise
+
+    def adopt(self, path: str, manifest: dict[str, Any], ring_path: str) -> bool:
+        """Goes on with a run that another process has begun and does not lead now. False when
+        somebody leads it. Raises OSError."""
+        lock = RunLock(os.path.join(path, RUN_LOCK))
+        if not lock.acquire(_LOOKED_AT_S):
+            return False
+        self.path, self.run_id = path, os.path.basename(path)
+        self.payloads_path = os.path.join(path, "payloads")
+        self.artifacts_path = os.path.join(path, ARTIFACTS)
+        self.ring_path, self._manifest, self._lock = ring_path, manifest, lock
+        self.is_made = True
+        return True
+
+    def leave_to_others(self) -> None:
+        """Another process of the job goes on with the run: this one leads it no more."""
+        self._lock.release()
+
+    def remove_start(self) -> None:
+        """Removes what a start has made that failed before anybody could log."""
+        self.leave()
+        remove_ring(self.ring_path)
+        for name in os.listdir(self.path):
+            if name.endswith(".lock"):
+                os.unlink(os.path.join(self.path, name))
+        _remove_start(self.path)
 
     def _fill(self, options: Options) -> None:
         self._lock.acquire()
@@ -123,6 +152,7 @@ class RunFolder:
         """Marks the ring's file as one in use, by a lock that the kernel keeps as long as this
         process lives: other pid namespaces that share the folder see it,
         too. Without it `tracelet clean` could take it for an orphan."""
+        renew_at_fork(self)
         with contextlib.suppress(OSError, ImportError):
             import fcntl
 

@@ -94,6 +94,8 @@ class TensorBoardSink(FileSink):
     def _open(self, writer_id: int, batch: Batch) -> None:
         """Raises OSError for what may pass, such as a full disk: the points are given again."""
         folder = batch.log_dir(writer_id)
+        if not folder:  # of a rank's handle: as one without a writer, for the other backends
+            return
         if "://" in folder:
             self._leave_out(
                 writer_id, "log folder is a URL",
