@@ -44,6 +44,8 @@ VALUES: list[Callable[[], Any]] = [
     lambda: torch.tensor(1j), lambda: torch.tensor(2.5, requires_grad=True),
     lambda: torch.tensor(1.5, dtype=torch.bfloat16), lambda: torch.tensor(True),
 ]  # fmt: skip
+# A number is a descriptor to `open`: 1 closes the tests' own output.
+PATHS = [each for each in VALUES if not hasattr(each(), "__index__")]
 STEPS: list[Callable[[], Any]] = [
     lambda: 0, lambda: -1, lambda: True, lambda: 1.5, lambda: "7", lambda: "0.5", lambda: "x",
     lambda: None, lambda: np.int64(3), lambda: np.float32(2.5), lambda: torch.tensor(3),
@@ -185,7 +187,7 @@ METHODS: dict[str, tuple[int, int, Parameters]] = {
         "model": (lambda: torch.nn.Linear(2, 2), VALUES),
         "input_to_model": (lambda: torch.zeros(1, 2), VALUES),
     }),
-    "add_onnx_graph": (1, 1, {"prototxt": (lambda: "missing.onnx", VALUES)}),
+    "add_onnx_graph": (1, 1, {"prototxt": (lambda: "missing.onnx", PATHS)}),
     "get_logdir": (1, 0, {}),
     "flush": (1, 0, {}),
 }  # fmt: skip
