@@ -748,3 +748,31 @@ def test_a_large_batch_is_taken_whole(server: ClearMLServer, client: Client, tas
     body = lines(*(scalar(task, i, i / 7, variant=f"v{i % 50}") for i in range(size)))
     assert client.add_batch(body)[2]["added"] == size
     assert server.stored_count(task) == size
+
+
+TWO_PROCESSES = """
+    import os, sys, tracelet
+    from clearml import Task
+    from clearml.backend_api.services import tasks
+
+    task = Task.init(project_name="forks", task_name="forks")
+    tracelet.start_logging("forks")
+
+    def is_answered():
+        asked = (task.session.send(tasks.GetByIdRequest(task=task.id)) for _ in range(100))
+        return all(answer.ok() and answer.response.task.id == task.id for answer in asked)
+
+    assert task.session.send(tasks.GetByIdRequest(task=task.id)).ok()  # a connection is open
+    child = os.fork()
+    if not child:
+        os._exit(not is_answered())
+    assert is_answered()
+    assert os.waitpid(child, 0)[1] == 0
+    tracelet.stop_logging()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_fork_do_not_mix_their_requests(clearml_server, run_script):
+    run_script(TWO_PROCESSES, env={**clearml_server.environment(), "CLEARML_LOG_LEVEL": "CRITICAL"})
+    assert {each.status for each in clearml_server.request_log} == {200}

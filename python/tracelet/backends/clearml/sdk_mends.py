@@ -1,4 +1,4 @@
-"""Bugs of ClearML's SDK (1.15.0 to 2.1.12) that hang a process, or cost it its session, mended."""
+"""Bugs of ClearML's SDK (1.15.0 to 2.1.12) that hang a process, or lose what it logged, mended."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def mend_sdk() -> None:
         Task._tracelet_mended = True
         _mend_edit_lock(Task)
         _mend_offline_file(Task)
+        _mend_shared_connections()
 
 
 def mend_offline_models() -> None:
@@ -62,6 +63,32 @@ def _mend_edit_lock(task_class: Any) -> None:
     task_class._edit_lock = property(get_alone, put_alone)
     if hasattr(os, "register_at_fork"):  # it may have been held by a thread that the child lacks
         os.register_at_fork(after_in_child=lambda: making.__setitem__(0, threading.Lock()))
+
+
+def _mend_shared_connections() -> None:
+    """The SDK keeps its connections to the server open, and a process that is forked goes on with
+    the very same ones: its reporter, a worker of the user's. Where two send by one at once, their
+    requests mix; the server can't read them, and the SDK drops what they held (the first lines of a
+    console, at one of 60 starts on a busy machine). So each process has its own: this one from now
+    on, as its reporter may be there already, a child from its fork on.
+    """
+    _renew_connections()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_renew_connections)
+
+
+def _renew_connections() -> None:
+    """Waits for no lock: in a child nobody might let go of it. What is on its way stays so."""
+    from clearml.backend_interface.base import InterfaceBase
+
+    http = getattr(InterfaceBase._default_session, "_Session__http_session", None)
+    for adapter in set(getattr(http, "adapters", {}).values()):
+        with contextlib.suppress(AttributeError, TypeError):
+            # As `requests` does it when one is unpickled.
+            adapter.proxy_manager = {}
+            adapter.init_poolmanager(
+                adapter._pool_connections, adapter._pool_maxsize, block=adapter._pool_block
+            )
 
 
 def _mend_offline_file(task_class: Any) -> None:
