@@ -20,6 +20,7 @@ PARTS = (
     "import_cost",
     "scalars",
     "call_shapes",
+    "compiled",
     "latency",
     "shipping",
     "memory",

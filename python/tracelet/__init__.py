@@ -15,6 +15,7 @@ from tracelet._version import __version__
 from tracelet.api import get_active_experiment, logging, read, start_logging, stop_logging
 from tracelet.backends import Backend, Batch, Delivery, RunInfo, Sink, register_sink
 from tracelet.capture.arguments import watch_argument_parsers
+from tracelet.capture.compiled import watch_for_compiler
 from tracelet.config import Config
 from tracelet.errors import (
     BackendError,
@@ -34,6 +35,7 @@ from tracelet.summary import SeriesSummary
 # Before the script parses its command line, while ClearML's SDK is not there to see it.
 watch_argument_parsers()
 watch_for_writers()
+watch_for_compiler(Experiment)
 
 __all__ = [
     "EVENT",

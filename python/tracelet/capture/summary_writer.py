@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracelet import _core
+from tracelet.capture.compiled import know_natives
 from tracelet.capture.event_writer import note_earlier_writer, package_class_of
 from tracelet.capture.file_writer import (
     for_own_file_only,
@@ -33,6 +34,7 @@ _MOST_TOLD = 1_000
 _ABSENT = object()
 _HOT = ("add_scalar", "add_scalars", "add_histogram", "add_histogram_raw")
 _own_methods: dict[type, dict[str, Any]] = {}  # of each class, as its package wrote them
+_native_methods: dict[type, dict[str, Any]] = {}
 _writers: dict[int, weakref.ref[Any]] = {}
 
 
@@ -167,8 +169,12 @@ def _native_methods_for(cls: type) -> dict[str, Any]:
     for name in own:
         if type(vars(cls)[name]) is not types.MethodDescriptorType:  # ours of a run before
             originals[name] = vars(cls)[name]
-    methods = _core.make_methods(cls, originals)
-    return {name: methods[name] for name in own}
+    made = _core.make_methods(cls, originals)
+    if cls not in _native_methods:
+        # One for all runs: a compiled function that has met it knows it in the next run.
+        _native_methods[cls] = made
+        know_natives(cls, made)
+    return {name: _native_methods[cls][name] for name in own}
 
 
 def _both(native: Any, original: Any) -> Callable[..., Any]:
