@@ -10,6 +10,7 @@ from readers import event_file_scalars
 pytestmark = pytest.mark.slow  # inductor's C++ compiler: half a minute of CPU time
 
 _STEPS = 6
+_TIMEOUT_S = 540
 
 _SCRIPT = f"""
 import json, torch, tracelet
@@ -37,7 +38,7 @@ def train(rows, step, rate):
     experiment.log({{"loss2": loss, "rate": rate}}, step)
     return loss
 
-compiled = torch.compile(train, fullgraph=True, mode=MODE)
+compiled = torch.compile(train, fullgraph=True)
 rows = torch.ones(4, requires_grad=True)
 for step in range({_STEPS}):
     compiled(rows, step, 0.5 * step).backward()
@@ -58,18 +59,36 @@ def test_with_a_cold_and_a_warm_cache_each_call_arrives_once(run_script, tmp_pat
     env = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     said = {}
     for name in ("cold", "warm"):
-        script = f"LOG, MODE = {str(tmp_path / name)!r}, None\n{_SCRIPT}"
-        said[name] = json.loads(run_script(script, env=env).stdout.splitlines()[-1])
+        script = f"LOG = {str(tmp_path / name)!r}\n{_SCRIPT}"
+        said[name] = json.loads(
+            run_script(script, env=env, timeout_s=_TIMEOUT_S).stdout.splitlines()[-1]
+        )
         _check(said[name], tmp_path / name)
     assert said["warm"]["hits"] > 0, said
 
 
 def test_reduce_overhead_on_the_cpu_logs_each_call_once(run_script, tmp_path):
     """There are no CUDA graphs on a CPU: what is shown is that the mode is no obstacle."""
+    script = f"""
+import torch, tracelet
+from torch.utils.tensorboard import SummaryWriter
+
+tracelet.start_logging("compiled", "tests", "tensorboard")
+writer = SummaryWriter({str(tmp_path / "log")!r})
+
+def step(rows):
+    writer.add_scalar("first", rows[0], 1)
+    writer.add_scalar("second", rows[1], 1)
+    return rows * 2
+
+compiled = torch.compile(step, fullgraph=True, mode="reduce-overhead")
+for _ in range(3):
+    compiled(torch.arange(2.0))
+tracelet.stop_logging()
+"""
     env = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    script = f"LOG, MODE = {str(tmp_path / 'log')!r}, 'reduce-overhead'\n{_SCRIPT}"
-    said = json.loads(run_script(script, env=env).stdout.splitlines()[-1])
-    _check(said, tmp_path / "log")
+    run_script(script, env=env, timeout_s=_TIMEOUT_S)
+    assert _points(tmp_path / "log") == {"first": [(1, 0.0)] * 3, "second": [(1, 1.0)] * 3}
 
 
 def _check(said, folder):
