@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.harness import Settings, summarise, worker
 from benchmarks.report import Figure, Part
-from benchmarks.tracelet_writer import TraceletWriter
+from benchmarks.workers.tracelet_writer import TraceletWriter
 
 SCALARS = 20
 
@@ -76,7 +76,7 @@ class CompiledSteps(TraceletWriter):
 
 def run(settings: Settings) -> Part:
     backend = "aot_eager" if settings.quick else "inductor"  # whose compiler takes half a minute
-    with worker(settings, "benchmarks.compiled:CompiledSteps", backend=backend) as made:
+    with worker(settings, "benchmarks.parts.compiled:CompiledSteps", backend=backend) as made:
         rounds = [
             made.call("measure", calls=settings.pick(2_000, 10))
             for _ in range(settings.pick(25, 2))
