@@ -24,7 +24,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch.library import Library, register_fake
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils import _python_dispatch
 
 from tracelet import _core
 from tracelet.capture.compiled_merge import merge_in_this_graph
@@ -40,7 +40,9 @@ _SCALAR_METHODS = ("add_scalar", "log_metric")  # of a writer, of a handle
 def _as_outside(make: Callable[[], torch.Tensor]) -> torch.Tensor:
     """A tensor as if it were made outside of all that is being traced: else it would be a stand-in,
     or bound to the level of vmap, grad or inference_mode that it was first needed in."""
-    with torch.inference_mode(False), torch._C._DisableFuncTorch(), _disable_current_modes():
+    its: Any = torch  # these have no types
+    modes: Any = _python_dispatch
+    with its.inference_mode(False), its._C._DisableFuncTorch(), modes._disable_current_modes():
         return make()
 
 
