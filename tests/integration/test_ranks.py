@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -287,4 +289,44 @@ tracelet.stop_logging()
         assert set(values(folder, f"of/{rank}")) == set(its)
     owners = {value - step for step, value in found["loss"].items()}
     assert len(owners) == 1, owners  # no mix
+    assert not runs(tmp_path)
+
+
+_TORCHRUN = """
+import os, sys, time, tracelet
+rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+config = {"log_dir": "log", "ranks": {"each/*": "each"}}
+experiment = tracelet.start_logging("net", "tests", "clearml", config)
+for step in range(100):
+    experiment.log_metric("loss", 100.0 * rank + step, step)
+    experiment.log_metric("each/loss", 100.0 * rank + step, step)
+open(f"logged-{rank}", "w").close()
+while not all(os.path.exists(f"logged-{other}") for other in range(world_size)):
+    time.sleep(0.01)
+tracelet.stop_logging()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_ranks_of_torchrun_are_one_task(clearml_server, tmp_path, count):
+    pytest.importorskip("torch")
+    (tmp_path / "train.py").write_text(_TORCHRUN)
+    environment = {**os.environ, "TRACELET_DIR": str(tmp_path / "tracelet-runs")}
+    environment.pop("CLEARML_OFFLINE_MODE", None)
+    environment.update(clearml_server.environment(), CLEARML_CACHE_DIR=str(tmp_path / "clearml"))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, "train.py"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (task,) = clearml_server.tasks
+    steps = range(100)
+    expected = {("loss", "loss"): {step: float(step) for step in steps}}
+    for rank in range(count):
+        series = {step: 100.0 * rank + step for step in steps}
+        expected["each_loss", f"rank {rank}"] = series
+    found = clearml_server.scalars(task)
+    assert {key: found[key] for key in expected} == expected, (found.keys(), done.stderr)
     assert not runs(tmp_path)
