@@ -28,8 +28,6 @@ def main():
     with open(note, "r+b") as file:
         words = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
 
-    # Each has a run of its own, as processes have that are no ranks.
-    os.environ.update(TRACELET_RANK="0", TRACELET_WORLD_SIZE="1")
     import tracelet
 
     log_dir = str(folder / f"log{rank}")

@@ -264,10 +264,11 @@ class Options:
     ranks: Mapping[str, str] = _option(
         Table('a mapping of tag patterns to "first" or "each"', _check_ranks)
     )
-    """Tag pattern (as in fnmatch) to what the backends get of a tag that several ranks of a job
-    log. "first": the points of the lowest rank that logs it; the others' are in their own event
-    files, and counted. "each": all, a series for each rank, "loss/rank 3". The first pattern that
-    matches counts. Default: "first". See docs/processes.md."""
+    """Makes one run of the ranks of a job, on one node: tag pattern (as in fnmatch) to what the
+    backends get of a tag that several ranks log. "first": the points of the lowest rank that logs
+    it; the others' are in their own event files, and counted. "each": all, a series for each rank,
+    "loss/rank 3". The first pattern that matches counts, and a tag that none matches is "first".
+    Default: each rank has a run of its own. See docs/processes.md."""
     rank_window_s: float = _option(Seconds(zero="no wait"), 10.0)
     """How long the points of a tag wait for a lower rank's when another rank than the leading one
     was the first to log it. Nothing in the training waits."""

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="of POSIX")
 SEED = int(os.environ.get("TRACELET_TEST_RANKS_SEED", "7"))
 
 START = """
-config = {{"log_dir": "log", {config}}}
+config = {{"log_dir": "log", "ranks": {{"*": "first"}}, {config}}}
 experiment = tracelet.start_logging("net", "tests", ["tensorboard", "lines"], config)
 """
 
@@ -164,7 +164,10 @@ def factory(info):
     return LinesSink()
 
 tracelet.register_sink("lines", factory)
-config = {"log_dir": "log", "rank_window_s": 0.1, "stop_timeout_s": 3.0, "start_timeout_s": 60.0}
+config = {
+    "log_dir": "log", "ranks": {"*": "first"}, "rank_window_s": 0.1, "stop_timeout_s": 3.0,
+    "start_timeout_s": 60.0,
+}
 experiment = tracelet.start_logging("net", "tests", ["tensorboard", "lines"], config)
 touch(f"begun-{rank}")
 for other in (0, 1):
@@ -185,6 +188,109 @@ assert experiment.stats.pending == 50, experiment.stats
     assert send(tmp_path, monkeypatch) == 1
     assert lines(tmp_path) == {"loss": {step: float(step) for step in range(50)}}
     assert not runs(tmp_path)
+
+
+def test_without_the_option_each_rank_has_a_run_of_its_own(run_script, tmp_path):
+    text = (
+        sink()
+        + """
+config = {"log_dir": f"log-{rank}"}
+experiment = tracelet.start_logging("net", "tests", ["tensorboard", "lines"], config)
+print("run", experiment._run.run_id)
+experiment.log_metric("loss", float(rank), rank)
+tracelet.stop_logging()
+"""
+    )
+    done = run_script(script(text, [0, 1]))
+    assert "codes {0: 0, 1: 0}" in done.stdout, done.stderr
+    names = [line for line in done.stdout.splitlines() if line.startswith("run ")]
+    assert len(set(names)) == 2
+    assert "this is rank 1 of 2 (torchrun), and it has a run of its own" in done.stderr
+    assert not (tmp_path / "tracelet-runs" / ".jobs").exists()
+
+
+def test_a_rank_that_cant_ask_for_the_others_leaves_the_run_to_them(run_script, tmp_path):
+    text = """
+import shutil
+touch(f"begun-{rank}")
+for other in (0, 1):
+    wait_for(f"begun-{other}")
+if rank == 0:
+    shutil.rmtree(os.environ["TRACELET_DIR"] + "/.jobs")
+    tracelet.stop_logging()
+    touch("ended")
+wait_for("ended")
+for step in range(50):
+    if rank:
+        experiment.log_metric("loss", float(step), step)
+tracelet.stop_logging()
+"""
+    done = run_script(script(body(text, '"rank_window_s": 0.1'), [0, 1]))
+    assert "codes {0: 0, 1: 0}" in done.stdout, done.stderr
+    assert lines(tmp_path) == {"loss": {step: float(step) for step in range(50)}}
+
+
+def test_a_rank_that_is_there_already_is_another_jobs(run_script, tmp_path):
+    """One of a crashed job hangs, and the job is started again at the same address."""
+    text = """
+touch(f"begun-{rank}")
+if rank == 1:
+    wait_for("again")
+    tracelet.stop_logging()
+else:
+    wait_for("begun-1")
+    first = experiment._run.run_id
+    os.kill(os.getpid(), signal.SIGKILL) if not os.path.exists("killed") else None
+"""
+    again = """
+os.waitpid(pids[0], 0)
+touch("killed")
+pids[0] = start(0)
+os.waitpid(pids[0], 0)
+touch("again")
+"""
+    names = """
+with open("names", "a") as file:
+    file.write(experiment._run.run_id + chr(10))
+"""
+    code = script(body(names + text), [0, 1], meanwhile=again)
+    code = code.replace("for rank, pid in pids.items()", "for rank, pid in [(1, pids[1])]")
+    done = run_script(code)
+    assert "codes {1: 0}" in done.stdout, done.stderr
+    first, second, third = (tmp_path / "names").read_text().splitlines()
+    assert first == second != third
+
+
+def test_a_stop_beside_a_backend_that_opens_for_ever_keeps_its_time(run_script, tmp_path):
+    text = (
+        sink()
+        + """
+def factory(info):
+    if rank:
+        touch("opening")
+        time.sleep(60)
+    return LinesSink()
+
+tracelet.register_sink("lines", factory)
+config = {"log_dir": "log", "ranks": {"*": "first"}, "stop_timeout_s": 1.0, "exit_timeout_s": 1.0}
+experiment = tracelet.start_logging("net", "tests", ["tensorboard", "lines"], config)
+touch(f"begun-{rank}")
+for other in (0, 1):
+    wait_for(f"begun-{other}")
+if rank == 0:
+    os.kill(os.getpid(), signal.SIGKILL)
+while experiment._run._member.others():
+    time.sleep(0.01)
+experiment.log_metric("loss", 1.0, 1)
+wait_for("opening")
+began_s = time.monotonic()
+tracelet.stop_logging()
+assert time.monotonic() - began_s < 30
+"""
+    )
+    done = run_script(script(text, [0, 1]))
+    assert "codes {0: -9, 1: 0}" in done.stdout, done.stderr
+    assert "tracelet sync" in done.stderr
 
 
 @pytest.mark.parametrize("how", ["flush", "stop"])

@@ -503,8 +503,7 @@ rank = int(os.environ["LOCAL_RANK"])
 SummaryWriter("log").add_scalar("loss", rank, rank)
 if __name__ == "__main__" and len(sys.argv) > 1 and sys.argv[1] == "own":
     # A worker of a rank that has a run of its own is that rank's.
-    config = {"start_timeout_s": 0.05}  # no other rank is waited for
-    own = tracelet.start_logging("own", "tests", backend="tensorboard", config=config)
+    own = tracelet.start_logging("own", "tests", backend="tensorboard")
     subprocess.run([sys.executable, __file__, "worker"], check=True)
     assert own.flush(60)
     print("own", own.stats.accepted, flush=True)

@@ -22,9 +22,7 @@ VARIABLES = {"WORLD_SIZE": "3", "TORCHELASTIC_RUN_ID": "a job"}
 
 DIES = """
     import os, signal, tracelet
-    experiment = tracelet.start_logging("net", "tests", "tensorboard", {{
-        "log_dir": "log{rank}", "start_timeout_s": 0.05,  # no other rank is waited for
-    }})
+    experiment = tracelet.start_logging("net", "tests", "tensorboard", {{"log_dir": "log{rank}"}})
     for step in range({steps}):
         experiment.log_metric("train/loss", 1 / (1 + step), step)
         experiment.log_metric("rate", 0.1, step)

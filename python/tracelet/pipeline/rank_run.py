@@ -36,15 +36,19 @@ _POLL_S = 0.25
 _LEFT_ALONE_S = 0.5  # points may wait so long in a ring that nobody leads
 _MOST_WAITING = 1_000
 _PAUSE_S = 5.0  # after a backend could not be opened
+_AFTER_LEFT_S = 0.2
 
 
 def begin_run(
     options: Options, note_open: Callable[[Run | RankRun], object], is_inside: bool
 ) -> Run | RankRun:
-    """A run of this process' own; or, for a rank of a job, its part in that one's run. Raises as
-    `Run`."""
+    """A run of this process' own; or, for a rank of a job, its part in that one's run, where the
+    option `ranks` asks for that. Raises as `Run`."""
     job = find_job()
     if job is None or job.world_size == 1:
+        return Run(options, note_open)
+    if not options.ranks:
+        tell_of_own_run(job, "config={'ranks': {'*': 'first'}} makes one run of all")
         return Run(options, note_open)
     if is_inside and job.rank:
         tell_of_own_run(job, "ranks are not brought together in a run inside another")
@@ -90,6 +94,7 @@ class RankRun:
         self._final_stats: Stats | None = None
         self._not_taken: Counter[str] = Counter()
         self._is_ending = threading.Event()
+        self._is_left = False  # it ended while the other thread opened a backend
         self._lock = threading.RLock()  # of what leads
         self.event_capture = EventCapture(
             os.path.join(member.folder.path, "payloads"),
@@ -187,6 +192,8 @@ class RankRun:
                 if self._failure is not None:
                     self._led.note_failure(self._failure)
                 self.verbs.give_to(self._led if self.takes_verbs else None)
+                if self._is_left:
+                    self._led.stop(_AFTER_LEFT_S, process_is_ending=False)
             return self._led
 
     @property
@@ -202,8 +209,12 @@ class RankRun:
     def _open(self, is_urgent: bool) -> Run:
         """As a run begins. Where it can't, and the ring fills, event files are written: no call is
         to wait for room."""
+        stored, options = self._member.stored(), self.options
+        if stored is not None and "sinks" in stored.manifest:  # as the first leader was asked to
+            names = (each["backend"] for each in stored.manifest["sinks"])
+            options = replace(options, backend=tuple(dict.fromkeys(names)))
         try:
-            return Run(self.options, lambda run: None, self._member)
+            return Run(options, lambda run: None, self._member)
         except Exception as error:
             warn_once(f"{find_job()} can't lead the run as it was asked to: {error}")
             if not is_urgent or self._member.is_begun or not self._member.lead():
@@ -220,10 +231,15 @@ class RankRun:
         deadline_s = time.monotonic() + timeout_s
         self._is_ending.set()
         self.watches.end(None)
-        with self._lock:
-            if self._led is None and not self._member.leave():
-                self._lead_at_last(deadline_s)
-            led = self._led
+        if self._may_end(deadline_s):
+            try:
+                if self._led is None and not self._member.leave():
+                    self._lead_at_last(deadline_s)
+            finally:
+                self._lock.release()
+        else:
+            self._tell_of_rest()
+        led = self._led
         if led is not None:
             led.stop(max(0.0, deadline_s - time.monotonic()), process_is_ending)
         self.verbs.give_to(None)
@@ -232,6 +248,20 @@ class RankRun:
         self.folder.leave()
         self._final_stats = stats
         self._stand_in.join(max(0.0, min(1.0, deadline_s - time.monotonic())))
+
+    def _may_end(self, deadline_s: float) -> bool:
+        """Takes the lock. False while the other thread opens a backend, to lead, which may hang in
+        its SDK: that thread ends then what it has opened."""
+        if self._lock.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+            return True
+        self._is_left = True
+        return self._lock.acquire(timeout=_AFTER_LEFT_S)  # it may not have seen that
+
+    def _tell_of_rest(self) -> None:
+        _log.warning(
+            "tracelet: what this job has logged is not all delivered. It is kept in %s; this sends "
+            "it:\n    tracelet sync %s", self.folder.path, self.run_id,
+        )  # fmt: skip
 
     def _lead_at_last(self, deadline_s: float) -> None:
         """Nobody else is there: what is left is this one's to ship. A leader that has left may be
@@ -243,10 +273,7 @@ class RankRun:
                 if time.monotonic() < deadline_s:
                     time.sleep(0.02)
                     continue
-            _log.warning(
-                "tracelet: what this job has logged is not all delivered. It is kept in %s; this "
-                "sends it:\n    tracelet sync %s", self.folder.path, self.run_id,
-            )  # fmt: skip
+            self._tell_of_rest()
             return
 
     def after_fork_in_child(self) -> None:

@@ -106,7 +106,8 @@ class Member:
                 return True
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._record)
-        return False
+            return False
+        return bool(self.others())  # they could not be asked under the lock
 
     def give_up(self) -> None:
         """The run could not begin here: it is left to the others, or removed where there are none
@@ -198,6 +199,8 @@ def _join(options: Options, job: Job, record: str) -> Member | None:
         return None
     if stored.manifest.get("state") != "running" or not stored.has_ring:
         return None
+    if os.path.lexists(_member_path(stored.path, job.rank)):
+        return None  # this rank is there already, or died in it: this is another start of the job
     ring = _core.Ring.attach(stored.ring_path, options.full_ring_timeout_s)
     folder = RunFolder(options)
     folder.path, folder.run_id = stored.path, stored.run_id
