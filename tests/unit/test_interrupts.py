@@ -4,6 +4,7 @@ behind a start, and a stop can be called again."""
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 import signal
 import sys
@@ -64,6 +65,13 @@ def threads() -> list[str]:
 pytestmark = pytest.mark.slow  # a run for each line
 
 
+def put_own_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into the place of those that pytest sets for the test's own part: another test of the process
+    may have left ClearML's `write` on them."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.StringIO())
+
+
 @pytest.fixture(autouse=True)
 def _no_tracer():
     before = sys.gettrace()
@@ -71,7 +79,8 @@ def _no_tracer():
     sys.settrace(before)
 
 
-def test_ctrl_c_at_any_line_of_a_start_leaves_nothing(tmp_path):
+def test_ctrl_c_at_any_line_of_a_start_leaves_nothing(tmp_path, monkeypatch):
+    put_own_streams(monkeypatch)
     start(tmp_path / "log")  # what is imported at the first start only
     tracelet.stop_logging()
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
@@ -98,7 +107,8 @@ def test_ctrl_c_at_any_line_of_a_start_leaves_nothing(tmp_path):
     tracelet.stop_logging()
 
 
-def test_a_stop_that_ctrl_c_cut_at_any_line_is_finished_by_the_next(tmp_path):
+def test_a_stop_that_ctrl_c_cut_at_any_line_is_finished_by_the_next(tmp_path, monkeypatch):
+    put_own_streams(monkeypatch)
     number = 0
     while True:
         number += 1
