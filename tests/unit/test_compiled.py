@@ -7,12 +7,15 @@ import functools
 import types
 
 import pytest
-import torch
 import tracelet
-from readers import event_file_scalars
-from torch._dynamo.utils import counters
-from torch.utils.checkpoint import checkpoint
-from torch.utils.tensorboard import SummaryWriter
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tensorboard")
+
+from readers import event_file_scalars  # noqa: E402
+from torch._dynamo.utils import counters  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+from torch.utils.tensorboard import SummaryWriter  # noqa: E402
 
 BACKENDS = ("eager", "aot_eager")
 
