@@ -72,16 +72,19 @@ def _mend_shared_connections() -> None:
     console, at one of 60 starts on a busy machine). So each process has its own: this one from now
     on, as its reporter may be there already, a child from its fork on.
     """
-    _renew_connections()
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_renew_connections)
-
-
-def _renew_connections() -> None:
-    """Waits for no lock: in a child nobody might let go of it. What is on its way stays so."""
     from clearml.backend_interface.base import InterfaceBase
 
-    http = getattr(InterfaceBase._default_session, "_Session__http_session", None)
+    renew = functools.partial(_renew_connections, InterfaceBase)
+    renew()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
+
+
+def _renew_connections(base: Any) -> None:
+    """Of the session that the class has. Waits for no lock and imports nothing: in a child nobody
+    might let go of one. What is on its way stays so."""
+    session = getattr(base, "_default_session", None)
+    http = getattr(session, "_Session__http_session", None)
     for adapter in set(getattr(http, "adapters", {}).values()):
         with contextlib.suppress(AttributeError, TypeError):
             # As `requests` does it when one is unpickled.
