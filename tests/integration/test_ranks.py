@@ -261,6 +261,30 @@ with open("names", "a") as file:
     assert first == second != third
 
 
+def test_a_rank_that_named_other_backends_goes_on_with_the_runs(run_script, tmp_path):
+    text = (
+        sink()
+        + """
+names = ["tensorboard", "lines"] if rank == 0 else ["tensorboard"]
+config = {"log_dir": "log", "ranks": {"*": "first"}, "rank_window_s": 0.1, "ring_slots": 1024}
+experiment = tracelet.start_logging("net", "tests", names, config)
+touch(f"begun-{rank}")
+for other in (0, 1):
+    wait_for(f"begun-{other}")
+if rank == 0:
+    os.kill(os.getpid(), signal.SIGKILL)
+for step in range(3000):
+    experiment.log_metric("loss", float(step), step)
+tracelet.stop_logging(60)
+print("dropped", dict(experiment.stats.dropped), "pending", experiment.stats.pending)
+"""
+    )
+    done = run_script(script(text, [0, 1]))
+    assert "codes {0: -9, 1: 0}" in done.stdout, done.stderr
+    assert "dropped {} pending 0" in done.stdout, done.stderr
+    assert lines(tmp_path) == {"loss": {step: float(step) for step in range(3000)}}
+
+
 def test_a_stop_beside_a_backend_that_opens_for_ever_keeps_its_time(run_script, tmp_path):
     text = (
         sink()
